@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Calls that write bytes: from a user buffer (copied here), or without one (read again by user space). */
+
+#define NR_WRITE 1
+#define NR_PWRITE64 18
+#define NR_WRITEV 20
+#define NR_SENDFILE 40
+#define NR_SPLICE 275
+#define NR_FALLOCATE 285
+#define NR_PWRITEV 296
+#define NR_COPY_FILE_RANGE 326
+#define NR_PWRITEV2 328
+#define NR_IOCTL 16
+#define O_APPEND_ 02000
+#define RWF_APPEND_ 0x10
+
+/* The regular file behind `fd` on a filesystem in scope, its facts in `out`; 0 when it is none of ours. */
+static inline char *regular_file(int fd, struct dk_inode *out)
+{
+	char *file = file_of(fd);
+	if (!file)
+		return 0;
+	char *inode = rdp(file + FILE_INODE);
+	u16 mode = 0;
+	bpf_probe_read_kernel(&mode, sizeof(mode), inode + INODE_MODE);
+	if ((mode & S_IFMT) != S_IFREG)
+		return 0;
+	read_inode(out, inode);
+	if (skipped_devs.lookup(&out->dev))
+		return 0;
+	return file;
+}
+
+static inline int file_is_seen(struct dk_inode *inode, char *file)
+{
+	return is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), rdp(file + FILE_INODE));
+}
+
+/*
+ * `length` bytes at `offset` changed and cannot be copied here: say so, stop the
+ * writer, and leave a request for user space to read the range through `fd`.
+ */
+static inline void dirty(struct dk_scratch *s, int fd, u64 offset, u64 length)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	u32 tid = bpf_get_current_pid_tgid();
+	struct dk_request *r = &s->request;
+	begin(s, DK_OP_DIRTY, 0, 1);
+	s->ev.offset = offset;
+	s->ev.length = length;
+	r->inode = *inode;
+	r->time = s->ev.time;
+	r->offset = offset;
+	r->length = length;
+	r->pid = s->ev.pid;
+	r->fd = fd;
+	r->stopped = stop_current() == 0;
+	if (!r->stopped)
+		s->ev.flags = DK_F_INEXACT;
+	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
+	requests.update(&tid, r);
+	count(DK_C_STOPPED, 1);
+}
+
+/* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says how many. */
+static inline u32 send_piece(struct dk_scratch *s)
+{
+	char *data = s->body + sizeof(struct dk_inode);
+	u64 left = s->piece.left;
+	u32 n = left > PIECE ? PIECE : left;
+	n &= 2 * PIECE - 1;
+	if (n > PIECE)
+		return 0;
+	s->ev.offset = s->piece.offset;
+	s->ev.size = n;
+	if (bpf_probe_read_user(data, n, (void *)s->piece.from)) {
+		s->ev.flags |= DK_F_INEXACT;
+		count(DK_C_UNREAD, 1);
+	}
+	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode) + n);
+	s->ev.flags = DK_F_CONT;
+	s->piece.from += n;
+	s->piece.offset += n;
+	s->piece.left -= n;
+	return n;
+}
+
+/*
+ * What the write family has in common: is it for us, and where did it write?
+ * Leaves scratch ready for the pieces; 0 when there is nothing (more) to do.
+ */
+static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx)
+{
+	s64 ret = ctx->args[1];
+	if (ret <= 0)
+		return 0;
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	struct pt_regs *regs = &s->regs;
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	char *file = regular_file(regs->di, inode);
+	if (!file)
+		return 0;
+	if (!file_is_seen(inode, file)) {
+		helpers.call(ctx, HELPER_BIND);
+		return 0;
+	}
+	u64 nr = regs->orig_ax, offset = regs->r10;
+	int positioned = nr == NR_PWRITE64 || nr == NR_PWRITEV || (nr == NR_PWRITEV2 && (s64)regs->r10 != -1);
+	if (!positioned)
+		offset = (u64)rdp(file + FILE_POS) - ret;
+	else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
+		offset = inode->size - ret; /* Linux appends, whatever the argument says */
+	begin(s, DK_OP_WRITE, 0, 1);
+	s->ev.length = ret;
+	s->piece.offset = offset;
+	s->piece.rest = ret;
+	if (ret > DIRECT_MAX) {
+		dirty(s, regs->di, offset, ret);
+		return 0;
+	}
+	return s;
+}
+
+HANDLER(on_write)
+{
+	struct dk_scratch *s = enter_write(ctx);
+	if (!s)
+		return 0;
+	s->piece.from = s->regs.si;
+	s->piece.left = s->piece.rest;
+	for (u32 i = 0; i < DIRECT_PIECES; i++) {
+		if (!s->piece.left)
+			break;
+		send_piece(s);
+	}
+	return 0;
+}
+
+HANDLER(on_writev)
+{
+	struct dk_scratch *s = enter_write(ctx);
+	if (!s)
+		return 0;
+	bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
+	s->piece.left = 0;
+	for (u32 i = 0; i < IOVECS; i++) {
+		if (i >= s->regs.dx || s->iov[i].len > PIECE)
+			break;
+		s->piece.left += s->iov[i].len;
+	}
+	if (s->piece.left < s->piece.rest) { /* more vectors, or longer ones, than are copied here */
+		dirty(s, s->regs.di, s->piece.offset, s->piece.rest);
+		return 0;
+	}
+	for (u32 i = 0; i < IOVECS; i++) {
+		if (!s->piece.rest)
+			break;
+		u64 n = s->iov[i].len;
+		if (n > s->piece.rest)
+			n = s->piece.rest; /* a short write ended inside this vector */
+		s->piece.from = s->iov[i].base;
+		s->piece.left = n;
+		s->piece.rest -= n;
+		if (n)
+			send_piece(s);
+	}
+	return 0;
+}
+
+/*
+ * No user buffer: sendfile, splice, copy_file_range, fallocate and the clone
+ * ioctls. The range (all of the file where a call moves data about) is read
+ * again while the caller stands still.
+ */
+#define FICLONE_ 0x40049409
+#define FICLONERANGE_ 0x4020940D
+#define FALLOC_KEEP_SIZE_ 1
+
+HANDLER(on_kernel_copy)
+{
+	s64 ret = ctx->args[1];
+	if (ret < 0)
+		return 0;
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	struct pt_regs *regs = &s->regs;
+	u64 nr = regs->orig_ax, offset = 0, length = ret, user_offset = 0;
+	int fd = regs->di, from_pos = 0;
+	if (nr == NR_IOCTL && regs->si != FICLONE_ && regs->si != FICLONERANGE_)
+		return 0;
+	if (nr == NR_SPLICE || nr == NR_COPY_FILE_RANGE) {
+		fd = regs->dx;
+		user_offset = regs->r10;
+		from_pos = !user_offset;
+	}
+	if (nr == NR_SENDFILE)
+		from_pos = 1;
+	if (!ret && nr != NR_FALLOCATE && nr != NR_IOCTL)
+		return 0;
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	char *file = regular_file(fd, inode);
+	if (!file)
+		return 0;
+	if (!file_is_seen(inode, file)) {
+		helpers.call(ctx, HELPER_BIND);
+		return 0;
+	}
+	if (nr == NR_FALLOCATE) {
+		offset = regs->dx;
+		length = regs->r10;
+		if (regs->si & ~3UL) { /* collapse, insert, unshare, zero: what follows the range may move */
+			length = inode->size > offset ? inode->size - offset : 0;
+		} else if (!(regs->si & 2) && (regs->si & FALLOC_KEEP_SIZE_)) {
+			return 0; /* space only: nothing that anybody could read changed */
+		}
+	} else if (nr == NR_IOCTL) {
+		length = inode->size;
+	} else if (from_pos) {
+		offset = (u64)rdp(file + FILE_POS) - ret;
+	} else {
+		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
+		offset -= ret; /* the call left the end here */
+	}
+	dirty(s, fd, offset, length);
+	return 0;
+}

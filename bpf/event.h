@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * The wire layout: the one definition of what a record in the ring and in the
+ * journal looks like. diffkeeper/wire.py parses this very file for the op and
+ * flag numbers and checks the struct sizes against its own.
+ *
+ * A record is: struct dk_event, then `inodes` times struct dk_inode, then
+ * `size` bytes of payload. All integers are little-endian; all times are
+ * nanoseconds. "Path" below is bytes as the program passed them; "kernel path"
+ * is a list of names from the leaf up to the root of the mount namespace, each
+ * closed by a NUL (so "/a/b" is "b\0a\0", and "/" is empty).
+ */
+#ifndef DK_EVENT_H
+#define DK_EVENT_H
+
+#define DK_WIRE_VERSION 1
+#define DK_STAMPS 8 /* inodes a call can be seen to have changed, at most; a power of two */
+
+/* What an inode said when the call returned. dev, ino and gen are the kernel's
+ * own identity (s_dev, i_ino, i_generation), not what stat() shows. */
+struct dk_inode {
+	u64 ino;
+	u32 dev;
+	u32 gen;
+	u64 size;
+	s64 mtime;
+	s64 ctime;
+	u64 parent; /* i_ino of the directory it is linked in, 0: not known */
+	u32 mode;
+	u32 uid;
+	u32 gid;
+	u32 nlink;
+	u32 rdev;   /* as stat() shows it: makedev(major, minor) */
+	u32 pad;
+};
+
+struct dk_event {
+	u64 time;   /* CLOCK_MONOTONIC at the exit of the call */
+	u32 pid;    /* thread group id, in the initial pid namespace */
+	u32 tid;
+	u16 op;     /* enum dk_op */
+	u8 flags;   /* DK_F_* */
+	u8 inodes;
+	u32 size;   /* bytes of payload */
+	u64 offset; /* meaning by op, below */
+	u64 length; /* meaning by op, below */
+};
+
+/*
+ * Calls come in two forms. Without DK_F_PATH inode 0 is the file itself (the
+ * call had a descriptor). With DK_F_PATH inode 0 is the directory that path 1
+ * starts from (dirfd, working directory, or root when the path is absolute);
+ * for LINK and RENAME inode 1 is the one path 2 starts from. The inodes after
+ * those are stamps: inodes whose ctime the thread changed since its last path
+ * call, as they stand now, in no order; a slot with ino 0 is empty.
+ */
+enum dk_op {
+	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked */
+	DK_OP_WRITE = 2,      /* payload at `offset`; `length`: bytes the whole call wrote. DK_F_CONT: a later piece of the same call */
+	DK_OP_OPEN = 3,       /* DK_F_CREATED and/or DK_F_TRUNC; created: inode 1 = directory, payload = name (empty: O_TMPFILE) */
+	DK_OP_TRUNCATE = 4,   /* offset = new size; payload = path 1 (PATH form) */
+	DK_OP_CHMOD = 5,      /* offset = mode argument */
+	DK_OP_CHOWN = 6,      /* offset = uid argument, length = gid argument (as u32; ~0: unchanged) */
+	DK_OP_UTIME = 7,      /* length = mtime (DK_TIME_NOW, DK_TIME_OMIT) */
+	DK_OP_MKDIR = 8,      /* offset = mode argument */
+	DK_OP_MKNOD = 9,      /* offset = mode argument, length = device as stat() shows it */
+	DK_OP_SYMLINK = 10,   /* payload = path 1, NUL, target, NUL */
+	DK_OP_LINK = 11,      /* payload = path 1 (existing), NUL, path 2 (new), NUL; offset = AT_* flags */
+	DK_OP_RENAME = 12,    /* payload = path 1 (old), NUL, path 2 (new), NUL; offset = RENAME_* flags */
+	DK_OP_UNLINK = 13,    /* payload = path 1 */
+	DK_OP_RMDIR = 14,     /* payload = path 1 */
+	DK_OP_SETXATTR = 15,  /* payload = [path 1, NUL,] name, NUL, value; length = size of value */
+	DK_OP_REMOVEXATTR = 16, /* payload = [path 1, NUL,] name, NUL */
+	DK_OP_FORK = 17,      /* pid = parent, offset = child pid, length = uid of the child; payload = comm (16 bytes, NUL-padded) */
+	DK_OP_EXEC = 18,      /* length = uid; payload = comm (16 bytes, NUL-padded), then argv joined by NUL (cut at 4 KiB) */
+	DK_OP_EXIT = 19,      /* offset = wait status (as waitpid reports it) */
+	DK_OP_MARK = 20,      /* payload = name of the mark */
+	DK_OP_DIRTY = 21,     /* `length` bytes at `offset` of inode 0 changed, no user buffer; FILL follows. payload: none */
+
+	/* from here on: made in user space */
+	DK_OP_BEGIN = 32,     /* the command starts: time is the trace's zero; offset = CLOCK_REALTIME at that time; pid = command */
+	DK_OP_END = 33,       /* the command ended: offset = wait status */
+	DK_OP_SNAPSHOT = 34,  /* what stands at absolute path: payload = path, NUL, symlink target or first path of a hard link (DK_F_LINK), NUL, then xattrs (msgpack map) or nothing; offset = handle; inode 0 = attributes from stat() (identity not the kernel's) */
+	DK_OP_CONTENT = 35,   /* payload at `offset` of the file that SNAPSHOT or HEAL gave the handle `length` */
+	DK_OP_FILL = 36,      /* payload at `offset`, re-read for the last DIRTY of thread tid */
+	DK_OP_GAP = 37,       /* something was missed: offset = how many events (0: not known), payload = cause */
+	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path */
+	DK_OP_SETTLE = 39,    /* payload = "key=value" fact about the finished recording (verified paths, tracepoints missing, ...) */
+};
+
+enum dk_flag {
+	DK_F_PATH = 1,     /* the path form of a call, see above */
+	DK_F_CONT = 2,     /* WRITE: a later piece of the same call */
+	DK_F_CREATED = 4,  /* OPEN: this call made the file */
+	DK_F_TRUNC = 8,    /* OPEN: this call cut it to nothing */
+	DK_F_GONE = 16,    /* BIND: unlinked; HEAL: nothing there */
+	DK_F_NOFOLLOW = 32,/* PATH form: a symlink in the last place is meant itself */
+	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */
+	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL) */
+};
+
+#define DK_TIME_NOW (-1LL)
+#define DK_TIME_OMIT (-2LL)
+
+#endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Calls that end with a descriptor, or have one: open and creation, marks, ftruncate, fchmod, fchown, xattrs. */
+
+#define NR_FTRUNCATE 77
+#define NR_FCHMOD 91
+#define NR_FCHOWN 93
+
+static const char MARK_PREFIX[] = "/.diffkeeper/mark/";
+#define MARK_PREFIX_LEN 18
+#define MARK_MAX 256
+
+/* A mark is a failing open of /.diffkeeper/mark/NAME: any language can set one with one call. */
+static inline void send_mark(struct dk_scratch *s, u64 path)
+{
+	char *text = s->body;
+	int n = bpf_probe_read_user_str(text, MARK_MAX, (void *)path);
+	if (n <= MARK_PREFIX_LEN + 1)
+		return;
+	#pragma unroll
+	for (int i = 0; i < MARK_PREFIX_LEN; i++)
+		if (text[i] != "/.diffkeeper/mark/"[i])
+			return;
+	begin(s, DK_OP_MARK, 0, 0);
+	u32 size = (n - 1 - MARK_PREFIX_LEN) & (MARK_MAX - 1);
+	bpf_probe_read_user(s->body, size, (void *)(path + MARK_PREFIX_LEN));
+	s->ev.size = size;
+	send(s, sizeof(struct dk_event) + size);
+}
+
+HANDLER(on_open)
+{
+	s64 fd = ctx->args[1];
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	struct pt_regs *regs = &s->regs;
+	u64 nr = regs->orig_ax;
+	u64 path = nr == NR_OPEN || nr == NR_CREAT ? regs->di : regs->si;
+	if (fd < 0) {
+		if (fd == -2 /* ENOENT */ || fd == -20 /* ENOTDIR */ || fd == -13 /* EACCES */ || fd == -30 /* EROFS */)
+			send_mark(s, path);
+		return 0;
+	}
+	u64 flags = nr == NR_OPEN ? regs->si : nr == NR_OPENAT ? regs->dx : O_TRUNC_;
+	if (nr == NR_OPENAT2)
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)regs->dx);
+	char *file = file_of(fd);
+	if (!file)
+		return 0;
+	u32 created = rd32(file + FILE_MODE) & FMODE_CREATED_;
+	u32 truncated = (flags & O_TRUNC_) && !(flags & O_PATH_);
+	if (!created && !truncated)
+		return 0;
+	struct dk_inode *slots = (struct dk_inode *)s->body;
+	char *raw = rdp(file + FILE_INODE), *dentry = rdp(file + FILE_PATH + PATH_DENTRY), *mnt = rdp(file + FILE_PATH + PATH_MNT);
+	read_inode(slots, raw);
+	if ((slots->mode & S_IFMT) != S_IFREG || skipped_devs.lookup(&slots->dev))
+		return 0;
+	if (!created) {
+		if (!is_seen(slots, dentry, mnt, raw)) {
+			helpers.call(ctx, HELPER_BIND);
+			return 0;
+		}
+		begin(s, DK_OP_OPEN, DK_F_TRUNC, 1);
+		drop_stamps();
+		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+		return 0;
+	}
+	char *parent = rdp(dentry + DENTRY_PARENT), *parent_inode = rdp(parent + DENTRY_INODE);
+	read_inode(&slots[1], parent_inode);
+	if (!is_seen(&slots[1], parent, mnt, parent_inode)) {
+		helpers.call(ctx, HELPER_BIND);
+		return 0;
+	}
+	begin(s, DK_OP_OPEN, DK_F_CREATED | (truncated ? DK_F_TRUNC : 0), 2);
+	u32 size = 0;
+	if (rdp(dentry + DENTRY_HASH_PPREV)) { /* O_TMPFILE makes a file without a name */
+		int n = bpf_probe_read_kernel_str(s->body + 2 * sizeof(struct dk_inode), 256, rdp(dentry + DENTRY_NAME));
+		if (n > 1)
+			size = (n - 1) & 255;
+	}
+	s->ev.size = size;
+	mark_seen(slots);
+	drop_stamps();
+	send(s, sizeof(struct dk_event) + 2 * sizeof(struct dk_inode) + size);
+	return 0;
+}
+
+/* ftruncate, fchmod, fchown: the inode says what came of it. */
+HANDLER(on_fd_attribute)
+{
+	if ((s64)ctx->args[1] < 0)
+		return 0;
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	struct pt_regs *regs = &s->regs;
+	struct dk_inode *slots = (struct dk_inode *)s->body;
+	char *file = file_of(regs->di);
+	if (!file)
+		return 0;
+	char *raw = rdp(file + FILE_INODE);
+	read_inode(slots, raw);
+	u32 kind = slots->mode & S_IFMT;
+	if ((kind != S_IFREG && kind != S_IFDIR && kind != 0010000) || skipped_devs.lookup(&slots->dev))
+		return 0;
+	if (!is_seen(slots, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw)) {
+		helpers.call(ctx, HELPER_BIND);
+		return 0;
+	}
+	u64 nr = regs->orig_ax;
+	begin(s, nr == NR_FTRUNCATE ? DK_OP_TRUNCATE : nr == NR_FCHMOD ? DK_OP_CHMOD : DK_OP_CHOWN, 0, 1);
+	s->ev.offset = nr == NR_FCHMOD ? regs->si & 07777 : regs->si;
+	s->ev.length = nr == NR_FCHOWN ? (u32)regs->dx : 0;
+	drop_stamps();
+	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+	return 0;
+}

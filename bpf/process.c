@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Which processes belong to the recording, and what became of them. */
+
+static inline u32 uid_of(char *task)
+{
+	return rd32((char *)rdp(task + TASK_CRED) + CRED_UID);
+}
+
+HANDLER(sched_process_fork)
+{
+	char *parent = (char *)ctx->args[0], *child = (char *)ctx->args[1];
+	u32 parent_tgid = rd32(parent + TASK_TGID), child_tgid = rd32(child + TASK_TGID);
+	u8 one = 1;
+	if (parent_tgid == child_tgid || !is_tracked(parent_tgid))
+		return 0;
+	tracked.update(&child_tgid, &one);
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	begin(s, DK_OP_FORK, 0, 0);
+	s->ev.offset = child_tgid;
+	s->ev.length = uid_of(child);
+	bpf_probe_read_kernel(s->body, 16, child + TASK_COMM);
+	s->ev.size = 16;
+	send(s, sizeof(struct dk_event) + 16);
+	return 0;
+}
+
+HANDLER(sched_process_exec)
+{
+	char *task = (char *)ctx->args[0];
+	if (!is_tracked(rd32(task + TASK_TGID)))
+		return 0;
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	begin(s, DK_OP_EXEC, 0, 0);
+	s->ev.length = uid_of(task);
+	bpf_probe_read_kernel(s->body, 16, task + TASK_COMM);
+	char *mm = rdp(task + TASK_MM);
+	u64 from = (u64)rdp(mm + MM_ARG_START), to = (u64)rdp(mm + MM_ARG_END);
+	u32 n = to - from;
+	if (to - from > PATH_MAX_ - 1)
+		n = PATH_MAX_ - 1;
+	n &= PATH_MAX_ - 1;
+	if (bpf_probe_read_user(s->body + 16, n, (void *)from))
+		n = 0;
+	s->ev.size = 16 + n;
+	send(s, sizeof(struct dk_event) + 16 + n);
+	return 0;
+}
+
+HANDLER(sched_process_exit)
+{
+	char *task = (char *)ctx->args[0];
+	u32 tgid = rd32(task + TASK_TGID), tid = bpf_get_current_pid_tgid();
+	if (!is_tracked(tgid))
+		return 0;
+	touched.delete(&tid);
+	char *group = rdp(task + TASK_SIGNAL);
+	if (rd32(group + SIGNAL_LIVE))
+		return 0; /* other threads go on */
+	struct dk_scratch *s = get_scratch();
+	if (s) {
+		begin(s, DK_OP_EXIT, 0, 0);
+		u32 code = rd32(group + SIGNAL_EXIT_CODE);
+		s->ev.offset = code ? code : rd32(task + TASK_EXIT_CODE);
+		send(s, sizeof(struct dk_event));
+	}
+	tracked.delete(&tgid);
+	return 0;
+}

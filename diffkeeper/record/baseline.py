@@ -1,0 +1,158 @@
+"""What stands under the roots before the command begins, as SNAPSHOT and CONTENT records.
+
+Walks the real filesystem without following symlinks or crossing into pseudo filesystems; the trace
+itself is left out. The same reading of one path serves `diffkeeper.record.verify`, which heals.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from ..wire import Flag, Inode, WireOp, encode, pieces
+from . import scope
+
+CONTENT_PIECE = 1 << 20
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+Piece = bytes | memoryview
+
+
+def inode_of(status: os.stat_result) -> Inode:
+    """What stat() says, in the wire's words. Its identity is not the kernel's and must not be matched to one."""
+    return Inode(
+        ino=status.st_ino,
+        dev=status.st_dev & 0xFFFFFFFF,
+        gen=0,
+        size=status.st_size,
+        mtime=status.st_mtime_ns,
+        ctime=status.st_ctime_ns,
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        nlink=status.st_nlink,
+        rdev=status.st_rdev & 0xFFFFFFFF,
+    )
+
+
+def xattrs_of(path: bytes) -> dict[bytes, bytes]:
+    """Extended attributes of a path, not following it; none where the filesystem has none."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+        return {os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names}
+    except OSError:
+        return {}
+
+
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what is not a hole."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        if at > start:
+            yield start, at - start
+
+
+def contents(path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of a regular file's data. OSError when it cannot be read."""
+    fd = os.open(path, _OPEN)
+    try:
+        if size <= CONTENT_PIECE:
+            if data := os.pread(fd, size, 0):
+                yield 0, data
+            return
+        for start, length in data_ranges(fd, size):
+            for offset in range(start, start + length, CONTENT_PIECE):
+                data = os.pread(fd, min(CONTENT_PIECE, start + length - offset), offset)
+                if not data:
+                    return
+                yield offset, data
+    finally:
+        os.close(fd)
+
+
+class Baseline:
+    """One pass over the roots. `emit` takes the pieces of whole records."""
+
+    def __init__(
+        self,
+        roots: Iterable[bytes],
+        trace: bytes,
+        emit: Callable[[Iterable[Piece]], None],
+        keep: Callable[[bytes, bool], bool],
+    ) -> None:
+        self._roots = tuple(roots)
+        self._trace = trace
+        self._emit = emit
+        self._keep = keep
+        self._pseudo = scope.pseudo_mountpoints()
+        self._links: dict[tuple[int, int], bytes] = {}
+        self.handle = 0
+        self.files = 0
+        self.unreadable: list[bytes] = []
+
+    def run(self) -> None:
+        """Emit everything: symlinks around the roots, then each root from its top down."""
+        for path in scope.symlinks_around(self._roots):
+            try:
+                self.snapshot(path, os.lstat(path))
+            except OSError:
+                continue
+        for root in self._roots:
+            self.snapshot(root, os.lstat(root))
+            self._walk(root)
+
+    def _walk(self, directory: bytes) -> None:
+        pending = [directory]
+        while pending:
+            top = pending.pop()
+            try:
+                with os.scandir(top) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError:
+                self.unreadable.append(top)
+                continue
+            for entry in found:
+                path = entry.path
+                is_dir = entry.is_dir(follow_symlinks=False)
+                if path == self._trace or not self._keep(path, is_dir):
+                    continue
+                try:
+                    self.snapshot(path, entry.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue  # it went while we looked; nothing recorded did that
+                if is_dir and path not in self._pseudo:
+                    pending.append(path)
+
+    def snapshot(self, path: bytes, status: os.stat_result, op: WireOp = WireOp.SNAPSHOT, time: int = 0) -> None:
+        """Emit one path: its attributes, and its content when it is a file."""
+        kind = stat.S_IFMT(status.st_mode)
+        first = path
+        if kind != stat.S_IFDIR and status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
+        target, flags = b"", 0
+        if first != path:
+            target, flags = first, int(Flag.LINK)
+        elif kind == stat.S_IFLNK:
+            target = os.readlink(path)
+        extra = xattrs_of(path) if first == path else {}
+        self.handle += 1
+        self.files += 1
+        record = encode(
+            op, time=time, flags=flags, inodes=(inode_of(status),), offset=self.handle,
+            payload=b"".join((path, b"\0", target, b"\0", msgspec.msgpack.encode(extra) if extra else b"")),
+        )  # fmt: skip
+        self._emit((record,))
+        if kind == stat.S_IFREG and first == path and status.st_size:
+            try:
+                for offset, data in contents(path, status.st_size):
+                    self._emit(pieces(WireOp.CONTENT, time=time, offset=offset, length=self.handle, payload=data))
+            except OSError:
+                self.unreadable.append(path)

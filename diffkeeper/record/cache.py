@@ -1,0 +1,27 @@
+"""Small files that spare a recording what it found out before: kernel layouts, compiled programs.
+
+Everything in the cache can be made again; entries are named by what they depend on.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def directory() -> Path:
+    """Where things that cost time to find out are kept: the system's place for root, the user's else."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/diffkeeper")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffkeeper"
+
+
+def write(path: Path, data: bytes) -> None:
+    """Whole or not at all. A cache that cannot be written costs time, nothing else."""
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
+            file.write(data)
+        os.replace(file.name, path)

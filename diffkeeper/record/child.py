@@ -1,0 +1,182 @@
+"""The command and the two processes that look after it: starting it held, and never leaving it stopped.
+
+Owns fork/exec of the command (as the user who called sudo, its terminal and descriptors its own),
+and the guardian: a process that outlives a killed recorder just long enough to continue what was
+stopped. Knows nothing of BPF beyond two callables.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CommandNotExecutableError, CommandNotFoundError
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a recorder passes on to the command."""
+
+_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these; a command expects the default
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom the command runs as and the trace belongs to."""
+
+    uid: int
+    gid: int
+    name: str = ""
+    home: str = ""
+
+    @property
+    def is_caller(self) -> bool:
+        return self.uid == os.geteuid() and self.gid == os.getegid()
+
+
+def invoking_user() -> User:
+    """The user who called sudo, or else the one we are."""
+    uid, gid = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if os.geteuid() == 0 and uid.isdigit() and gid.isdigit() and int(uid) != 0:
+        try:
+            entry = pwd.getpwuid(int(uid))
+            return User(int(uid), int(gid), entry.pw_name, entry.pw_dir)
+        except KeyError:
+            return User(int(uid), int(gid))
+    return User(os.geteuid(), os.getegid())
+
+
+def find_command(command: Sequence[str]) -> str:
+    """The file that execvp would run. CommandNotFoundError, CommandNotExecutableError as a shell has them."""
+    name = command[0]
+    if found := shutil.which(name):
+        return found
+    candidates = [Path(name)] if "/" in name else [Path(d, name) for d in os.get_exec_path()]
+    for path in candidates:
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            continue
+        if "/" in name or not stat.S_ISDIR(mode):
+            reason = "is a directory" if stat.S_ISDIR(mode) else "is not executable: try 'chmod +x'"
+            raise CommandNotExecutableError(f"{path} {reason}")
+    raise CommandNotFoundError(f"{name}: command not found")
+
+
+class Child:
+    """The command, forked but held before its exec until `release()`."""
+
+    def __init__(self, command: Sequence[str], user: User) -> None:
+        hold, self._go = os.pipe()
+        report, failed = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                os.close(self._go)
+                os.close(report)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+                for number in (*HANDLED, *_RESTORED):
+                    if number in _RESTORED or signal.getsignal(number) not in (signal.SIG_IGN,):
+                        signal.signal(number, signal.SIG_DFL)
+                if not os.read(hold, 1):
+                    os._exit(125)  # the recorder died before the command began
+                os.close(hold)
+                _become(user)
+                os.execvp(command[0], list(command))
+            except OSError as error:
+                os.write(failed, str(error.errno or 1).encode())
+            finally:
+                os._exit(127)
+        os.close(hold)
+        os.close(failed)
+        self._report = report
+        self.pidfd = os.pidfd_open(self.pid)
+        self.status: int | None = None
+
+    def release(self) -> None:
+        """Let the command begin."""
+        os.write(self._go, b"x")
+        os.close(self._go)
+
+    def exec_error(self) -> int:
+        """errno of an exec that failed, 0 when it went well; waits until either is known."""
+        text = os.read(self._report, 16)
+        os.close(self._report)
+        return int(text) if text else 0
+
+    def poll(self) -> int | None:
+        """Wait status once the command has ended."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = status
+        return self.status
+
+    def send(self, number: int) -> None:
+        """Pass a signal on; a command that has ended does not mind."""
+        if self.status is None:
+            try:
+                signal.pidfd_send_signal(self.pidfd, number)
+            except ProcessLookupError:
+                return
+
+
+def _become(user: User) -> None:
+    if user.is_caller:
+        return
+    if user.name:
+        os.initgroups(user.name, user.gid)
+        os.environ.update(HOME=user.home, USER=user.name, LOGNAME=user.name)
+    else:
+        os.setgroups([user.gid])
+    os.setgid(user.gid)
+    os.setuid(user.uid)
+
+
+def resume(pids: Sequence[int]) -> None:
+    """SIGCONT to each; those that are gone are passed over."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            continue
+
+
+class Guardian:
+    """A process that does nothing until the recorder is gone, then continues everything it had stopped."""
+
+    SWEEPS, PAUSE = 10, 0.02  # a task may be stopped a moment after the first look
+
+    def __init__(self, disable: Callable[[], None], take_stopped: Callable[[], list[int]]) -> None:
+        """`disable`: stop no one any more; `take_stopped`: who is stopped. Both run in the guardian."""
+        watched, self._held = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                os.close(self._held)
+                os.setsid()
+                for number in HANDLED:
+                    signal.signal(number, signal.SIG_IGN)
+                null = os.open(os.devnull, os.O_RDWR)
+                for fd in (0, 1, 2):
+                    os.dup2(null, fd)  # a pipe that the recorder's reader waits on must not stay open for us
+                if os.read(watched, 1):
+                    os._exit(0)
+                disable()
+                for _ in range(self.SWEEPS):
+                    resume(take_stopped())
+                    time.sleep(self.PAUSE)
+            finally:
+                os._exit(0)
+        os.close(watched)
+
+    def dismiss(self) -> None:
+        """The recording ended as it should."""
+        os.write(self._held, b"x")
+        os.close(self._held)
+        os.waitpid(self.pid, 0)

@@ -1,0 +1,115 @@
+"""From bpf/*.c to bytecode: bcc's compiler, and a cache of what it made.
+
+The only importer of bcc, which comes from the system's Python packages whatever Python runs us.
+Compiling takes 0.5-1.5 s, so the result is kept by the hash of everything it depends on; what runs
+it is `diffkeeper.record.bpf`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from ..errors import NoBccError
+from . import cache, headers
+from .bpf import Bytecode, MapSpec
+
+SYSTEM_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
+CACHE_VERSION = 1
+DEBUG_VARIABLE = "DIFFKEEPER_DEBUG_BPF"
+"""Set it to see what the compiler says, and to pass the cache by."""
+
+
+# Functions of libbcc's C API (bpf_module.h) that bcc's own Python does not declare.
+_UNDECLARED = (
+    ("bpf_num_tables", ctypes.c_size_t, (ctypes.c_void_p,)),
+    ("bpf_table_name", ctypes.c_char_p, (ctypes.c_void_p, ctypes.c_size_t)),
+    ("bpf_table_key_size_id", ctypes.c_size_t, (ctypes.c_void_p, ctypes.c_size_t)),
+    ("bpf_table_leaf_size_id", ctypes.c_size_t, (ctypes.c_void_p, ctypes.c_size_t)),
+)
+
+
+def find_bcc() -> ModuleType:
+    """The system's bcc. NoBccError when there is none."""
+    path = list(sys.path)
+    sys.path += [directory for directory in SYSTEM_PACKAGES if directory not in path]
+    try:
+        return importlib.import_module("bcc")
+    except ImportError as error:
+        raise NoBccError(f"bcc cannot be imported ({error}): install it with 'apt install python3-bpfcc'") from error
+    finally:
+        sys.path[:] = path
+
+
+def bytecode(text: str, ring: MapSpec) -> Bytecode:
+    """Compile C `text`, in which RING_FD stands for the map `ring`; from the cache when it is there. NoBccError."""
+    key = hashlib.blake2b(f"{CACHE_VERSION}\0{ring}\0{text}".encode(), digest_size=16).hexdigest()
+    path = cache.directory() / f"programs-{key}.msgpack"
+    if not os.environ.get(DEBUG_VARIABLE):
+        with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
+            return msgspec.msgpack.decode(path.read_bytes(), type=Bytecode)
+    made = _compile(text, ring)
+    cache.write(path, msgspec.msgpack.encode(made))
+    return made
+
+
+@contextmanager
+def _compiler_environment() -> Iterator[None]:
+    """bcc's settings and a closed mouth for clang, whose warnings are about bcc's own headers."""
+    saved = os.environ.get("BCC_KERNEL_SOURCE")
+    stderr = os.dup(2)
+    try:
+        with headers.tree() as tree, open(os.devnull, "wb") as quiet:
+            os.environ["BCC_KERNEL_SOURCE"] = str(tree)
+            if not os.environ.get(DEBUG_VARIABLE):
+                os.dup2(quiet.fileno(), 2)
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        if saved is None:
+            os.environ.pop("BCC_KERNEL_SOURCE", None)
+        else:
+            os.environ["BCC_KERNEL_SOURCE"] = saved
+
+
+def _compile(text: str, ring: MapSpec) -> Bytecode:
+    bcc = find_bcc()
+    lib: Any = bcc.lib
+    with _compiler_environment():
+        try:
+            module: Any = bcc.BPF(text=f"#define RING_FD {ring.placeholder}\n{text}")
+        except Exception as error:  # bcc raises nothing narrower
+            raise NoBccError(
+                f"bcc could not compile the recorder's programs: {error} (set {DEBUG_VARIABLE}=1 to see why)"
+            ) from error
+    maps = [ring]
+    for function, result, arguments in _UNDECLARED:
+        getattr(lib, function).restype, getattr(lib, function).argtypes = result, arguments
+    for number in range(lib.bpf_num_tables(module.module)):
+        name = lib.bpf_table_name(module.module, number)
+        maps.append(
+            MapSpec(
+                name=name.decode(),
+                kind=lib.bpf_table_type_id(module.module, number),
+                key_size=lib.bpf_table_key_size_id(module.module, number),
+                value_size=lib.bpf_table_leaf_size_id(module.module, number),
+                entries=lib.bpf_table_max_entries_id(module.module, number),
+                flags=lib.bpf_table_flags_id(module.module, number),
+                placeholder=lib.bpf_table_fd(module.module, name),
+            )
+        )
+    names = [lib.bpf_function_name(module.module, number) for number in range(lib.bpf_num_functions(module.module))]
+    programs = {name.decode(): module.dump_func(name) for name in names}
+    module.cleanup()
+    return Bytecode(tuple(maps), programs)

@@ -1,0 +1,120 @@
+"""From the ring to the journal while the command runs: drain, re-read, continue whoever was stopped.
+
+Owns the loop's one step and what happens when the disk is full. Does not know when to end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..journal import JournalWriter
+from ..wire import WireOp, encode
+from . import child, reread
+from .baseline import Piece
+from .kernel import Control, Kernel
+from .ring import Ring
+
+RESERVE = 1 << 20
+BATCH = 4 << 20
+
+
+class Pump:
+    """Moves records into a journal. After a write error it only keeps the command going: `failure` says why."""
+
+    def __init__(self, journal: JournalWriter, trace: Path) -> None:
+        self._journal = journal
+        self._kernel: Kernel | None = None
+        self._ring: Ring | None = None
+        self._noticed = 0
+        self._batch: list[Piece] = []
+        self._batched = 0
+        self.failure: Exception | None = None
+        # Room for the last words of a recording that fills the disk.
+        self._reserve = trace / "reserve"
+        with open(self._reserve, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE)
+
+    def connect(self, kernel: Kernel, ring: Ring) -> None:
+        self._kernel, self._ring = kernel, ring
+
+    def emit(self, pieces: Iterable[Piece]) -> None:
+        """Add a user-space record; it reaches the journal with `flush` or when enough are waiting."""
+        for piece in pieces:
+            self._batch.append(piece)
+            self._batched += len(piece)
+        if self._batched >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._batch:
+            batch, self._batch, self._batched = self._batch, [], 0
+            self._append(*batch)
+
+    def _append(self, *pieces: Piece) -> None:
+        if self.failure:
+            return
+        try:
+            self._journal.append(*pieces)
+        except OSError as error:
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """Nothing more can be recorded: let everybody go, and write from where on the trace is incomplete."""
+        if self.failure:
+            return
+        self.failure = error
+        if self._kernel:
+            self._kernel.control[Control.DISABLED] = 1
+            child.resume(self._kernel.take_stopped())
+        self._reserve.unlink(missing_ok=True)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        cause = "disk full" if full else f"recorder failed: {error}"
+        try:
+            self._journal.cut()
+            self._journal.append(encode(WireOp.GAP, time=time.monotonic_ns(), payload=cause.encode()))
+        except OSError:
+            return  # not even that: the missing END says it
+
+    def last_words(self, *records: bytes) -> None:
+        """Append even after a failure, from what the reserve left."""
+        self.flush()
+        self._reserve.unlink(missing_ok=True)
+        try:
+            self._journal.append(*records)
+        except OSError as error:
+            self.failure = self.failure or error
+
+    def step(self) -> bool:
+        """Drain what is finished and serve what is waiting. Says whether anything was there."""
+        kernel, ring = self._kernel, self._ring
+        if kernel is None or ring is None:
+            return False
+        if self.failure:
+            child.resume(kernel.take_stopped())  # who was on the way to a stop when we gave up
+            return False
+        # Read before draining: whoever stops later is served in the next step.
+        stopped = kernel.control[Control.STOPPED]
+        drained = False
+        while (span := ring.span()) is not None:
+            self.flush()
+            self._append(span)
+            ring.release(span)
+            drained = True
+        if stopped != self._noticed and (not ring.waiting or ring.settle(0.05)):
+            if ring.waiting:
+                return True  # finished meanwhile: drain first, serve in the next step
+            self._noticed = stopped
+            self._serve(kernel)
+            drained = True
+        return drained
+
+    def _serve(self, kernel: Kernel) -> None:
+        for request in kernel.take_requests():
+            for pieces in reread.fills(request):
+                self.emit(pieces)
+        self.flush()
+        child.resume(kernel.take_stopped())

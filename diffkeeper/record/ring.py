@@ -1,0 +1,91 @@
+"""The mapped ring buffer: spans of finished records, without a callback per record.
+
+Owns the layout of a BPF ring buffer's mapping (kernel/bpf/ringbuf.c: one page that we write, one
+that the kernel writes, then the data twice in a row so that no record wraps) and the walk over its
+record headers. Does not decode records.
+"""
+
+from __future__ import annotations
+
+import mmap
+import select
+import time
+
+from ..wire import RING_BUSY
+
+SPAN_LIMIT = 4 << 20
+
+
+class Ring:
+    """One consumer of one ring. Not thread-safe."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        """`fd`: of the map; `size`: its data area in bytes."""
+        page = mmap.PAGESIZE
+        self._size = size
+        self._consumer_map = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._producer_map = mmap.mmap(fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        # Positions must be one aligned 64-bit access: struct.pack_into would write them byte by byte,
+        # and the kernel would see torn ones.
+        self._consumed = memoryview(self._consumer_map).cast("Q")
+        self._produced = memoryview(self._producer_map)[:page].cast("Q")
+        self._data = memoryview(self._producer_map)[page:]
+        self._words = self._data.cast("I")
+        self._at = self._consumed[0]
+        self._epoll = select.epoll()
+        # Edge-triggered: only a forced wake-up ends the wait early, not each record.
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+
+    def register(self, fd: int) -> None:
+        """Let `wait` end early when `fd` is readable, too."""
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until a wake-up or the time is over."""
+        try:
+            self._epoll.poll(seconds)
+        except InterruptedError:
+            return
+
+    @property
+    def waiting(self) -> int:
+        """Bytes produced and not yet consumed."""
+        return self._produced[0] - self._at
+
+    def span(self) -> memoryview | None:
+        """The next run of finished records, up to about SPAN_LIMIT bytes; None when there is none.
+
+        Valid until `release()` is called with it.
+        """
+        head, size, words = self._produced[0], self._size, self._words
+        start = self._at % size
+        end = start + min(head - self._at, SPAN_LIMIT)
+        at = start
+        while at < end:
+            length = words[at >> 2]
+            if length & RING_BUSY:
+                break
+            at += 8 + ((length & 0x3FFFFFFF) + 7 & ~7)
+        return self._data[start:at] if at > start else None
+
+    def release(self, span: memoryview) -> None:
+        """Give the span's room back to the kernel."""
+        self._at += len(span)
+        span.release()
+        self._consumed[0] = self._at
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until no record is half written; False when one still is after `seconds`."""
+        end = time.monotonic() + seconds
+        while self.waiting and self._words[self._at % self._size >> 2] & RING_BUSY:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.0002)
+        return True
+
+    def close(self) -> None:
+        self._epoll.close()
+        for view in (self._words, self._data, self._produced, self._consumed):
+            view.release()
+        self._producer_map.close()
+        self._consumer_map.close()

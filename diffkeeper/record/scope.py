@@ -1,0 +1,79 @@
+"""What a recording looks at: its roots, the filesystems it leaves alone, the paths it needs to know beforehand.
+
+Reads mountinfo and stats paths; records nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+
+PSEUDO_FILESYSTEMS = frozenset(
+    "autofs bdev binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs fusectl"
+    " hugetlbfs mqueue nsfs pipefs proc pstore ramfs_dev rpc_pipefs securityfs selinuxfs smackfs sockfs sysfs"
+    " tracefs".split()
+)
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+def mounts() -> Iterator[tuple[int, bytes, str]]:
+    """(device number as the kernel keeps it, mountpoint, filesystem type) of each mount we see."""
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields, _, tail = line.partition(b" - ")
+        _, _, numbers, _, point = fields.split(b" ")[:5]
+        major, minor = map(int, numbers.split(b":"))
+        path = _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), point)
+        yield major << 20 | minor, path, tail.split(b" ")[0].decode()
+
+
+def pseudo_devices() -> set[int]:
+    """Kernel device numbers of filesystems that hold no files of anybody's."""
+    return {device for device, _, kind in mounts() if kind in PSEUDO_FILESYSTEMS}
+
+
+def pseudo_mountpoints() -> set[bytes]:
+    return {path for _, path, kind in mounts() if kind in PSEUDO_FILESYSTEMS}
+
+
+def resolve_roots(roots: Sequence[Path]) -> tuple[bytes, ...]:
+    """Absolute, resolved, sorted; a root inside another is dropped. UsageError for what is no directory."""
+    found: list[bytes] = []
+    for path in sorted({os.fsencode(os.path.realpath(root)) for root in roots or [Path.cwd()]}):
+        if not os.path.isdir(path):
+            raise UsageError(f"root {os.fsdecode(path)} is not a directory: --root takes directories")
+        if not any(is_inside(path, other) for other in found):
+            found.append(path)
+    return tuple(found)
+
+
+def is_inside(path: bytes, directory: bytes) -> bool:
+    """Whether `path` is `directory` or below it; both absolute and resolved."""
+    return path == directory or directory == b"/" or path.startswith(directory + b"/")
+
+
+def symlinks_around(roots: Iterable[bytes]) -> Iterator[bytes]:
+    """Symlinks outside the roots that paths commonly lead through: in /, /var, and above HOME and TMPDIR.
+
+    Inside the roots the baseline knows every symlink. Outside, a path string that leads through one
+    can only be understood when we know it.
+    """
+    known = tuple(roots)
+    seen: set[bytes] = set()
+    for directory in (b"/", b"/var", b"/usr"):
+        try:
+            with os.scandir(directory) as entries:
+                seen.update(entry.path for entry in entries if entry.is_symlink())
+        except OSError:
+            continue
+    for variable in (b"HOME", b"TMPDIR", b"PWD"):
+        path = os.environb.get(variable, b"")
+        while path.startswith(b"/") and path != b"/":
+            if os.path.islink(path):
+                seen.add(path)
+            path = os.path.dirname(path)
+    yield from sorted(path for path in seen if not any(is_inside(path, root) for root in known))

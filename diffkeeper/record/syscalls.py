@@ -1,0 +1,34 @@
+"""Which handler serves which system call, by number, for each machine we know.
+
+The C side (bpf/*.c) names the same numbers where a handler must tell its calls apart.
+"""
+
+from __future__ import annotations
+
+import platform
+
+from ..errors import KernelTooOldError
+
+_X86_64: dict[str, dict[str, int]] = {
+    "on_write": {"write": 1, "pwrite64": 18},
+    "on_writev": {"writev": 20, "pwritev": 296, "pwritev2": 328},
+    "on_kernel_copy": {"ioctl": 16, "sendfile": 40, "splice": 275, "fallocate": 285, "copy_file_range": 326},
+    "on_open": {"open": 2, "creat": 85, "openat": 257, "openat2": 437},
+    "on_fd_attribute": {"ftruncate": 77, "fchmod": 91, "fchown": 93},
+    "on_path_attribute": {
+        "truncate": 76, "chmod": 90, "chown": 92, "lchown": 94, "utime": 132, "utimes": 235, "fchownat": 260,
+        "futimesat": 261, "fchmodat": 268, "utimensat": 280, "fchmodat2": 452,
+    },
+    "on_name": {
+        "rename": 82, "mkdir": 83, "rmdir": 84, "link": 86, "unlink": 87, "symlink": 88, "mknod": 133, "mkdirat": 258,
+        "mknodat": 259, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "renameat2": 316,
+    },
+}  # fmt: skip
+
+
+def handlers() -> dict[str, list[int]]:
+    """Handler program -> numbers of the calls it serves. KernelTooOldError on a machine we do not know."""
+    machine = platform.machine()
+    if machine != "x86_64":
+        raise KernelTooOldError(f"recording on {machine} is not supported yet: only x86_64 is")
+    return {program: list(calls.values()) for program, calls in _X86_64.items()}

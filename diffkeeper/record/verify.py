@@ -1,0 +1,118 @@
+"""After the command: is the recorded end what is really there? What is not is healed, and counted.
+
+Compares every path under the roots that an event touched with the real filesystem, and emits HEAL
+records for what differs. Reads the finished index; writes only records.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+
+from ..model import Attrs, Op
+from ..progress import Progress
+from ..store.reader import Reader
+from ..wire import Flag, WireOp, encode
+from . import baseline, scope
+
+_NO_PATH = frozenset({Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP})
+_MODE_MATTERS = 0o7777 | 0o170000
+
+
+class Verifier:
+    """One pass. `paths` and `mismatches` count; `emit` takes the pieces of HEAL records."""
+
+    def __init__(self, reader: Reader, emit: Callable[[Iterable[baseline.Piece]], None], time: int) -> None:
+        """`time`: monotonic ns for the records made here."""
+        self._reader = reader
+        self._emit = emit
+        self._time = time
+        self._roots = reader.session.roots
+        self._trace = reader.session.trace
+        self._healer = baseline.Baseline(self._roots, self._trace, emit, lambda _path, _is_dir: True)
+        self.paths = 0
+        self.mismatches = 0
+
+    def touched(self) -> list[bytes]:
+        """Paths under the roots that events named, and the directories above them, parents first."""
+        found: set[bytes] = set()
+        for event in self._reader.events():
+            if event.op in _NO_PATH or event.outside and not event.to:
+                continue
+            found.add(event.path)
+            if event.to and event.op is not Op.SYMLINK:
+                found.add(event.to)
+        for path in list(found):
+            while path not in self._roots and (above := os.path.dirname(path)) not in found and len(above) < len(path):
+                found.add(above)
+                path = above
+        return sorted(
+            path
+            for path in found
+            if any(scope.is_inside(path, root) for root in self._roots) and not scope.is_inside(path, self._trace)
+        )
+
+    def run(self, progress: Progress) -> None:
+        """Compare and heal everything touched, and what is below a directory that was moved in whole."""
+        paths = self.touched()
+        gone: list[bytes] = []
+        for done, path in enumerate(paths):
+            if done % 256 == 0:
+                progress.progress("verifying", done, len(paths))
+            if any(scope.is_inside(path, top) for top in gone[-1:]):
+                continue
+            self.paths += 1
+            if self._compare(path) == "gone":
+                gone.append(path)
+        progress.progress("verifying", len(paths), len(paths))
+
+    def _compare(self, path: bytes) -> str:
+        reader = self._reader
+        node = reader.resolve(path, reader.last_seq)
+        recorded = reader.attrs(node, reader.last_seq) if node else None
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            if recorded is None:
+                return "same"
+            self.mismatches += 1
+            self._emit((encode(WireOp.HEAL, time=self._time, flags=Flag.GONE, payload=path + b"\0\0"),))
+            return "gone"
+        except OSError:
+            return "unknown"
+        if recorded is not None and node is not None and self._same(path, status, node, recorded):
+            return "same"
+        self.mismatches += 1
+        if recorded is None and stat.S_ISDIR(status.st_mode):
+            self._heal_tree(path, status)
+        else:
+            self._healer.snapshot(path, status, WireOp.HEAL, self._time)
+        return "healed"
+
+    def _heal_tree(self, path: bytes, status: os.stat_result) -> None:
+        self._healer.snapshot(path, status, WireOp.HEAL, self._time)
+        for directory, names, files in os.walk(path):
+            for name in sorted(names + files):
+                below = os.path.join(directory, name)
+                self._healer.snapshot(below, os.lstat(below), WireOp.HEAL, self._time)
+
+    def _same(self, path: bytes, status: os.stat_result, node: int, recorded: Attrs) -> bool:
+        if (status.st_mode ^ recorded.mode) & _MODE_MATTERS:
+            return False
+        if (status.st_uid, status.st_gid, status.st_mtime_ns) != (recorded.uid, recorded.gid, recorded.mtime):
+            return False
+        if stat.S_ISLNK(status.st_mode):
+            return os.readlink(path) == recorded.target
+        if not stat.S_ISREG(status.st_mode):
+            return True
+        if status.st_size != recorded.size:
+            return False
+        return self._same_bytes(path, status.st_size, node)
+
+    def _same_bytes(self, path: bytes, size: int, node: int) -> bool:
+        with open(path, "rb", buffering=0) as real:
+            for recorded in self._reader.chunks(node, self._reader.last_seq, baseline.CONTENT_PIECE):
+                if real.read(len(recorded)) != recorded:
+                    return False
+            return not real.read(1)
