@@ -71,8 +71,8 @@ enum dk_op {
 	DK_OP_RMDIR = 14,     /* payload = path 1 */
 	DK_OP_SETXATTR = 15,  /* payload = [path 1, NUL,] name, NUL, value; length = size of value */
 	DK_OP_REMOVEXATTR = 16, /* payload = [path 1, NUL,] name, NUL */
-	DK_OP_FORK = 17,      /* pid = parent, offset = child pid, length = uid of the child; payload = comm (16 bytes, NUL-padded) */
-	DK_OP_EXEC = 18,      /* length = uid; payload = comm (16 bytes, NUL-padded), then argv joined by NUL (cut at 4 KiB) */
+	DK_OP_FORK = 17,      /* pid = parent, offset = child pid, length = uid of the child; payload = comm */
+	DK_OP_EXEC = 18,      /* length = uid; payload = comm, NUL, then argv joined by NUL (cut at 4 KiB) */
 	DK_OP_EXIT = 19,      /* offset = wait status (as waitpid reports it) */
 	DK_OP_MARK = 20,      /* payload = name of the mark */
 	DK_OP_DIRTY = 21,     /* `length` bytes at `offset` of inode 0 changed, no user buffer; FILL follows. payload: none */

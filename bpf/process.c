@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
 /* Which processes belong to the recording, and what became of them. */
 
+#define COMM_LEN 16u
+
 static inline u32 uid_of(char *task)
 {
 	return rd32((char *)rdp(task + TASK_CRED) + CRED_UID);
+}
+
+/* The task's name to the front of the body; says how long it is. */
+static inline u32 copy_comm(struct dk_scratch *s, char *task)
+{
+	int n = bpf_probe_read_kernel_str(s->body, COMM_LEN, task + TASK_COMM);
+	return n > 0 ? (n - 1) & (COMM_LEN - 1) : 0;
 }
 
 HANDLER(sched_process_fork)
@@ -20,9 +29,9 @@ HANDLER(sched_process_fork)
 	begin(s, DK_OP_FORK, 0, 0);
 	s->ev.offset = child_tgid;
 	s->ev.length = uid_of(child);
-	bpf_probe_read_kernel(s->body, 16, child + TASK_COMM);
-	s->ev.size = 16;
-	send(s, sizeof(struct dk_event) + 16);
+	u32 size = copy_comm(s, child);
+	s->ev.size = size;
+	send(s, sizeof(struct dk_event) + size);
 	return 0;
 }
 
@@ -36,17 +45,18 @@ HANDLER(sched_process_exec)
 		return 0;
 	begin(s, DK_OP_EXEC, 0, 0);
 	s->ev.length = uid_of(task);
-	bpf_probe_read_kernel(s->body, 16, task + TASK_COMM);
+	u32 at = copy_comm(s, task);
+	s->body[at++] = 0;
 	char *mm = rdp(task + TASK_MM);
 	u64 from = (u64)rdp(mm + MM_ARG_START), to = (u64)rdp(mm + MM_ARG_END);
 	u32 n = to - from;
 	if (to - from > PATH_MAX_ - 1)
 		n = PATH_MAX_ - 1;
 	n &= PATH_MAX_ - 1;
-	if (bpf_probe_read_user(s->body + 16, n, (void *)from))
+	if (bpf_probe_read_user(s->body + at, n, (void *)from))
 		n = 0;
-	s->ev.size = 16 + n;
-	send(s, sizeof(struct dk_event) + 16 + n);
+	s->ev.size = at + n;
+	send(s, sizeof(struct dk_event) + at + n);
 	return 0;
 }
 

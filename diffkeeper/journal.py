@@ -57,9 +57,10 @@ class JournalWriter:
         self._fd = -1
         self._size = 0
         self.bytes_written = 0
-        self._next_segment()
+        self.rotate()
 
-    def _next_segment(self) -> None:
+    def rotate(self) -> None:
+        """Go on in a new segment; an indexer may delete the ones before it."""
         if self._fd >= 0:
             os.close(self._fd)
         self._number += 1
@@ -85,7 +86,11 @@ class JournalWriter:
         self._size += FRAME.size + length
         self.bytes_written += length
         if self._size >= SEGMENT_LIMIT:
-            self._next_segment()
+            self.rotate()
+
+    def cut(self) -> None:
+        """After a failed append: drop the half-written frame, so that more can follow."""
+        os.ftruncate(self._fd, self._size)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -148,7 +153,3 @@ class JournalReader:
                     return
                 self.cursor = Cursor(self.cursor.segment, self.cursor.offset + FRAME.size + length)
                 yield payload, self.cursor
-
-    def cut(self) -> None:
-        """After a failed append: drop the half-written frame, so that more can follow."""
-        os.ftruncate(self._fd, self._size)

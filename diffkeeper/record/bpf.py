@@ -94,8 +94,8 @@ class Map:
         """Absent keys do not mind."""
         self._element(_DELETE, key)
 
-    def keys(self) -> Iterator[bytes]:
-        """Each key; deleting the ones already given is allowed."""
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys; deleting the ones already given is allowed."""
         found = self._element(_NEXT_KEY, None)
         while found is not None:
             key = found[: self._key_size]

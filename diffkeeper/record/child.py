@@ -81,12 +81,12 @@ class Child:
                 os.close(report)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
                 for number in (*HANDLED, *_RESTORED):
-                    if number in _RESTORED or signal.getsignal(number) not in (signal.SIG_IGN,):
+                    if number in _RESTORED or signal.getsignal(number) is not signal.SIG_IGN:
                         signal.signal(number, signal.SIG_DFL)
                 if not os.read(hold, 1):
                     os._exit(125)  # the recorder died before the command began
                 os.close(hold)
-                _become(user)
+                become(user)
                 os.execvp(command[0], list(command))
             except OSError as error:
                 os.write(failed, str(error.errno or 1).encode())
@@ -126,7 +126,8 @@ class Child:
                 return
 
 
-def _become(user: User) -> None:
+def become(user: User) -> None:
+    """Take on the user's rights for good."""
     if user.is_caller:
         return
     if user.name:

@@ -83,7 +83,7 @@ def tree() -> Iterator[Path]:
                 "#define BPF_SRC(code) ((code) & 0x08)",
             ).__iter__(),
         ),
-        **{name: "#pragma once\n" for name in _EMPTY},
+        **dict.fromkeys(_EMPTY, "#pragma once\n"),
     }
     with TemporaryDirectory(prefix="diffkeeper-headers-") as top:
         for name, text in files.items():

@@ -126,7 +126,7 @@ class Kernel:
         self._maps["tracked"].put(_U32.pack(pid), b"\1")
 
     def tracked(self) -> list[int]:
-        return [_U32.unpack(key)[0] for key in self._maps["tracked"].keys()]
+        return [_U32.unpack(key)[0] for key in self._maps["tracked"]]
 
     def skip_devices(self, devices: Iterable[int]) -> None:
         """Leave files on these filesystems (kernel s_dev numbers) alone."""
@@ -136,7 +136,7 @@ class Kernel:
     def take_stopped(self) -> list[int]:
         """Processes that were stopped and not yet taken; they are the caller's to continue."""
         stopped = self._maps["stopped"]
-        keys = list(stopped.keys())
+        keys = list(stopped)
         for key in keys:
             stopped.delete(key)
         return [_U32.unpack(key)[0] for key in keys]
@@ -144,7 +144,7 @@ class Kernel:
     def take_requests(self) -> list[Request]:
         requests = self._maps["requests"]
         found = []
-        for key in list(requests.keys()):
+        for key in list(requests):
             raw = requests.get(key)
             requests.delete(key)
             if raw is not None:

@@ -66,7 +66,7 @@ class Pump:
         """Nothing more can be recorded: let everybody go, and write from where on the trace is incomplete."""
         if self.failure:
             return
-        self.failure = error
+        self.failure = error.with_traceback(None)  # its frames hold on to the ring's memory
         if self._kernel:
             self._kernel.control[Control.DISABLED] = 1
             child.resume(self._kernel.take_stopped())
@@ -86,7 +86,7 @@ class Pump:
         try:
             self._journal.append(*records)
         except OSError as error:
-            self.failure = self.failure or error
+            self.failure = self.failure or error.with_traceback(None)
 
     def step(self) -> bool:
         """Drain what is finished and serve what is waiting. Says whether anything was there."""

@@ -16,18 +16,21 @@ from .kernel import Request
 
 def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
     """The pieces of each record that answers a request. What cannot be read becomes a GAP."""
-    common = {"time": request.time, "pid": request.pid, "tid": request.tid}
     flags = 0 if request.stopped else int(Flag.INEXACT)
+
+    def gap(error: OSError) -> tuple[Piece, ...]:
+        cause = f"reread: {error.strerror}".encode()
+        return (encode(WireOp.GAP, time=request.time, pid=request.pid, tid=request.tid, offset=1, payload=cause),)
+
     if not request.sent:  # the ring had no room for its DIRTY record
-        yield (
-            encode(
-                WireOp.DIRTY, **common, flags=flags, inodes=(request.inode,), offset=request.offset, length=request.length
-            ),
-        )
+        yield pieces(
+            WireOp.DIRTY, time=request.time, pid=request.pid, tid=request.tid, flags=flags,
+            inodes=(request.inode,), offset=request.offset, length=request.length,
+        )  # fmt: skip
     try:
         fd = os.open(f"/proc/{request.pid}/fd/{request.fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        yield (encode(WireOp.GAP, **common, offset=1, payload=f"reread: {error.strerror}".encode()),)
+        yield gap(error)
         return
     try:
         at, end = request.offset, request.offset + request.length
@@ -35,9 +38,11 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
             data = os.pread(fd, min(CONTENT_PIECE, end - at), at)
             if not data:
                 break
-            yield pieces(WireOp.FILL, **common, flags=flags, offset=at, payload=data)
+            yield pieces(
+                WireOp.FILL, time=request.time, pid=request.pid, tid=request.tid, flags=flags, offset=at, payload=data
+            )
             at += len(data)
     except OSError as error:
-        yield (encode(WireOp.GAP, **common, offset=1, payload=f"reread: {error.strerror}".encode()),)
+        yield gap(error)
     finally:
         os.close(fd)

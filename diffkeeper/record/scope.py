@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-PSEUDO_FILESYSTEMS = frozenset(
-    "autofs bdev binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs fusectl"
-    " hugetlbfs mqueue nsfs pipefs proc pstore ramfs_dev rpc_pipefs securityfs selinuxfs smackfs sockfs sysfs"
-    " tracefs".split()
-)
+PSEUDO_FILESYSTEMS = frozenset({
+    "autofs", "bdev", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset", "debugfs", "devpts", "devtmpfs",
+    "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "pipefs", "proc", "pstore", "rpc_pipefs", "securityfs",
+    "selinuxfs", "smackfs", "sockfs", "sysfs", "tracefs",
+})  # fmt: skip
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -53,7 +53,7 @@ def resolve_roots(roots: Sequence[Path]) -> tuple[bytes, ...]:
 
 def is_inside(path: bytes, directory: bytes) -> bool:
     """Whether `path` is `directory` or below it; both absolute and resolved."""
-    return path == directory or directory == b"/" or path.startswith(directory + b"/")
+    return directory in (path, b"/") or path.startswith(directory + b"/")
 
 
 def symlinks_around(roots: Iterable[bytes]) -> Iterator[bytes]:

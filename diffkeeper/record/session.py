@@ -8,22 +8,22 @@ process of its own (`diffkeeper.store.indexer`), beside the command and at the l
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .. import __version__
-from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
+from ..errors import CommandNotExecutableError, CommandNotFoundError, TraceExistsError
 from ..journal import JournalWriter
 from ..model import Session
-from ..plugins import EventFilter
+from ..plugins import EventFilter, default_differ
 from ..progress import Progress
-from ..store.indexer import index
+from ..store import indexer
 from ..store.reader import open_reader
 from ..store.session import FACTS_FILE, FORMAT, write_facts
 from ..wire import WireOp, encode
@@ -39,6 +39,7 @@ IDLE_WAIT = 0.01
 """Seconds between two looks at the ring when nothing wakes us: what bounds the batch that a crash loses."""
 
 SETTLE_TIME = 0.5
+INDEXER_LOG = "indexer.log"
 
 
 def record(
@@ -100,12 +101,13 @@ class _Recording:
     ) -> None:
         self._command = list(command)
         self._trace = trace.resolve()
+        self._shown = shlex.quote(str(trace))  # as the user typed it; the working directory may be gone by the end
         self._roots = roots
         self._filters = filters
         self._user = user
         self._ui = ui
         self._ring_bytes = ring_bytes
-        self._indexer: subprocess.Popen[bytes] | None = None
+        self._indexer = 0
         self._kernel: Kernel | None = None
         self._began = 0
 
@@ -163,32 +165,41 @@ class _Recording:
                     os.chown(path, self._user.uid, self._user.gid, follow_symlinks=False)
 
     def _start_indexer(self) -> None:
-        def lower() -> None:
+        """A process that indexes beside the command, as the trace's owner, and ends when its stdin does.
+
+        Forked, not executed: the owner may not be allowed to execute the Python that runs us.
+        """
+        hold, self._indexer_input = os.pipe()
+        self._indexer = os.fork()
+        if self._indexer:
+            os.close(hold)
+            return
+        status = 1
+        try:
             os.setsid()
             os.nice(19)
             with suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self._indexer = subprocess.Popen(
-            [sys.executable, "-m", "diffkeeper.store.indexer", str(self._trace)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=open(self._trace / "indexer.log", "wb"),
-            env=environment,
-            preexec_fn=lower,
-            user=None if self._user.is_caller else self._user.uid,
-            group=None if self._user.is_caller else self._user.gid,
-            cwd="/",
-        )
+            log = os.open(self._trace / INDEXER_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            null = os.open(os.devnull, os.O_WRONLY)
+            for fd, number in ((hold, 0), (null, 1), (log, 2)):
+                os.dup2(fd, number)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            default_differ()  # its module may lie where the owner cannot read
+            child.become(self._user)
+            status = indexer.main([str(self._trace)])
+        except BaseException:  # nothing of ours may run on in a forked copy
+            traceback.print_exc()
+        finally:
+            os._exit(status)
 
     def abandon(self) -> None:
         """The command was never begun: leave nothing behind."""
         if self._kernel:
             self._kernel.close()
         if self._indexer:
-            self._indexer.kill()
-            self._indexer.wait()
+            os.kill(self._indexer, signal.SIGKILL)
+            os.waitpid(self._indexer, 0)
         shutil.rmtree(self._trace, ignore_errors=True)
 
     # ---- the command ----
@@ -222,17 +233,14 @@ class _Recording:
             self._stop_capture(kernel)
         finally:
             guardian.dismiss()
-        ended = time.monotonic_ns()
-        self._pump.last_words(
-            *self._losses(kernel, ended),
-            encode(WireOp.END, time=ended, pid=process.pid, offset=status),
-            *(encode(WireOp.SETTLE, time=ended, payload=f"note={note}".encode()) for note in self._notes(kernel)),
-        )
-        self._ring.close()
-        kernel.close()
-        self._kernel = None
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-        self._finish(status)
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        try:
+            self._close_recording(kernel, process.pid, status)
+            summary = self._finish()
+        except Exception as error:  # the command has ended well: its exit code is all that counts now
+            summary = f"recorded, but not finished ({error}); next: diffkeeper info {self._shown}"
+        self._ui.finish()
+        self._ui.note(summary)
         return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
 
     def _follow(self, process: child.Child) -> int:
@@ -292,39 +300,59 @@ class _Recording:
 
     # ---- after the command ----
 
-    def _finish(self, status: int) -> None:
-        """Index, verify, heal, and say how it went. Nothing here may change the exit code."""
+    def _close_recording(self, kernel: Kernel, pid: int, status: int) -> None:
+        """The journal's last records; then the kernel is as it was."""
+        ended = time.monotonic_ns()
+        self._pump.last_words(
+            *self._losses(kernel, ended),
+            encode(WireOp.END, time=ended, pid=pid, offset=status),
+            *(encode(WireOp.SETTLE, time=ended, payload=f"note={note}".encode()) for note in self._notes(kernel)),
+        )
+        self._ring.close()
+        kernel.close()
+        self._kernel = None
+
+    def _finish(self) -> str:
+        """Index, verify and heal; says how it went."""
         try:
             self._index_rest()
             self._verify()
-        except (DiffKeeperError, OSError) as error:
-            self._ui.note(f"the trace is recorded but not indexed yet: {error}")
+            with open_reader(self._trace) as reader:
+                return self._summary(reader.session)
         finally:
-            self._ui.finish()
             self._journal.close()
             with suppress(OSError):
                 self._give_away()
 
+    def _summary(self, session: Session) -> str:
+        lost = sum(session.lost.values())
+        parts = [
+            f"{session.events:,} events in {(session.duration or 0) / 1e9:.2f} s",
+            f"{lost:,} lost ({', '.join(session.lost)})" if lost else "0 lost",
+        ]
+        if session.mismatches:
+            parts.append(f"{session.mismatches:,} of {session.verified_paths:,} paths healed")
+        if self._pump.failure:
+            parts.append(f"incomplete: {self._pump.failure}")
+        return f"{', '.join(parts)}; next: diffkeeper timeline {self._shown}"
+
     def _index_rest(self) -> None:
         """Let the indexer come to the end; what it leaves, we do."""
-        indexer = self._indexer
-        if indexer is not None:
-            assert indexer.stdin is not None
-            with suppress(OSError):
-                os.sched_setscheduler(indexer.pid, os.SCHED_OTHER, os.sched_param(0))
-                os.setpriority(os.PRIO_PROCESS, indexer.pid, 0)
-            with suppress(BrokenPipeError):
-                indexer.stdin.close()
-            while indexer.poll() is None:
-                self._ui.progress("indexing", 0, 0)
-                with suppress(subprocess.TimeoutExpired):
-                    indexer.wait(0.1)
-            log = self._trace / "indexer.log"
-            if not log.stat().st_size:
-                log.unlink()
-        index(self._trace, progress=lambda done, total: self._ui.progress("indexing", done, total))
+        with suppress(OSError):
+            os.sched_setscheduler(self._indexer, os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, self._indexer, 0)
+        os.close(self._indexer_input)
+        while not os.waitpid(self._indexer, os.WNOHANG)[0]:
+            self._ui.progress("indexing", 0, 0)
+            time.sleep(0.01)
+        self._indexer = 0
+        log = self._trace / INDEXER_LOG
+        if not log.stat().st_size:
+            log.unlink()
+        indexer.index(self._trace, progress=lambda done, total: self._ui.progress("indexing", done, total))
 
     def _verify(self) -> None:
+        self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = time.monotonic_ns()
         with open_reader(self._trace) as reader:
             verifier = Verifier(reader, self._pump.emit, now)
@@ -333,4 +361,4 @@ class _Recording:
         self._pump.last_words(
             *(encode(WireOp.SETTLE, time=now, payload=f"{key}={value}".encode()) for key, value in facts.items())
         )
-        index(self._trace)
+        indexer.index(self._trace)

@@ -38,15 +38,16 @@ class Verifier:
         """Paths under the roots that events named, and the directories above them, parents first."""
         found: set[bytes] = set()
         for event in self._reader.events():
-            if event.op in _NO_PATH or event.outside and not event.to:
+            if event.op in _NO_PATH or (event.outside and not event.to):
                 continue
             found.add(event.path)
             if event.to and event.op is not Op.SYMLINK:
                 found.add(event.to)
         for path in list(found):
-            while path not in self._roots and (above := os.path.dirname(path)) not in found and len(above) < len(path):
+            above = os.path.dirname(path)
+            while above not in found and above != b"/":
                 found.add(above)
-                path = above
+                above = os.path.dirname(above)
         return sorted(
             path
             for path in found
@@ -108,9 +109,9 @@ class Verifier:
             return True
         if status.st_size != recorded.size:
             return False
-        return self._same_bytes(path, status.st_size, node)
+        return self._same_bytes(path, node)
 
-    def _same_bytes(self, path: bytes, size: int, node: int) -> bool:
+    def _same_bytes(self, path: bytes, node: int) -> bool:
         with open(path, "rb", buffering=0) as real:
             for recorded in self._reader.chunks(node, self._reader.last_seq, baseline.CONTENT_PIECE):
                 if real.read(len(recorded)) != recorded:

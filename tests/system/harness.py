@@ -1,0 +1,137 @@
+"""What the system tests share: recording with the real command line, and comparing a moment with the truth.
+
+Owns `record()` (a subprocess of the installed diffkeeper), `Truth` (what a real directory is: names,
+types, content, modes, owners, times, links) and `recorded()` (the same, read from a trace).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffkeeper
+
+DIFFKEEPER = [sys.executable, "-m", "diffkeeper"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path as stat(), readlink() and read() show it."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int | None  # of regular files
+    mtime: int
+    nlink: int | None  # of all but directories, whose count a filesystem makes up
+    target: str | None
+    digest: str | None
+
+
+Truth = dict[str, Entry]
+
+
+def truth(root: Path, *, leave_out: Sequence[Path] = ()) -> Truth:
+    """Everything under a real directory, the directory itself as "."."""
+    found: Truth = {}
+    for directory, names, files in os.walk(root):
+        names[:] = [name for name in names if Path(directory, name) not in leave_out]
+        for name in [*names, *files] if directory != str(root) else [".", *names, *files]:
+            path = Path(directory, name)
+            status = path.lstat()
+            is_file = stat.S_ISREG(status.st_mode)
+            found[os.path.relpath(path, root)] = Entry(
+                mode=status.st_mode,
+                uid=status.st_uid,
+                gid=status.st_gid,
+                size=status.st_size if is_file else None,
+                mtime=status.st_mtime_ns,
+                nlink=None if path.is_dir() and not path.is_symlink() else status.st_nlink,
+                target=os.readlink(path) if path.is_symlink() else None,
+                digest=hashlib.sha256(path.read_bytes()).hexdigest() if is_file else None,
+            )
+    return found
+
+
+def recorded(trace: Path, moment: str, below: str = "") -> Truth:
+    """The same from a trace: the tree at a moment, or a directory in it."""
+    found: Truth = {}
+    with diffkeeper.open(trace) as opened:
+        reader = opened.reader
+        seq = opened.moment(moment).seq
+        top = opened.roots[0] + (b"/" + os.fsencode(below) if below else b"")
+        node = reader.resolve(top, seq)
+        assert node is not None, f"{top!r} is not in @{moment}"
+        pending = [(".", node)]
+        while pending:
+            path, node = pending.pop()
+            attrs = reader.attrs(node, seq)
+            assert attrs is not None, path
+            digest = hashlib.sha256()
+            if attrs.is_file:
+                for chunk in reader.chunks(node, seq):
+                    digest.update(chunk)
+            found[path] = Entry(
+                mode=attrs.mode,
+                uid=attrs.uid,
+                gid=attrs.gid,
+                size=attrs.size if attrs.is_file else None,
+                mtime=attrs.mtime,
+                nlink=None if attrs.is_dir else attrs.nlink,
+                target=os.fsdecode(attrs.target) if attrs.is_symlink else None,
+                digest=digest.hexdigest() if attrs.is_file else None,
+            )
+            if attrs.is_dir:
+                for name, child in reader.children(node, seq):
+                    pending.append((os.path.normpath(os.path.join(path, os.fsdecode(name))), child))
+    return found
+
+
+def assert_same(actual: Truth, expected: Truth) -> None:
+    """Equal, or a message that names the first paths that are not."""
+    wrong = [path for path in sorted({*actual, *expected}) if actual.get(path) != expected.get(path)]
+    lines = [f"{path}:\n  recorded {actual.get(path)}\n  real     {expected.get(path)}" for path in wrong[:8]]
+    assert not wrong, f"{len(wrong)} paths differ\n" + "\n".join(lines)
+
+
+def run(*arguments: str | Path, as_user: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """diffkeeper with these arguments, its output captured as text.
+
+    Another user keeps the capability to read: the Python that runs the tests may be root's alone.
+    """
+    options = {"capture_output": True, "text": True, "timeout": 300, **options}
+    words = [*DIFFKEEPER, *map(str, arguments)]
+    if as_user:
+        capabilities = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        words = ["setpriv", f"--reuid={as_user}", f"--regid={as_user}", "--clear-groups", *capabilities, *words]
+    return subprocess.run(words, check=False, **options)
+
+
+def record(
+    trace: Path, command: Sequence[str | Path], *, cwd: Path, options: Sequence[str | Path] = (), **rest: Any
+) -> subprocess.CompletedProcess[str]:
+    """`diffkeeper record` of a command in a directory that is its root."""
+    return run("record", "-o", trace, *options, "--", *command, cwd=cwd, **rest)
+
+
+def info(trace: Path) -> Mapping[str, Any]:
+    result = run("info", trace, "--json")
+    assert result.returncode == 0, result.stderr
+    return dict(json.loads(result.stdout))
+
+
+def assert_faithful(trace: Path, root: Path, *, leave_out: Sequence[Path] = ()) -> Mapping[str, Any]:
+    """The last moment equals the directory, nothing was lost, nothing had to be healed. Says what `info` said."""
+    facts = info(trace)
+    assert_same(recorded(trace, "end"), truth(root, leave_out=leave_out))
+    assert facts["lost"] in ({}, 0), facts["lost"]
+    assert facts["verified"]["mismatches"] == 0, facts["verified"]
+    return facts

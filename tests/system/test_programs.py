@@ -1,0 +1,100 @@
+"""Programs no one here wrote, recorded at their usual work: the last moment is the directory, so is one in the middle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import diffkeeper
+from tests.system import harness
+
+MARK = f"{sys.executable} -c 'import diffkeeper; diffkeeper.mark(\"middle\")'"
+PACKAGE = "click==8.1.8"
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution of a third-party package, pinned, from the package index."""
+    top = tmp_path_factory.mktemp("sdist")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", top, PACKAGE], check=True
+    )
+    with tarfile.open(next(top.glob("*.tar.gz"))) as archive:
+        archive.extractall(top, filter="data")
+    return next(path for path in top.iterdir() if path.is_dir())
+
+
+def keep_aside(directory: Path) -> str:
+    """Shell words that copy the directory aside, exactly, and mark the moment."""
+    return f"cp -a . {directory} && {MARK}"
+
+
+def test_the_test_suite_of_a_package(sdist: Path, workspace: Path, trace: Path) -> None:
+    """A real pytest run, with its caches and temporary files under the root."""
+    aside = trace.parent / "aside"
+    subprocess.run(["cp", "-a", f"{sdist}/.", workspace], check=True)
+    (workspace / "tmp").mkdir()
+    test = f"{sys.executable} -m pytest -q --basetemp=base"
+    script = f"{test} tests/test_utils.py tests/test_options.py; {keep_aside(aside)}; {test} tests"
+    env = {**os.environ, "TMPDIR": str(workspace / "tmp"), "PYTHONPATH": str(workspace / "src") + os.pathsep + repository()}
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, env=env)
+    assert " passed" in result.stdout, result.stdout + result.stderr
+    facts = harness.assert_faithful(trace, workspace)
+    assert facts["events"] > 1000
+    harness.assert_same(harness.recorded(trace, "middle"), harness.truth(aside))
+
+
+def test_a_git_session(workspace: Path, trace: Path) -> None:
+    """init, commits, a branch, a merge and gc: packs, refs and locks are all there, in the middle as well."""
+    aside = trace.parent / "aside"
+    script = f"""
+set -e
+git init -q -b main . && git config user.email a@example.org && git config user.name A
+for i in $(seq 20); do seq $i > file$i; mkdir -p dir$i; echo $i > dir$i/x; git add . && git commit -qm "commit $i"; done
+git checkout -qb side && echo side >> file3 && git commit -qam side
+{keep_aside(aside)}
+git checkout -q main && echo main >> file4 && git commit -qam main && git merge -q --no-edit side
+git tag v1 && git gc -q --prune=now && git stash list && git reset -q --hard HEAD~2
+"""
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, env={**os.environ, "PYTHONPATH": repository()})
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+    harness.assert_same(harness.recorded(trace, "middle"), harness.truth(aside))
+    exported = trace.parent / "exported"
+    assert harness.run("export", trace, "--time", "middle", "--out", exported).returncode == 0
+    log = subprocess.run(["git", "-C", exported, "log", "--oneline"], check=True, capture_output=True, text=True).stdout
+    assert len(log.splitlines()) == 21
+    subprocess.run(["git", "-C", exported, "fsck", "--strict"], check=True, capture_output=True)
+
+
+def test_a_sqlite_workload(workspace: Path, trace: Path) -> None:
+    """Transactions with a rollback journal: a database exported from the middle holds what was committed by then."""
+    aside = trace.parent / "aside"
+    script = f"""
+set -e
+sqlite3 db 'create table t(id integer primary key, text)'
+for i in $(seq 30); do sqlite3 db "insert into t(text) select hex(randomblob(200)) from generate_series(1,100)"; done
+{keep_aside(aside)}
+sqlite3 db 'delete from t where id % 3 = 0; vacuum; create index i on t(text)'
+"""
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, env={**os.environ, "PYTHONPATH": repository()})
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+    harness.assert_same(harness.recorded(trace, "middle"), harness.truth(aside))
+    with diffkeeper.open(trace) as opened:
+        (trace.parent / "middle.db").write_bytes((opened.at("middle") / "db").read_bytes())
+    count = subprocess.run(
+        ["sqlite3", trace.parent / "middle.db", "pragma integrity_check; select count(*) from t"],
+        check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    assert count == ["ok", "3000"]
+
+
+def repository() -> str:
+    """Where `import diffkeeper` finds this package."""
+    return str(Path(diffkeeper.__file__).resolve().parent.parent)

@@ -1,0 +1,415 @@
+"""Recording real commands: what is recorded is what is there, and the command never notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import diffkeeper
+from diffkeeper.model import Op
+from tests.system import harness
+
+EVERY_CALL = """
+import os, ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def call(result):
+    assert result == 0, os.strerror(ctypes.get_errno())
+here = os.open('.', os.O_RDONLY)
+fd = os.open('plain', os.O_CREAT | os.O_RDWR, 0o644)
+os.write(fd, b'hello world\\n'); os.pwrite(fd, b'HE', 0); os.writev(fd, [b'one ', b'', b'two ', b'three\\n'])
+os.pwritev(fd, [b'ab', b'cd'], 3); os.write(fd, os.urandom(1_000_000)); os.ftruncate(fd, 900_000)
+os.fchmod(fd, 0o640); os.fchown(fd, 12, 34); os.utime(fd, ns=(1, 1_000_000_007))
+append = os.open('plain', os.O_WRONLY | os.O_APPEND)
+os.write(append, b'appended'); os.pwrite(append, b'also appended', 3)
+os.truncate('plain', 800_000)
+with open('again', 'w') as file: file.write('first')
+with open('again', 'w') as file: file.write('second')
+os.close(os.open('empty', os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+os.mkdir('dir'); os.mkdir('sub', dir_fd=here); os.mkdir('dir/deep', 0o700); os.rmdir('sub')
+os.symlink('plain', 'sym'); os.symlink('../plain', 'deep-sym', dir_fd=here); os.link('plain', 'hard')
+os.link('again', 'dir/hard-again', src_dir_fd=here, dst_dir_fd=here)
+os.mkfifo('fifo', 0o600); os.mkfifo('dir/fifo')
+os.rename('again', 'renamed'); os.rename('empty', 'dir/empty', src_dir_fd=here, dst_dir_fd=here)
+with open('old', 'w') as file: file.write('old')
+with open('new', 'w') as file: file.write('new')
+os.rename('new', 'old')
+for name in ('left', 'right'):
+    with open(name, 'w') as file: file.write(name)
+call(libc.renameat2(-100, b'left', -100, b'right', 2))
+assert libc.renameat2(-100, b'left', -100, b'right', 1) == -1
+os.mkdir('tree'); os.mkdir('tree/a'); open('tree/a/leaf', 'w').close(); os.rename('tree', 'moved')
+os.chmod('renamed', 0o4755); os.chown('renamed', 1, 2); os.lchown('sym', 5, 6)
+os.utime('dir', ns=(5, 6)); os.utime('sym', ns=(7, 8), follow_symlinks=False)
+os.chmod('fifo', 0o622, dir_fd=here); os.chown('dir', 3, 4, dir_fd=here)
+os.unlink('hard'); os.unlink('fifo', dir_fd=here)
+with open('gone', 'w') as file:
+    file.write('unlinked while open'); os.unlink('gone'); file.write('still written')
+os.chdir('moved/a')
+with open('../up', 'w') as file: file.write('from below')
+with open('leaf', 'a') as file: file.write('leaf')
+os.close(os.open(b'\\xff\\nname', os.O_CREAT | os.O_WRONLY))
+os.close(os.open('n' * 255, os.O_CREAT | os.O_WRONLY))
+"""
+
+
+def test_every_call_of_the_recorded_families_is_recorded_exactly(workspace: Path, trace: Path) -> None:
+    """The last moment equals the directory, attribute by attribute, with nothing lost and nothing healed."""
+    (workspace / "before").write_bytes(os.urandom(3000))
+    result = harness.record(trace, [sys.executable, "-c", EVERY_CALL], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
+def test_moments_are_what_was_there_when_the_mark_was_set(workspace: Path, trace: Path) -> None:
+    """Each marked moment equals the copy that the workload itself kept aside at that time."""
+    aside = trace.parent / "aside"
+    aside.mkdir()
+    script = f"""
+import os, shutil, subprocess, diffkeeper
+for step in range(6):
+    with open('log', 'a') as file: file.write(f'step {{step}}\\n' * 50)
+    with open('state', 'w') as file: file.write('x' * (1000 - step))
+    if step % 2: os.rename('state', f'state.{{step}}')
+    os.makedirs(f'd/{{step}}')
+    if step == 4: shutil.rmtree('d/1')
+    subprocess.run(['cp', '-a', '.', f'{aside}/{{step}}'], check=True)
+    diffkeeper.mark(f'step-{{step}}')
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    for step in range(6):
+        harness.assert_same(harness.recorded(trace, f"step-{step}"), harness.truth(aside / str(step)))
+    harness.assert_faithful(trace, workspace)
+
+
+def test_the_baseline_is_the_start(workspace: Path, trace: Path) -> None:
+    """@start is the directory as it was before the command, also where the command changed everything."""
+    (workspace / "d/e").mkdir(parents=True)
+    (workspace / "d/f").write_text("before")
+    (workspace / "big").write_bytes(os.urandom(5 << 20))
+    os.link(workspace / "d/f", workspace / "link")
+    (workspace / "sym").symlink_to("d/f")
+    os.utime(workspace / "d", ns=(1, 123_456_789))
+    before = harness.truth(workspace)
+    result = harness.record(trace, ["sh", "-c", "rm -r d sym; echo new > big; echo more >> link"], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_same(harness.recorded(trace, "start"), before)
+    harness.assert_faithful(trace, workspace)
+
+
+@pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -9 $$", 137)])
+def test_the_exit_code_is_the_commands(workspace: Path, trace: Path, command: str, code: int) -> None:
+    """As a shell would report it: its own, or 128+N when signal N killed it; the trace says the same."""
+    assert harness.record(trace, ["sh", "-c", command], cwd=workspace).returncode == code
+    assert harness.info(trace)["exit_code"] == code
+
+
+def test_standard_streams_are_the_commands_own(workspace: Path, trace: Path) -> None:
+    """Input reaches the command, output comes back untouched; our own words are on stderr only."""
+    result = harness.record(trace, ["sh", "-c", "cat; echo oops >&2"], cwd=workspace, input="through\n")
+    assert result.stdout == "through\n"
+    assert "oops" in result.stderr
+    assert "diffkeeper timeline" in result.stderr
+
+
+def test_the_command_keeps_the_terminal(workspace: Path, trace: Path) -> None:
+    """On a terminal, the command sees a terminal on all three streams and stays in its foreground."""
+    check = "import os,sys; sys.exit(0 if all(map(os.isatty,(0,1,2))) and os.tcgetpgrp(0)==os.getpgrp() else 9)"
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(workspace)
+        os.execv(sys.executable, [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", sys.executable, "-c", check])
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:
+        pass  # EIO: the other side is closed
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_command(workspace: Path, trace: Path, number: signal.Signals) -> None:
+    """A signal sent to the recorder is the command's to handle, and the trace is whole."""
+    script = f"""
+import signal, sys, time
+def stop(*_):
+    open('handled', 'w').write('yes')
+    sys.exit(7)
+signal.signal({int(number)}, stop)
+open('ready', 'w').close()
+while True: time.sleep(0.05)
+"""
+    recorder = subprocess.Popen(
+        [*harness.DIFFKEEPER, "record", "-o", trace, "--", sys.executable, "-c", script],
+        cwd=workspace, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for((workspace / "ready").exists)
+    recorder.send_signal(number)
+    assert recorder.wait(60) == 7
+    harness.assert_faithful(trace, workspace)
+
+
+def test_writes_outside_the_root_are_recorded_as_outside(workspace: Path, trace: Path, tmp_path: Path) -> None:
+    """A file elsewhere shows in the timeline as an absolute path, and in no moment's tree."""
+    elsewhere = tmp_path / "elsewhere.txt"
+    result = harness.record(trace, ["sh", "-c", f"echo hi > {elsewhere}; echo in > inside"], cwd=workspace)
+    assert result.returncode == 0
+    with diffkeeper.open(trace) as opened:
+        outside = [event for event in opened.events() if event.path == os.fsencode(elsewhere)]
+        assert {event.op for event in outside} == {Op.CREATE, Op.WRITE}
+        assert all(event.outside for event in outside)
+        assert [path.name for path in opened.at("end").iterdir()] == ["inside"]
+
+
+def test_a_trace_inside_the_root_is_not_part_of_it(workspace: Path) -> None:
+    """The default place of the trace, under the root: it is in no moment and in no event."""
+    result = harness.run("record", "--", "sh", "-c", "echo x > file; ls -R > listing", cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    trace = workspace / "diffkeeper-trace"
+    harness.assert_faithful(trace, workspace, leave_out=[trace])
+    with diffkeeper.open(trace) as opened:
+        assert not [event for event in opened.events() if b"diffkeeper-trace" in event.path]
+
+
+def test_several_roots(tmp_path: Path, trace: Path) -> None:
+    """Each root's tree is complete, at its absolute path."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "before").write_text(name)
+    result = harness.record(
+        trace, ["sh", "-c", "echo a > one/a; mv one/before two/moved"], cwd=tmp_path,
+        options=["--root", tmp_path / "one", "--root", tmp_path / "two"],
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with diffkeeper.open(trace) as opened:
+        end = opened.at("end")
+        inside = str(tmp_path).lstrip("/")
+        assert (end / inside / "two/moved").read_text() == "one"
+        assert not (end / inside / "one/before").exists()
+        assert (end / inside / "one/a").read_text() == "a\n"
+    assert harness.info(trace)["verified"]["mismatches"] == 0
+
+
+def test_a_command_that_writes_nothing(workspace: Path, trace: Path) -> None:
+    """No change is a trace like any other: start equals end."""
+    assert harness.record(trace, ["true"], cwd=workspace).returncode == 0
+    facts = harness.assert_faithful(trace, workspace)
+    assert facts["duration"] >= 0
+
+
+def test_a_command_that_daemonises(workspace: Path, trace: Path) -> None:
+    """Recording ends with the command; what it left behind runs on, not stopped."""
+    script = "import os,time\nif os.fork()==0:\n os.setsid()\n open('pid','w').write(str(os.getpid()))\n time.sleep(60)"
+    result = harness.record(trace, ["sh", "-c", f'{sys.executable} -c "{script}" > /dev/null 2>&1 & sleep 0.5'], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    wait_for(lambda: (workspace / "pid").exists() and (workspace / "pid").read_text() != "")
+    pid = int((workspace / "pid").read_text())
+    try:
+        assert process_state(pid) == "S"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_root_that_is_deleted_meanwhile(tmp_path: Path, trace: Path) -> None:
+    """The root itself goes away under the command: its exit code stands, and the earlier moments too."""
+    root = tmp_path / "doomed"
+    root.mkdir()
+    (root / "file").write_text("was here")
+    result = harness.record(trace, ["sh", "-c", f"rm -rf {root}; exit 5"], cwd=root)
+    assert result.returncode == 5, result.stderr
+    with diffkeeper.open(trace) as opened:
+        assert (opened.at("start") / "file").read_text() == "was here"
+
+
+def test_eight_processes_in_one_directory(workspace: Path, trace: Path) -> None:
+    """100,000 events from eight processes at once, appending to one file and renaming in one directory: none lost."""
+    script = """
+import os, sys
+log = os.open('log', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+children = []
+for worker in range(8):
+    pid = os.fork()
+    if not pid:
+        mine = os.open('log', os.O_WRONLY | os.O_APPEND)
+        for number in range(3200):
+            os.write(mine, b'%d:%d\\n' % (worker, number))
+            fd = os.open(f'new.{worker}.{number}', os.O_CREAT | os.O_WRONLY); os.write(fd, b'%d' % number); os.close(fd)
+            os.rename(f'new.{worker}.{number}', f'done.{worker}.{number % 50}')
+        os._exit(0)
+    children.append(pid)
+for pid in children:
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    facts = harness.assert_faithful(trace, workspace)
+    assert facts["events"] >= 100_000
+
+
+def test_a_tiny_ring_holds_the_writer_and_loses_nothing(workspace: Path, trace: Path) -> None:
+    """With a ring far too small for the command's speed it is slowed down, and every byte is there."""
+    script = textwrap.dedent(
+        f"""
+        import sys
+        from pathlib import Path
+        from diffkeeper.progress import Silent
+        from diffkeeper.record.session import record
+        write = "import os; fd=os.open('out',os.O_CREAT|os.O_WRONLY); [os.write(fd, b'%08d' % i * 512) for i in range(20000)]"
+        sys.exit(record([sys.executable, '-c', write], trace=Path({str(trace)!r}), roots=[], ui=Silent(), ring_bytes=1 << 20))
+        """
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=workspace, check=False, timeout=300)
+    assert result.returncode == 0
+    facts = harness.assert_faithful(trace, workspace)
+    assert any("held" in note for note in facts["notes"])
+
+
+def test_killing_the_recorder_does_not_harm_the_command(workspace: Path, trace: Path) -> None:
+    """kill -9 of the recorder: the command goes on and ends well, and the trace holds what was drained."""
+    script = """
+import os, time
+for number in range(2000):
+    with open('log', 'a') as file: file.write(f'{number}\\n' * 100)
+    if number == 200: open('go', 'w').close()
+    time.sleep(0.001)
+open('finished', 'w').close()
+"""
+    recorder = subprocess.Popen(
+        [*harness.DIFFKEEPER, "record", "-o", trace, "--", sys.executable, "-c", script],
+        cwd=workspace, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for((workspace / "go").exists)
+    time.sleep(0.1)  # one more batch than the mark of 200
+    recorder.kill()
+    recorder.wait()
+    wait_for((workspace / "finished").exists)
+    with diffkeeper.open(trace) as opened:
+        text = (opened.at("end") / "log").read_text()
+        assert (workspace / "log").read_text().startswith(text)
+        assert text.count("\n") > 200 * 100
+        assert opened.session.duration is None
+        assert list(opened.problems()) == []
+
+
+def test_a_killed_recorder_leaves_no_one_stopped(workspace: Path, trace: Path) -> None:
+    """kill -9 while writers are held by a full ring: the guardian lets them go."""
+    script = textwrap.dedent(
+        f"""
+        import sys
+        from pathlib import Path
+        from diffkeeper.progress import Silent
+        from diffkeeper.record.session import record
+        write = "import os\\nfd=os.open('out',os.O_CREAT|os.O_WRONLY)\\nfor i in range(100000):\\n os.write(fd, b'x' * 4096)\\nopen('finished','w').close()"
+        record([sys.executable, '-c', write], trace=Path({str(trace)!r}), roots=[], ui=Silent(), ring_bytes=1 << 19)
+        """
+    )
+    recorder = subprocess.Popen([sys.executable, "-c", script], cwd=workspace)
+    wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > 1 << 20)
+    recorder.kill()
+    recorder.wait()
+    wait_for((workspace / "finished").exists)
+
+
+def test_a_full_disk_stops_the_recording_and_not_the_command(workspace: Path, tmp_path: Path) -> None:
+    """The trace's filesystem fills up: the command runs on with its own exit code, the trace says from where it lacks."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", small], check=True)
+    try:
+        trace = small / "trace"
+        script = "import os,sys; fd=os.open('out',os.O_CREAT|os.O_WRONLY); [os.write(fd, os.urandom(65536)) for _ in range(1000)]; sys.exit(4)"
+        result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+        assert result.returncode == 4, result.stderr
+        assert (workspace / "out").stat().st_size == 65536 * 1000
+        assert "runs on" in result.stderr
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "word"), [(["no-such-command-here"], 127, "not found"), (["./plain"], 126, "chmod"), (["./"], 126, "directory")]
+)
+def test_commands_that_cannot_start(workspace: Path, trace: Path, command: list[str], code: int, word: str) -> None:
+    """127 and 126 as in a shell, one line, and no trace left behind."""
+    (workspace / "plain").write_text("not a program")
+    result = harness.record(trace, command, cwd=workspace)
+    assert result.returncode == code
+    assert word in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not trace.exists()
+
+
+def test_an_existing_trace_is_kept(workspace: Path, trace: Path) -> None:
+    """A second recording into the same place is refused and nothing lost; --force replaces; no trace is never replaced."""
+    assert harness.record(trace, ["sh", "-c", "echo 1 > one"], cwd=workspace).returncode == 0
+    refused = harness.record(trace, ["sh", "-c", "echo 2 > two"], cwd=workspace)
+    assert refused.returncode == 84
+    assert "--force" in refused.stderr
+    assert not (workspace / "two").exists()
+    assert harness.info(trace)["exit_code"] == 0
+    assert harness.record(trace, ["sh", "-c", "echo 2 > two"], cwd=workspace, options=["--force"]).returncode == 0
+    with diffkeeper.open(trace) as opened:
+        assert (opened.at("end") / "two").read_text() == "2\n"
+    other = workspace / "precious"
+    other.mkdir()
+    (other / "data").write_text("x")
+    assert harness.record(other, ["true"], cwd=workspace, options=["--force"]).returncode == 84
+    assert (other / "data").read_text() == "x"
+
+
+def test_without_root_recording_is_refused_in_one_line(workspace: Path, tmp_path: Path) -> None:
+    """Not root: exit code 77 and what to type instead."""
+    tmp_path.chmod(0o777)
+    result = harness.record(tmp_path / "t", ["true"], cwd=workspace, as_user=65534)
+    assert result.returncode == 77
+    assert "sudo" in result.stderr
+
+
+def test_under_sudo_the_command_and_the_trace_are_the_users(workspace: Path, tmp_path: Path) -> None:
+    """With sudo's variables set, the command runs as that user and can read the trace afterwards."""
+    workspace.chmod(0o777)
+    trace = tmp_path / "trace"
+    env = {**os.environ, "SUDO_UID": "65534", "SUDO_GID": "65534"}
+    result = harness.record(trace, ["sh", "-c", "id -u > who; id -g >> who"], cwd=workspace, env=env)
+    assert result.returncode == 0, result.stderr
+    assert (workspace / "who").read_text().split() == ["65534", "65534"]
+    owners = {path.stat().st_uid for path in [trace, *trace.rglob("*")]}
+    assert owners == {65534}
+    assert trace.stat().st_mode & 0o777 == 0o700
+
+
+def test_processes_are_recorded(workspace: Path, trace: Path) -> None:
+    """Each event names the process that did it, and the process table knows its parent, arguments and end."""
+    assert harness.record(trace, ["sh", "-c", "touch a; /bin/echo hi > b; (exit 3); true"], cwd=workspace).returncode == 0
+    lines = harness.run("timeline", trace, "--json").stdout.splitlines()
+    created = {row["path"]: row["comm"] for row in map(json.loads, lines) if row["op"] == "create"}
+    assert created == {"a": "touch", "b": "sh"}
+    with diffkeeper.open(trace) as opened:
+        processes = opened.processes().values()
+        touch = next(process for process in processes if process.comm == "touch")
+        assert touch.argv == ("touch", "a")
+        assert touch.status == 0
+        assert 3 << 8 in {process.status for process in processes}
+        assert all(process.end is not None for process in processes)
+
+
+def wait_for(condition: object, seconds: float = 60.0) -> None:
+    """Until a condition holds; fails when it does not."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def process_state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
