@@ -315,7 +315,7 @@ static inline void take_stamps(struct dk_inode *slots)
 			continue;
 		read_inode(out, inode);
 		char *alias = rdp(inode + INODE_ALIASES);
-		if (alias) {
+		if (alias && (out->nlink == 1 || (out->mode & S_IFMT) == S_IFDIR)) { /* else any of its names may come first */
 			char *dentry = alias - DENTRY_ALIAS;
 			if (rdp(dentry + DENTRY_HASH_PPREV))
 				out->parent = (u64)rdp(parent_of(dentry) + INODE_INO);

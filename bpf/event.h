@@ -25,7 +25,7 @@ struct dk_inode {
 	u64 size;
 	s64 mtime;
 	s64 ctime;
-	u64 parent; /* i_ino of the directory it is linked in, 0: not known */
+	u64 parent; /* of a stamp: i_ino of the directory it is in; 0: not known, or several */
 	u32 mode;
 	u32 uid;
 	u32 gid;

@@ -76,6 +76,8 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
 # Kinds of types that carry more than the common 12 bytes: (fixed part, part for each of vlen members).
 _EXTRA = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8), 14: (4, 0), 15: (0, 12),
           17: (4, 0), 19: (0, 12)}  # fmt: skip
+_HEADER = struct.Struct("<HBBIIIII")
+_MAGIC = b"\x9f\xeb"
 _STRUCT, _UNION = 4, 5
 _WRAPPERS = frozenset({8, 9, 10, 11, 18})  # typedef, volatile, const, restrict, type tag
 
@@ -84,11 +86,9 @@ class _Btf:
     """The types of one BTF blob, indexed by number."""
 
     def __init__(self, blob: bytes) -> None:
-        magic, _version, _flags, header, type_at, type_size, string_at, string_size = struct.unpack_from(
-            "<HBBIIIII", blob
-        )
-        if magic != 0xEB9F:
+        if len(blob) < _HEADER.size or blob[:2] != _MAGIC:
             raise NoBtfError(f"{BTF_PATH} is not BTF: recording needs a kernel built with CONFIG_DEBUG_INFO_BTF")
+        _magic, _version, _flags, header, type_at, type_size, string_at, string_size = _HEADER.unpack_from(blob)
         self._strings = blob[header + string_at : header + string_at + string_size]
         self._data = blob[header + type_at : header + type_at + type_size]
         self._types: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)]  # info, offset of members, size or type, name

@@ -21,6 +21,7 @@ from .. import __version__
 from ..errors import CommandNotExecutableError, CommandNotFoundError, TraceExistsError
 from ..journal import JournalWriter
 from ..model import Session
+from ..paths import below_root
 from ..plugins import EventFilter, default_differ
 from ..progress import Progress
 from ..store import indexer
@@ -148,7 +149,8 @@ class _Recording:
             count += 1
             if count % 512 == 0:
                 ui.progress("baseline", count, 0)
-            return all(chosen.keep_path(path, is_dir) for chosen in self._filters)
+            below = below_root(path, self._roots)
+            return all(chosen.keep_path(path if below is None else below, is_dir) for chosen in self._filters)
 
         self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep)
         self._baseline.run()

@@ -1,0 +1,35 @@
+# The two to know: `make demo` and `make test`. Each sets up what it needs, as root or with sudo.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test-setup demo test lint bench clean
+
+help:  ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install Debian packages and .venv, if they are not there yet
+	@PYTHON='$(PYTHON)' contrib/setup.sh
+
+test-setup:  ## the same, and what only the tests use
+	@PYTHON='$(PYTHON)' contrib/setup.sh --with-tests
+
+demo: setup  ## record a flaky test, and look at the moment it failed
+	@contrib/demo/demo.sh
+
+test: test-setup  ## run the whole test suite; needs root (or sudo), eBPF and FUSE
+	$(AS_ROOT) contrib/run-tests.sh $(TESTS)
+
+lint: setup  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup  ## time a few workloads bare and recorded
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench
+
+clean:  ## remove .venv and all caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+#!/bin/sh
+# Set DiffKeeper up on Debian: system packages, then .venv with the package in it.
+# Does only what is missing, so repeating it is quick. `--with-tests` adds what the tests use.
+set -eu
+cd "$(dirname "$0")/.."
+
+packages="python3-bpfcc libfuse3-dev fuse3 pkg-config build-essential python3-dev python3-venv"
+case ${1:-} in
+    '') ;;
+    --with-tests) packages="$packages git sqlite3 acl attr sudo procps" ;;
+    *) echo "usage: $0 [--with-tests]" >&2; exit 2 ;;
+esac
+python=${PYTHON:-python3}
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+if [ "$(id -u)" = 0 ]; then
+    as_root='' who='as root'
+else
+    as_root=sudo who="as $(id -un), with sudo for what needs root"
+fi
+say "running $who"
+
+missing=
+for package in $packages; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
+    [ "$state" = installed ] || missing="$missing $package"
+done
+
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null || fail "this is no Debian or Ubuntu (no apt-get); install by hand:$missing"
+    [ -z "$as_root" ] || command -v sudo >/dev/null ||
+        fail "not root and no sudo; run as root: apt-get install$missing"
+    say "installing Debian packages:$missing"
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    apt() {
+        # shellcheck disable=SC2086
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null >"$log" 2>&1 || {
+            cat "$log" >&2
+            fail "apt-get $* failed; what it said is above"
+        }
+    }
+    apt update
+    # shellcheck disable=SC2086
+    apt install --no-install-recommends $missing
+else
+    say 'Debian packages are there'
+fi
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$python is older than 3.11; name a newer one: make setup PYTHON=python3.11"
+
+key="$("$python" -V) $(sha256sum <pyproject.toml) $(pwd)"
+if [ "$(cat .venv/.setup-key 2>/dev/null)" = "$key" ] && .venv/bin/python -c 'import diffkeeper' 2>/dev/null; then
+    say '.venv is up to date'
+    exit
+fi
+say "installing into .venv with $("$python" -V); the first time takes a minute"
+rm -f .venv/.setup-key
+if [ "$(.venv/bin/python -V 2>/dev/null)" != "$("$python" -V)" ] || ! .venv/bin/python -m pip -V >/dev/null 2>&1; then
+    "$python" -m venv --clear .venv
+fi
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' </dev/null
+printf '%s\n' "$key" >.venv/.setup-key
+say 'done'

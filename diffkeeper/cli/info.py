@@ -1,0 +1,121 @@
+"""`diffkeeper info`: a trace in one page, or in one JSON object.
+
+Owns the two forms of the summary; every figure comes from the trace's `Session`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffkeeper.cli.opening import open_with_bar
+from diffkeeper.cli.options import trace_argument
+from diffkeeper.cli.ui import human_duration, human_size, printable, use_colour
+from diffkeeper.model import Fidelity, Session
+
+if TYPE_CHECKING:
+    from diffkeeper.trace import Trace
+
+
+@click.command()
+@trace_argument
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(trace: Path, as_json: bool) -> None:
+    """Summarise a trace: how much, how well, what was missed.
+
+    Says what was run and how it ended, how many events there are, what was lost and why, how far
+    the recorded bytes can be trusted, and what the comparison with the real files found when the
+    command had ended.
+    """
+    with open_with_bar(trace) as opened:
+        if as_json:
+            click.echo(json.dumps(as_object(opened, trace)))
+            return
+        colour = use_colour(sys.stdout)
+        for label, value, bad in as_rows(opened, trace):
+            text = f"{label:<13} {value}".rstrip()
+            click.echo(click.style(text, fg="red") if bad and colour else text)
+
+
+def as_object(trace: Trace, path: Path) -> dict[str, Any]:
+    """The summary for `--json`. Times in seconds; None where it is not known."""
+    session = trace.session
+    return {
+        "events": session.events,
+        "lost": sum(session.lost.values()),
+        "lost_by_cause": dict(session.lost),
+        "duration": None if session.duration is None else session.duration / 1e9,
+        "exit_code": session.exit_code,
+        "fidelity": {level.label: session.fidelity.get(level.label, 0) for level in Fidelity},
+        "verified": {"paths": session.verified_paths, "mismatches": session.mismatches},
+        "complete": session.duration is not None,
+        "command": list(session.command),
+        "cwd": os.fsdecode(session.cwd),
+        "roots": [os.fsdecode(root) for root in session.roots],
+        "started": started(session).isoformat(),
+        "marks": [{"name": mark.name, "event": mark.seq, "time": mark.time / 1e9} for mark in trace.marks()],
+        "processes": len(trace.processes()),
+        "size": stored_size(path),
+        "host": session.host,
+        "kernel": session.kernel,
+        "version": session.version,
+        "format": session.format,
+        "notes": list(session.notes),
+    }
+
+
+def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
+    """The summary for people: label, value, and whether it is bad news."""
+    session = trace.session
+    yield "command", printable(" ".join(session.command)), False
+    yield "directory", printable(session.cwd), False
+    for root in session.roots:
+        yield "root", printable(root), False
+    yield "started", started(session).astimezone().isoformat(" ", "milliseconds"), False
+    if session.duration is None:
+        yield "duration", "not known: the recording was cut off; it holds what was recorded until then", True
+    else:
+        yield "duration", human_duration(session.duration), False
+    yield "exit code", "not known" if session.exit_code is None else str(session.exit_code), False
+    yield "events", f"{session.events}", False
+    for cause, count in session.lost.items():
+        yield "LOST", f"{count}: {printable(cause)}", True
+    if not session.lost:
+        yield "lost", "0", False
+    levels = [f"{session.fidelity[level.label]} {level.label}" for level in Fidelity if level.label in session.fidelity]
+    yield "fidelity", ", ".join(levels) or "nothing was written", False
+    yield verified(session)
+    yield "processes", str(len(trace.processes())), False
+    for mark in trace.marks():
+        yield "mark", f"{printable(mark.name)}  ({printable(trace.stamp(mark.seq))})", False
+    yield "size", human_size(stored_size(path)), False
+    yield "recorded by", printable(f"diffkeeper {session.version} on {session.host}, Linux {session.kernel}"), False
+    for note in session.notes:
+        yield "note", printable(note), False
+
+
+def verified(session: Session) -> tuple[str, str, bool]:
+    if session.verified_paths is None:
+        return "verified", "no: the recording did not get to it", False
+    paths, wrong = session.verified_paths, session.mismatches
+    return "verified", f"{paths} paths against the real files, {wrong} mismatches", wrong > 0
+
+
+def started(session: Session) -> datetime:
+    return datetime.fromtimestamp(session.started / 1e9, UTC)
+
+
+def stored_size(path: Path) -> int:
+    """Bytes on disk of the trace, holes not counted."""
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_blocks * 512
+        for folder, _, names in os.walk(path)
+        for name in names
+    )

@@ -1,0 +1,53 @@
+"""`diffkeeper record`: run a command and record what it does to files.
+
+Owns the command line only; the recording itself is `diffkeeper.record.session`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH
+from diffkeeper.cli.ui import open_ui
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "-o", "--state-dir", "trace", type=TRACE_PATH, metavar="TRACE", default=DEFAULT_TRACE, show_default=True,
+    help="Where to write the trace, a new directory.",
+)
+@click.option(
+    "--root", "roots", type=click.Path(path_type=Path), metavar="DIR", multiple=True,
+    help="A directory to record completely, also what is in it before; may be repeated.  [default: .]",
+)
+@click.option(
+    "--filter", "filters", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", multiple=True,
+    help="Leave out what this filter plugin rejects; may be repeated.",
+)
+@click.option("--force", is_flag=True, help="Replace the trace if it exists.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARG]...")
+@click.pass_context
+def record(
+    ctx: click.Context,
+    trace: Path,
+    roots: tuple[Path, ...],
+    filters: tuple[tuple[str, dict[str, str]], ...],
+    force: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Run a command and record every file change it makes.
+
+    Everything from CMD on is the command's own. It keeps standard input, output and the terminal,
+    and gets SIGINT, SIGTERM and SIGHUP; the exit code is CMD's (128+N if signal N killed it).
+    Needs root: under sudo, CMD runs as the user who called sudo, and the trace is theirs.
+    """
+    from diffkeeper.plugins import make_filter
+    from diffkeeper.record.session import record as record_command
+
+    chosen = [make_filter(name, options) for name, options in filters]
+    status = record_command(
+        command, trace=trace, roots=roots or (Path.cwd(),), filters=chosen, force=force, ui=open_ui()
+    )
+    ctx.exit(status)

@@ -1,0 +1,232 @@
+"""`diffkeeper timeline`: what happened, one event a line.
+
+Owns the two forms of a line: columns for people and JSON objects for programs. Which events there
+are, and how a moment is spelt, is the trace's. Lines go out as they are read, the first at once.
+"""
+
+from __future__ import annotations
+
+import json.encoder
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffkeeper.cli.opening import open_with_bar
+from diffkeeper.cli.options import MOMENT, OPS, trace_argument
+from diffkeeper.cli.ui import human_size, printable, use_colour
+from diffkeeper.model import Event, Fidelity, Op
+
+if TYPE_CHECKING:
+    from diffkeeper.trace import Trace
+
+FIRST_BATCH, LAST_BATCH = 16, 4096
+"""Lines per write(2): few at first so that something is seen at once, many later for speed."""
+
+COLOURS = {
+    Op.CREATE: "green", Op.MKDIR: "green", Op.MKNOD: "green", Op.SYMLINK: "green", Op.LINK: "green",
+    Op.WRITE: "yellow", Op.TRUNCATE: "yellow", Op.RENAME: "cyan", Op.EXCHANGE: "cyan",
+    Op.UNLINK: "magenta", Op.RMDIR: "magenta", Op.MARK: "bright_blue", Op.GAP: "red", Op.HEAL: "red",
+    Op.FORK: "bright_black", Op.EXEC: "bright_black", Op.EXIT: "bright_black",
+}  # fmt: skip
+LOUD = frozenset((Op.GAP, Op.HEAL))
+"""Operations whose whole line is coloured: what the recorder missed or got wrong."""
+
+RENAMING = frozenset((Op.FORK, Op.EXEC, Op.EXIT))
+"""Operations after which a pid may stand for another program."""
+
+LABELS = {op: op.label for op in Op}
+FIDELITIES = {level: level.label for level in Fidelity}
+
+WITH_CONTENT = frozenset((Op.CREATE, Op.WRITE, Op.TRUNCATE, Op.HEAL))
+NARROWEST, WIDEST = 24, 72
+
+
+@click.command()
+@trace_argument
+@click.option("--since", type=MOMENT, help="Begin with this moment.")
+@click.option("--until", type=MOMENT, help="Stop after this moment.")
+@click.option("--path", metavar="GLOB", help="Only paths like this; a pattern without / means the name.")
+@click.option("--op", "ops", type=OPS, metavar="OP", multiple=True, help="Only this operation; may be repeated.")
+@click.option("--pid", type=int, metavar="N", help="Only what this process did.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def timeline(
+    trace: Path,
+    since: str | None,
+    until: str | None,
+    path: str | None,
+    ops: tuple[frozenset[Op], ...],
+    pid: int | None,
+    as_json: bool,
+) -> None:
+    """List what happened, in order.
+
+    Each line has a moment to paste into other commands or behind the @ of a mount, the operation,
+    the path, the size where there is one, and who did it. Paths are relative to the recorded
+    directory, absolute outside it.
+    """
+    with open_with_bar(trace) as opened:
+        wanted = frozenset[Op]().union(*ops) or None
+        events = opened.events(since=since, until=until, path=path, op=wanted, pid=pid)
+        form: LineForm = JsonLines(opened) if as_json else Columns(opened)
+        for batch in batches(map(form.line, events)):
+            sys.stdout.write("".join(batch))
+            sys.stdout.flush()
+
+
+def batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Lines in growing bunches."""
+    batch: list[str] = []
+    limit = FIRST_BATCH
+    for line in lines:
+        batch.append(line)
+        if len(batch) >= limit:
+            yield batch
+            batch = []
+            limit = min(limit * 2, LAST_BATCH)
+    if batch:
+        yield batch
+
+
+class LineForm:
+    """What both forms need to know of an event that it does not hold itself."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.stamp = trace.stamp
+        self.display = trace.display
+        self._process_at = trace.reader.process_at
+        self._comms: dict[int, str] = {}
+        self._last = 0
+
+    def comm(self, event: Event) -> str:
+        """Name of the process at that event."""
+        if event.seq != self._last + 1 or event.op in RENAMING:
+            self._comms.clear()  # a process may have become another in between
+        self._last = event.seq
+        comm = self._comms.get(event.pid)
+        if comm is None:
+            process = self._process_at(event.pid, event.seq)
+            comm = self._comms[event.pid] = process.comm if process else ""
+        return comm
+
+    def line(self, event: Event) -> str:
+        raise NotImplementedError
+
+
+class JsonLines(LineForm):
+    """One JSON object a line, ASCII only.
+
+    Paths that are not UTF-8 hold lone surrogates, as os.fsdecode makes them: Python's os.fsencode
+    gives the bytes back. Written by hand: json.dumps takes three times as long.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self._quoted: dict[bytes, str] = {}
+
+    def line(self, event: Event) -> str:
+        quote, op, exact = json.encoder.encode_basestring_ascii, event.op, event.fidelity is Fidelity.EXACT
+        line = (
+            f'{{"event": {event.seq}, "time": {event.time / 1e9!r}, "at": "{self.stamp(event)}", "op": "{LABELS[op]}", '
+            f'"path": {self._path(event.path)}, "pid": {event.pid}, "comm": {quote(self.comm(event))}'
+        )
+        if event.to is not None:
+            target = quote(event.to.decode("utf-8", "surrogateescape")) if op is Op.SYMLINK else self._path(event.to)
+            line += f', "to": {target}'
+        if event.size is not None:
+            line += f', "size": {event.size}'
+        if event.offset is not None:
+            line += f', "offset": {event.offset}'
+        if op in WITH_CONTENT or not exact:
+            line += f', "fidelity": "{FIDELITIES[event.fidelity]}"'
+        if event.count:
+            line += f', "count": {event.count}'
+        if event.detail:
+            line += f', "detail": {quote(event.detail)}'
+        return line + (', "outside": true}\n' if event.outside else "}\n")
+
+    def _path(self, path: bytes) -> str:
+        quoted = self._quoted.get(path)
+        if quoted is None:
+            if len(self._quoted) >= 100_000:
+                self._quoted.clear()
+            shown = self.display(path) if path else path
+            quoted = json.encoder.encode_basestring_ascii(shown.decode("utf-8", "surrogateescape"))
+            self._quoted[path] = quoted
+        return quoted
+
+
+class Columns(LineForm):
+    """Aligned columns. The path's column grows as longer paths come, up to what the line can hold."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        columns = shutil.get_terminal_size((120, 24)).columns
+        self._widest = max(NARROWEST, min(WIDEST, columns - 50))
+        self._width = NARROWEST
+        self._paint = painters() if use_colour(sys.stdout) else {}
+        self._shown: dict[bytes, str] = {}
+
+    def line(self, event: Event) -> str:
+        op = event.op
+        what = self.what(event)
+        if event.path and op not in LOUD and self._width < len(what) <= self._widest:
+            self._width = len(what)
+        label = f"{LABELS[op]:<11}"
+        paint = self._paint.get(op)
+        if paint and op not in LOUD:
+            label = paint(label)
+        who = f"{printable(self.comm(event))}[{event.pid}]" if event.pid else ""
+        line = f"{self.stamp(event):>12}  {label} {what:<{self._width}}  {amount(event):<16}  {who}".rstrip()
+        return (paint(line) if paint and op in LOUD else line) + "\n"
+
+    def what(self, event: Event) -> str:
+        """The path or paths, or for an event without one, what it was about."""
+        op = event.op
+        path = self._path(event.path) if event.path else ""
+        if op == Op.SYMLINK:
+            return f"{path} → {printable(event.to or b'')}"
+        if event.to is not None:
+            return f"{path} {'↔' if op == Op.EXCHANGE else '→'} {self._path(event.to)}"
+        if op == Op.GAP:
+            missed = f"{event.count} events missed" if event.count else "events missed"
+            return f"{missed}: {printable(event.detail)}" + (f" ({path})" if path else "")
+        if op == Op.HEAL:
+            return f"{path}: {printable(event.detail) or 'was recorded wrong, put right at the end'}"
+        if event.detail:
+            detail = printable(event.detail)
+            return f"{path}  {detail}" if path else detail
+        return path
+
+    def _path(self, path: bytes) -> str:
+        shown = self._shown.get(path)
+        if shown is None:
+            if len(self._shown) >= 100_000:
+                self._shown.clear()
+            shown = self._shown[path] = printable(self.display(path))
+        return shown
+
+
+def amount(event: Event) -> str:
+    """The size column: `+17 B @4096` for a write, `=0 B` for a new size; how far to trust it, if not fully."""
+    text = ""
+    if event.size is not None and event.op == Op.WRITE:
+        text = f"+{human_size(event.size)} @{event.offset or 0}"
+    elif event.size is not None:
+        text = f"={human_size(event.size)}"
+    if event.fidelity is not Fidelity.EXACT and event.op not in LOUD:
+        text = f"{text} ({FIDELITIES[event.fidelity]})".lstrip()
+    return text
+
+
+def painters() -> dict[Op, Callable[[str], str]]:
+    """For each operation, what puts its colour around a text."""
+
+    def painter(colour: str, bold: bool) -> Callable[[str], str]:
+        before, after = click.style("|", fg=colour, bold=bold or None).split("|")
+        return lambda text: f"{before}{text}{after}"
+
+    return {op: painter(colour, op in LOUD) for op, colour in COLOURS.items()}

@@ -1,0 +1,197 @@
+"""The timeline: events in compressed blocks of columns.
+
+Owns the EVENTS table: first seq -> a few thousand events, their paths and texts in a dictionary of
+the block's own. A block never grows, so every commit ends one; only a late FILL changes a trust.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from ..model import Event, Fidelity, Op
+from .codec import (
+    MAX_COLUMNS,
+    compress,
+    damaged,
+    decompress,
+    pack_columns,
+    pack_strings,
+    unpack,
+    unpack_columns,
+    unpack_strings,
+)
+from .db import Table, Txn
+from .names import U64
+
+BLOCK_EVENTS = 4096
+
+_HEAD = struct.Struct("<IqqI")  # events, time of the first and of the last, bytes before compression
+_COLUMNS = 11  # time, op, pid, path, to, node, offset, size, trust, count, detail
+_TRUST = 8
+_OUTSIDE = 16  # in the trust column, beside the Fidelity
+NONE = -1
+_EXACT, _EXACT_OUTSIDE = int(Fidelity.EXACT), Fidelity.EXACT | _OUTSIDE
+_BY_OP = {int(op): op for op in Op}
+_BY_TRUST = {int(trust): trust for trust in Fidelity}
+_OPS, _TRUSTS = np.array(list(Op)), np.array(list(Fidelity))
+
+
+class EventBuffer:
+    """The block being filled. `first` is the seq of its first event."""
+
+    def __init__(self, first: int) -> None:
+        self._begin(first)
+
+    def _begin(self, first: int) -> None:
+        self.first = first
+        self.rows = array("q")
+        self.strings: dict[bytes, int] = {b"": 0}
+
+    def __len__(self) -> int:
+        return len(self.rows) // _COLUMNS
+
+    def add(
+        self, time: int, op: int, pid: int, path: bytes, *, to: bytes | None = None, node: int = 0,
+        offset: int = NONE, size: int = NONE, trust: int = Fidelity.EXACT, outside: bool = False, count: int = 0,
+        detail: bytes = b"",
+    ) -> None:  # fmt: skip
+        other = NONE if to is None else self.string(to)
+        trust |= _OUTSIDE if outside else 0
+        row = (time, op, pid, self.string(path), other, node, offset, size, trust, count, self.string(detail))
+        self.rows.extend(row)
+
+    def write(self, time: int, pid: int, path: bytes, node: int, offset: int, size: int, outside: bool) -> None:
+        """`add` for an exact WRITE, as fast as can be."""
+        strings = self.strings
+        text = strings.get(path)
+        if text is None:
+            text = strings[path] = len(strings)
+        trust = _EXACT_OUTSIDE if outside else _EXACT
+        self.rows.extend((time, 2, pid, text, NONE, node, offset, size, trust, 0, 0))
+
+    def string(self, text: bytes) -> int:
+        return self.strings.setdefault(text, len(self.strings))
+
+    def flush(self, txn: Txn) -> None:
+        """Store the block and begin the next."""
+        count = len(self)
+        if count:
+            txn.put(Table.EVENTS, U64.pack(self.first), _encode(self.rows, list(self.strings)))
+            self._begin(self.first + count)
+
+    def set_trust(self, txn: Txn, seq: int, trust: Fidelity) -> None:
+        """Say anew how far the bytes of event `seq` can be trusted."""
+        if seq >= self.first:
+            at = (seq - self.first) * _COLUMNS + _TRUST
+            self.rows[at] = self.rows[at] & _OUTSIDE | trust
+            return
+        found = txn.floor(Table.EVENTS, b"", U64.pack(seq))
+        if found is None:
+            return
+        first = int.from_bytes(found[0], "big")
+        columns, strings = _decode(found[1])
+        columns[_TRUST, seq - first] = columns[_TRUST, seq - first] & _OUTSIDE | trust
+        txn.put(Table.EVENTS, found[0], _encode(array("q", columns.T.tobytes()), strings))
+
+
+def _encode(rows: array[int], strings: list[bytes]) -> bytes:
+    table = np.frombuffer(rows, np.int64).reshape(-1, _COLUMNS)
+    raw = pack_columns([np.ascontiguousarray(column) for column in table.T]) + pack_strings(strings)
+    return _HEAD.pack(len(table), table[0, 0], table[-1, 0], len(raw)) + compress(raw)
+
+
+def _decode(value: bytes) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int64]], list[bytes]]:
+    count, first_time, last_time, size = unpack(_HEAD, value)
+    raw = decompress(memoryview(value)[_HEAD.size :], size, MAX_COLUMNS)
+    columns, at = unpack_columns(raw, count, _COLUMNS)
+    strings = unpack_strings(raw, at)
+    time, op, pid, path, to, node, offset, length, trust, _, detail = columns
+    sound = (
+        count > 0 and strings and time[0] == first_time and time[-1] == last_time and (np.diff(time) >= 0).all()
+        and np.isin(op, _OPS).all() and np.isin(trust & (_OUTSIDE - 1), _TRUSTS).all()
+        and min(pid.min(), path.min(), node.min(), detail.min()) >= 0
+        and min(to.min(), offset.min(), length.min()) >= NONE and max(path.max(), to.max(), detail.max()) < len(strings)
+    )  # fmt: skip
+    if not sound:
+        raise damaged("a block of events makes no sense")
+    return np.array(columns), strings
+
+
+def decode_block(first: int, value: bytes) -> list[Event]:
+    """The events of a block whose first has the seq `first`."""
+    columns, strings = _decode(value)
+    events = []
+    for seq, row in enumerate(columns.T.tolist(), first):
+        time, op, pid, path, to, node, offset, size, trust, count, detail = row
+        events.append(
+            Event(
+                seq, time, _BY_OP[op], pid, strings[path], None if to == NONE else strings[to], node,
+                None if offset == NONE else offset, None if size == NONE else size, _BY_TRUST[trust & _OUTSIDE - 1],
+                trust >= _OUTSIDE, count, os.fsdecode(strings[detail]) if detail else "",
+            )
+        )  # fmt: skip
+    return events
+
+
+class BlockRef(NamedTuple):
+    first: int
+    events: int
+    first_time: int
+    last_time: int
+
+
+class EventIndex:
+    """Finds events by seq and by time; remembers what does not change: decoded blocks, and where blocks begin."""
+
+    def __init__(self) -> None:
+        self._refs: list[BlockRef] = []
+        self._decoded: OrderedDict[int, list[Event]] = OrderedDict()
+
+    def refs(self, txn: Txn) -> list[BlockRef]:
+        """All blocks, in order, checked to leave no hole. Reads only those that are new."""
+        after = self._refs[-1].first + self._refs[-1].events if self._refs else 1
+        for key, value in txn.scan(Table.EVENTS, start=U64.pack(after)):
+            count, first_time, last_time, _ = unpack(_HEAD, value)
+            first = int.from_bytes(key, "big")
+            if first != after or not count or first_time > last_time:
+                raise damaged(f"the timeline breaks off at event {after}")
+            self._refs.append(BlockRef(first, count, first_time, last_time))
+            after += count
+        return self._refs
+
+    def block(self, txn: Txn, seq: int) -> list[Event]:
+        """The events of the block that has `seq`, which must exist."""
+        found = txn.floor(Table.EVENTS, b"", U64.pack(seq))
+        if found is None:
+            raise damaged(f"event {seq} is missing")
+        first = int.from_bytes(found[0], "big")
+        events = self._decoded.get(first)
+        if events is None:
+            events = self._decoded[first] = decode_block(first, found[1])
+        self._decoded.move_to_end(first)
+        while len(self._decoded) > 8:
+            self._decoded.popitem(last=False)
+        if not first <= seq < first + len(events):
+            raise damaged(f"event {seq} is missing")
+        return events
+
+    def seq_at(self, txn: Txn, time: int) -> int:
+        """The last seq whose time is at or before `time`; 0: none."""
+        refs = self.refs(txn)
+        low, high = 0, len(refs)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if refs[middle].first_time <= time else (low, middle)
+        if not low:
+            return 0
+        ref = refs[low - 1]
+        if ref.last_time <= time:
+            return ref.first + ref.events - 1
+        events = self.block(txn, ref.first)
+        return ref.first - 1 + sum(event.time <= time for event in events)

@@ -1,0 +1,320 @@
+"""Calls that change names and attributes: what each does to the tree at the cursor.
+
+Owns MKDIR, MKNOD, SYMLINK, LINK, RENAME, UNLINK, RMDIR, CHMOD, CHOWN, UTIME and the xattr calls.
+Where a stamp tells what an inode said afterwards, that counts; else the call's own arguments.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+
+from ..model import Fidelity, Op
+from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
+from . import processes
+from .codec import damaged
+from .nodes import Nodes
+from .stamps import match
+from .state import NodeState
+from .timeline import Timeline
+from .walk import Place, Walker
+from .writer import ContentWriter
+
+AT_SYMLINK_FOLLOW = 0x400
+RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
+UNCHANGED = 0xFFFFFFFF
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
+
+
+class Calls:
+    """Applies one record at a time; `apply` maps an op to what does it."""
+
+    def __init__(self, timeline: Timeline, nodes: Nodes, writer: ContentWriter) -> None:
+        self._timeline, self._nodes, self._writer = timeline, nodes, writer
+        self._walker = Walker(nodes)
+        self.apply: dict[int, Callable[[Record], None]] = {
+            WireOp.CHMOD: self._chmod,
+            WireOp.CHOWN: self._chown,
+            WireOp.UTIME: self._utime,
+            WireOp.SETXATTR: self._xattr,
+            WireOp.REMOVEXATTR: self._xattr,
+            WireOp.MKDIR: self._make,
+            WireOp.MKNOD: self._make,
+            WireOp.SYMLINK: self._make,
+            WireOp.LINK: self._link,
+            WireOp.RENAME: self._rename,
+            WireOp.UNLINK: self._unlink,
+            WireOp.RMDIR: self._unlink,
+        }
+
+    # -- what a record points at -------------------------------------------------------------
+
+    def node_of(self, inode: Inode) -> NodeState:
+        """The node an inode is; one without a name, when its identity was never bound."""
+        nodes = self._nodes
+        state = nodes.find((inode.dev, inode.ino, inode.gen))
+        if state is not None and stat.S_IFMT(state.mode) == stat.S_IFMT(inode.mode):
+            return state
+        state = nodes.new(inode.mode, fidelity=Fidelity.UNKNOWN, version=self._timeline.seq)
+        nodes.bind((inode.dev, inode.ino, inode.gen), state)
+        self.seen(state, inode, self._timeline.seq)
+        return state
+
+    def seen(self, state: NodeState, inode: Inode, seq: int) -> None:
+        """Take over attributes and size of an inode whose content was never seen."""
+        self.take_inode(state, inode)
+        if state.is_file and inode.size:
+            self._writer.cut(state, seq, inode.size)
+        self._nodes.put_attrs(state, seq)
+
+    def take_inode(self, state: NodeState, inode: Inode) -> None:
+        """What the inode said when the call returned. The size of a regular file comes from its writes alone."""
+        state.mode, state.uid, state.gid = inode.mode, inode.uid, inode.gid
+        state.mtime, state.ctime, state.rdev = inode.mtime, inode.ctime, inode.rdev
+        if state.is_dir:
+            state.nlink = inode.nlink
+        if not state.is_file:
+            state.size = inode.size
+
+    def target(self, record: Record, path: bytes) -> tuple[NodeState, bytes] | None:
+        """Node and path that a call on one file means, in either form; None: it is no concern of ours."""
+        nodes = self._nodes
+        if not record.inodes:
+            raise damaged("a record lacks its inode")
+        if not record.flags & Flag.PATH:
+            state = self.node_of(record.inodes[0])
+            where = nodes.path(state)
+            return None if state.hidden else (state, where)
+        place, where = self.place(record, 0, path, follow=not record.flags & Flag.NOFOLLOW)
+        if nodes.judge(where)[1]:
+            return None
+        if place.node is not None:
+            return place.node, where
+        return self._unseen(place, record.inodes[1:]), where
+
+    def place(self, record: Record, base: int, path: bytes, *, follow: bool) -> tuple[Place, bytes]:
+        if len(record.inodes) <= base:
+            raise damaged("a record lacks the directory its path starts from")
+        start = self.node_of(record.inodes[base])
+        place = self._walker.place(start, path, self._timeline.seq, follow=follow)
+        return place, self._walker.where(place)
+
+    def _unseen(self, place: Place, stamps: Sequence[Inode], into: NodeState | None = None) -> NodeState:
+        """A node for something that stood there before anyone looked. `into`: the directory it is in now."""
+        seq = self._timeline.seq
+        told = [stamp for stamp in stamps if self._nodes.find((stamp.dev, stamp.ino, stamp.gen)) is None]
+        if into is not None and into.ident is not None:
+            told = [stamp for stamp in told if (stamp.dev, stamp.parent) == (into.ident[0], into.ident[1])] or told
+        told.sort(key=lambda stamp: stat.S_ISDIR(stamp.mode))
+        state = self._nodes.implicit(place.parent, place.name, seq, told[0].mode if told else stat.S_IFREG | 0o644)
+        state.fidelity = Fidelity.PARTIAL
+        if told:
+            self.seen(state, told[0], seq)
+        return state
+
+    def stamped(
+        self, record: Record, bases: int, touched: Sequence[NodeState], seq: int, fresh: NodeState | None = None
+    ) -> None:
+        """Attributes after the call: the stamps where they are, what the caller already set where not."""
+        devices = {inode.dev for inode in record.inodes[:bases]}
+        found = match(self._nodes, record.inodes[bases:], touched, fresh, devices)
+        for state, inode in found.items():
+            self.take_inode(state, inode)
+        for state in {**dict.fromkeys(touched), **dict.fromkeys(found)}:
+            self._nodes.put_attrs(state, seq)
+
+    def drop(self, state: NodeState, parent: NodeState, name: bytes, seq: int) -> None:
+        """A name goes away, and a directory with it."""
+        self._nodes.take(state, parent, name, seq)
+        state.ctime = self._timeline.wall
+        if state.is_dir:
+            parent.nlink -= 1
+            state.nlink = 0
+        self._nodes.put_attrs(state, seq)
+
+    # -- attributes --------------------------------------------------------------------------
+
+    def _chmod(self, record: Record) -> None:
+        if found := self.target(record, _first(record.payload)):
+            found[0].mode = stat.S_IFMT(found[0].mode) | record.offset & 0o7777
+            self._changed(record, Op.CHMOD, *found, detail=b"%04o" % (record.offset & 0o7777))
+
+    def _chown(self, record: Record) -> None:
+        if found := self.target(record, _first(record.payload)):
+            state, uid, gid = found[0], record.offset & UNCHANGED, record.length & UNCHANGED
+            state.uid = state.uid if uid == UNCHANGED else uid
+            state.gid = state.gid if gid == UNCHANGED else gid
+            if state.is_file:
+                state.mode &= ~_SET_IDS
+            self._changed(record, Op.CHOWN, *found, detail=b"%d:%d" % (state.uid, state.gid))
+
+    def _utime(self, record: Record) -> None:
+        if found := self.target(record, _first(record.payload)):
+            time = record.length - (1 << 64) if record.length >> 63 else record.length
+            if time != TIME_OMIT:
+                found[0].mtime = self._timeline.wall if time == TIME_NOW else time
+            self._changed(record, Op.UTIME, *found)
+
+    def _xattr(self, record: Record) -> None:
+        rest, path = bytes(record.payload), b""
+        if record.flags & Flag.PATH:
+            path, rest = strings(rest, 1)
+        name, value = strings(rest, 1)
+        if found := self.target(record, path):
+            op = Op.SETXATTR if record.op == WireOp.SETXATTR else Op.REMOVEXATTR
+            if op is Op.SETXATTR:
+                found[0].xattrs[name] = value
+            else:
+                found[0].xattrs.pop(name, None)
+            self._changed(record, op, *found, detail=name)
+
+    def _changed(self, record: Record, op: Op, state: NodeState, path: bytes, detail: bytes = b"") -> None:
+        state.ctime = self._timeline.wall
+        outside = self._nodes.judge(path)[0]
+        seq = self._timeline.event(record, op, path, node=state.node, outside=outside, detail=detail)
+        if record.flags & Flag.PATH:
+            self.stamped(record, 1, (state,), seq)
+        else:
+            self.take_inode(state, record.inodes[0])
+            self._nodes.put_attrs(state, seq)
+
+    # -- names -------------------------------------------------------------------------------
+
+    def _make(self, record: Record) -> None:
+        path, target = (*bytes(record.payload).split(b"\0", 1), b"")[:2]
+        op, mode, rdev = Op.MKDIR, stat.S_IFDIR | record.offset & 0o1777 & ~0o022, 0
+        if record.op == WireOp.SYMLINK:
+            op, mode, target = Op.SYMLINK, stat.S_IFLNK | 0o777, _first(target)
+        elif record.op == WireOp.MKNOD:
+            kind = stat.S_IFMT(record.offset) or stat.S_IFREG
+            op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777 & ~0o022, record.length & UNCHANGED
+        place, where = self.place(record, 0, path, follow=False)
+        outside, hidden = self._nodes.judge(where)
+        if hidden or not place.name:
+            return
+        seq = self._timeline.event(
+            record, op, where, to=target if op is Op.SYMLINK else None, outside=outside,
+            node=0 if place.node else self._nodes.next_node,
+        )  # fmt: skip
+        state = self._fresh(place, mode, record.pid, seq)
+        if state.is_dir and not state.implicit:
+            state.nlink = 2
+            place.parent.nlink += 1
+        state.implicit = False
+        state.rdev = rdev
+        if op is Op.SYMLINK:
+            state.target, state.size = target, len(target)
+        place.parent.mtime = place.parent.ctime = self._timeline.wall
+        self.stamped(record, 1, (state, place.parent), seq, fresh=state)
+
+    def _fresh(self, place: Place, mode: int, pid: int, seq: int) -> NodeState:
+        """The node a call made at a place. A directory that was met before its MKDIR is that one."""
+        old = place.node
+        if old is not None:
+            if old.implicit and old.is_dir and stat.S_ISDIR(mode):
+                old.fidelity = Fidelity.EXACT
+                return old
+            self.drop(old, place.parent, place.name, seq)
+        process = processes.at(self._timeline.txn, pid)
+        uid = place.parent.uid if process is None else process.uid
+        wall = self._timeline.wall
+        state = self._nodes.new(mode, uid=uid, gid=place.parent.gid, mtime=wall, ctime=wall, version=seq)
+        self._nodes.give(state, place.parent, place.name, seq)
+        return state
+
+    def _link(self, record: Record) -> None:
+        old, new, _ = strings(record.payload, 2)
+        place, where = self.place(record, 1, new, follow=False)
+        state, source = self._linked(record, old)
+        outside, hidden = self._nodes.judge(where)
+        if hidden or not place.name or state.is_dir:
+            return
+        seq = self._timeline.event(record, Op.LINK, source, to=where, node=state.node, outside=outside)
+        if place.node is not None:
+            self.drop(place.node, place.parent, place.name, seq)
+        self._nodes.give(state, place.parent, place.name, seq)
+        wall = self._timeline.wall
+        state.ctime = place.parent.mtime = place.parent.ctime = wall
+        self.stamped(record, 2, (state, place.parent), seq)
+
+    def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
+        """The file a LINK gives another name. /proc/self/fd/N names none in our tree: its stamp does."""
+        if old.startswith(b"/proc/"):
+            for stamp in record.inodes[2:]:
+                state = self._nodes.find((stamp.dev, stamp.ino, stamp.gen))
+                if state is not None and not state.is_dir:
+                    return state, self._nodes.path(state)
+        place, where = self.place(record, 0, old, follow=bool(record.offset & AT_SYMLINK_FOLLOW))
+        return place.node or self._unseen(place, record.inodes[2:]), where
+
+    def _rename(self, record: Record) -> None:
+        old, new, _ = strings(record.payload, 2)
+        source, where = self.place(record, 0, old, follow=False)
+        target, to = self.place(record, 1, new, follow=False)
+        nodes, timeline = self._nodes, self._timeline
+        if not source.name or not target.name or nodes.judge(where)[1] or nodes.judge(to)[1]:
+            return
+        moved, replaced = source.node or self._unseen(source, record.inodes[2:], target.parent), target.node
+        if moved is replaced:
+            return  # two names of one file: rename(2) does nothing
+        exchange = bool(record.offset & RENAME_EXCHANGE)
+        if exchange and replaced is None:
+            replaced = self._unseen(target, ())
+        self._check_no_ring(moved, target.parent)
+        outside = nodes.judge(where)[0] and nodes.judge(to)[0]
+        op = Op.EXCHANGE if exchange else Op.RENAME
+        seq = timeline.event(record, op, where, to=to, node=moved.node, outside=outside)
+        chief = (moved.parent, moved.name) == (source.parent.node, source.name)
+        nodes.take(moved, source.parent, source.name, seq)
+        if replaced is not None:
+            if moved.is_file and replaced.is_file and not exchange:
+                self._writer.replaced(replaced, moved)
+            if exchange:
+                self._check_no_ring(replaced, source.parent)
+                nodes.take(replaced, target.parent, target.name, seq)
+                nodes.give(replaced, source.parent, source.name, seq)
+                nodes.moved(replaced)
+                source.parent.nlink += replaced.is_dir
+                target.parent.nlink -= replaced.is_dir
+                replaced.ctime = timeline.wall
+            else:
+                self.drop(replaced, target.parent, target.name, seq)
+        nodes.give(moved, target.parent, target.name, seq, chief=chief)
+        nodes.moved(moved)
+        source.parent.nlink -= moved.is_dir
+        target.parent.nlink += moved.is_dir
+        touched = [moved, source.parent, target.parent]
+        for state in touched[1:]:
+            state.mtime = state.ctime = timeline.wall
+        moved.ctime = timeline.wall
+        if record.offset & RENAME_WHITEOUT:
+            white = self._fresh(Place(source.parent, source.name, None), stat.S_IFCHR, record.pid, seq)
+            nodes.put_attrs(white, seq)
+        self.stamped(record, 2, touched if replaced is None else [*touched, replaced], seq)
+
+    def _check_no_ring(self, moved: NodeState, into: NodeState) -> None:
+        above = into
+        while moved.is_dir and above.parent:
+            if above is moved:
+                raise damaged("a directory was moved into itself")
+            above = self._nodes.get(above.parent)
+
+    def _unlink(self, record: Record) -> None:
+        place, where = self.place(record, 0, _first(record.payload), follow=False)
+        outside, hidden = self._nodes.judge(where)
+        if hidden or not place.name:
+            return
+        op = Op.UNLINK if record.op == WireOp.UNLINK else Op.RMDIR
+        state = place.node
+        seq = self._timeline.event(record, op, where, node=state.node if state else 0, outside=outside)
+        touched = [place.parent]
+        if state is not None:
+            self.drop(state, place.parent, place.name, seq)
+            touched.append(state)
+        place.parent.mtime = place.parent.ctime = self._timeline.wall
+        self.stamped(record, 1, touched, seq)
+
+
+def _first(payload: memoryview | bytes) -> bytes:
+    """A path, closed by a NUL or by the end."""
+    return bytes(payload).split(b"\0", 1)[0]

@@ -1,0 +1,92 @@
+"""`check`: whether a store keeps its own promises.
+
+Owns the walk over every table: each value decodes, each blob is what its digest says, each name
+leads to a node with attributes, each block of content has its bytes, no event is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import DiffKeeperError
+from . import processes, session
+from .blocks import EventIndex, decode_block
+from .codec import unpack_attrs
+from .content import RESET, ContentReader, decode, decode_ref
+from .db import Database, Table, Txn
+from .patches import BlobReader
+
+
+def problems(database: Database, content: ContentReader, blobs: BlobReader) -> Iterator[str]:
+    """In words, one problem a line. A snapshot per table, so that a writer is not held up for long."""
+    yield from database.structure()
+    check = _Check(content, blobs)
+    for walk in (check.facts, check.events, check.names, check.attributes, check.contents, check.blobs):
+        try:
+            with database.reading() as txn:
+                yield from walk(txn)
+        except DiffKeeperError as error:
+            yield str(error)
+
+
+class _Check:
+    def __init__(self, content: ContentReader, blobs: BlobReader) -> None:
+        self._content, self._blobs = content, blobs
+
+    def facts(self, txn: Txn) -> Iterator[str]:
+        found = session.load(txn)
+        refs = EventIndex().refs(txn)
+        last = refs[-1].first + refs[-1].events - 1 if refs else 0
+        if found is None:
+            yield "nothing was indexed"
+        elif found.events != last:
+            yield f"the session counts {found.events} events, the timeline has {last}"
+        processes.marks(txn)
+        processes.everyone(txn)
+
+    def events(self, txn: Txn) -> Iterator[str]:
+        for key, value in txn.scan(Table.EVENTS):
+            first = int.from_bytes(key, "big")
+            try:
+                decode_block(first, value)
+            except DiffKeeperError as error:
+                yield f"events from {first} on: {error}"
+
+    def names(self, txn: Txn) -> Iterator[str]:
+        for key, value in txn.scan(Table.NAMES):
+            seq, node = key[-8:], int.from_bytes(value, "big")
+            if len(key) < 18 or key[-9] or len(value) != 8:
+                yield f"a name is cut off: {key!r}"
+            elif node and txn.floor(Table.ATTRS, value, value + seq) is None:
+                since = int.from_bytes(seq, "big")
+                yield f"{key[8:-9]!r} leads to node {node}, which has no attributes at event {since}"
+
+    def attributes(self, txn: Txn) -> Iterator[str]:
+        for key, value in txn.scan(Table.ATTRS):
+            try:
+                unpack_attrs(value)
+            except DiffKeeperError as error:
+                yield f"attributes of node {int.from_bytes(key[:8], 'big')}: {error}"
+
+    def contents(self, txn: Txn) -> Iterator[str]:
+        before = b"", 0
+        for key, value in txn.scan(Table.CONTENT):
+            node = int.from_bytes(key[:8], "big")
+            try:
+                ref = decode_ref(key, value)
+                block = decode(ref, value)
+                self._content.payload(txn, block)
+                size = before[1] if before[0] == key[:8] else 0
+                if not ref.head.flags & RESET and size != ref.head.before:
+                    yield f"content of node {node} at event {ref.first} does not begin with the size it had"
+                before = key[:8], ref.head.after
+            except DiffKeeperError as error:
+                yield f"content of node {node}: {error}"
+
+    def blobs(self, txn: Txn) -> Iterator[str]:
+        for table in (Table.BLOBS, Table.BASES):
+            for digest, _ in txn.scan(table):
+                try:
+                    self._blobs.get(txn, digest)
+                except DiffKeeperError as error:
+                    yield str(error)

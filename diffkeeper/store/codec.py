@@ -1,0 +1,159 @@
+"""Values to bytes and back: compression, columns of integers, keys, attributes.
+
+Owns zstd and the bounds: a size that comes from the trace is checked against a limit before
+anything of that size is made. Whatever the bytes, decoding raises `TraceDamagedError` only.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from ..errors import TraceDamagedError
+from ..model import Attrs, Fidelity
+
+Column = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+MAX_BLOB = 64 << 20
+"""Most bytes one blob stands for: no record, and so no payload of a block, is longer."""
+MAX_COLUMNS = 64 << 20
+MAX_ROWS = 1 << 20
+
+_LEVEL = 3
+_WIDTHS: tuple[np.dtype[Any], ...] = tuple(np.dtype(f"<u{width}") for width in (1, 2, 4, 8))
+_ATTRS = struct.Struct("<IIIIIqqqQQBII")
+_U32 = struct.Struct("<I")
+
+_compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=False, write_checksum=False)
+
+
+def damaged(what: str) -> TraceDamagedError:
+    """The one way this package says that bytes make no sense."""
+    return TraceDamagedError(f"damaged trace: {what}; run `diffkeeper check` to see how much is affected")
+
+
+def compress(data: bytes | memoryview) -> bytes:
+    return _compressor.compress(data)
+
+
+def decompress(data: bytes | memoryview, size: int, limit: int = MAX_BLOB) -> bytes:
+    """Exactly `size` bytes, or TraceDamagedError."""
+    if not 0 <= size <= limit:
+        raise damaged(f"a value claims {size} bytes")
+    if size == 0:
+        return b""
+    try:
+        # The frame may claim another size in its header: the object reads no more than asked for.
+        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data) as reader:
+            result = reader.read(size + 1)
+    except (zstandard.ZstdError, MemoryError, OverflowError, ValueError) as error:
+        raise damaged(f"a value does not decompress ({error})") from error
+    if len(result) != size:
+        raise damaged("a value decompresses to another size than it claims")
+    return result
+
+
+def pack_columns(columns: Sequence[Column]) -> bytes:
+    """Columns of one length: each as differences, zigzag, in the fewest bytes, high bytes apart."""
+    parts = []
+    for column in columns:
+        step = np.diff(column, prepend=np.int64(0))  # wraps around, and so does unpacking
+        folded = ((step << 1) ^ (step >> 63)).view(np.uint64)
+        top = int(folded.max()) if len(folded) else 0
+        code = next(i for i, width in enumerate((1, 2, 4, 8)) if top < 1 << 8 * width)
+        shuffled = folded.astype(_WIDTHS[code]).view(np.uint8).reshape(len(column), -1).T
+        parts.append(bytes((code,)) + shuffled.tobytes())
+    return b"".join(parts)
+
+
+def unpack_columns(data: bytes, rows: int, count: int) -> tuple[list[Column], int]:
+    """`count` columns of `rows` each, and where the rest of `data` begins."""
+    if not 0 <= rows <= MAX_ROWS:
+        raise damaged(f"a block claims {rows} rows")
+    columns, at = [], 0
+    for _ in range(count):
+        if at >= len(data) or data[at] >= len(_WIDTHS):
+            raise damaged("a column is missing")
+        dtype = _WIDTHS[data[at]]
+        size = rows * dtype.itemsize
+        if at + 1 + size > len(data):
+            raise damaged("a column is cut off")
+        raw = np.frombuffer(data, np.uint8, size, at + 1).reshape(dtype.itemsize, rows)
+        folded = np.ascontiguousarray(raw.T).view(dtype).reshape(rows).astype(np.uint64)
+        step = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
+        columns.append(np.cumsum(step, dtype=np.int64))
+        at += 1 + size
+    return columns, at
+
+
+def pack_strings(strings: Sequence[bytes]) -> bytes:
+    return _U32.pack(len(strings)) + b"".join(_U32.pack(len(text)) + text for text in strings)
+
+
+def unpack_strings(data: bytes, at: int = 0) -> list[bytes]:
+    """What `pack_strings` packed, from `at` to the end of `data`."""
+    strings: list[bytes] = []
+    try:
+        (count,) = _U32.unpack_from(data, at)
+        at += 4
+        for _ in range(count):  # each turn consumes at least 4 bytes or raises
+            (size,) = _U32.unpack_from(data, at)
+            if at + 4 + size > len(data):
+                raise damaged("a string is cut off")
+            strings.append(data[at + 4 : at + 4 + size])
+            at += 4 + size
+    except struct.error as error:
+        raise damaged("a list of strings is cut off") from error
+    if at != len(data):
+        raise damaged("a list of strings has a tail")
+    return strings
+
+
+def pack_value(value: object) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+def unpack_value(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
+        raise damaged(f"a value is not what it should be ({error})") from error
+
+
+def unpack(layout: struct.Struct, data: bytes | memoryview, at: int = 0) -> tuple[Any, ...]:
+    """`Struct.unpack_from`, with TraceDamagedError."""
+    try:
+        return layout.unpack_from(data, at)
+    except struct.error as error:
+        raise damaged("a value is cut off") from error
+
+
+def pack_attrs(attrs: Attrs) -> bytes:
+    xattrs = pack_value(attrs.xattrs) if attrs.xattrs else b""
+    head = _ATTRS.pack(
+        attrs.mode, attrs.uid, attrs.gid, attrs.nlink, attrs.rdev, attrs.size, attrs.mtime, attrs.ctime,
+        attrs.version, attrs.changed, attrs.fidelity, len(attrs.target), len(xattrs),
+    )  # fmt: skip
+    return head + attrs.target + xattrs
+
+
+def unpack_attrs(data: bytes) -> Attrs:
+    mode, uid, gid, nlink, rdev, size, mtime, ctime, version, changed, fidelity, target, xattrs = unpack(_ATTRS, data)
+    at = _ATTRS.size
+    if at + target + xattrs != len(data) or size < 0:
+        raise damaged("attributes are cut off")
+    try:
+        trust = Fidelity(fidelity)
+    except ValueError as error:
+        raise damaged("attributes have an unknown fidelity") from error
+    names = unpack_value(data[at + target :], dict[bytes, bytes]) if xattrs else {}
+    return Attrs(
+        mode, uid, gid, size, mtime, ctime, nlink, rdev, data[at : at + target], names, version, changed, trust
+    )

@@ -1,0 +1,256 @@
+"""The LMDB environment: its tables, how it is opened, and transactions over it.
+
+Owns the only import of lmdb and turns its errors into ours. What the values mean belongs to the
+modules that write them. All integers in keys are big-endian, so that byte order is number order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+from lmdb import verify
+
+from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError
+
+DATA_FILE = "index.lmdb"
+LOCK_FILE = "index.lmdb-lock"
+MAP_SIZES = (1 << 40, 1 << 36, 1 << 33)
+"""Address space asked for, in order: the file is as large as its data, whatever the map."""
+
+END = b"\xff" * 32
+"""Sorts after every suffix a key of ours may have."""
+
+
+class Table(enum.Enum):
+    """Each table: key -> value. Node, seq and time are u64; a digest is 32 bytes of BLAKE3."""
+
+    META = b"meta"  # name -> see `session`, `indexer`: totals, cursor, what the indexer must remember
+    EVENTS = b"events"  # first seq -> block of events (`blocks`)
+    NAMES = b"names"  # parent node, name, NUL, seq -> node that has the name from seq on, 0: nothing has
+    ATTRS = b"attrs"  # node, seq -> attributes from seq on (`nodes`)
+    CONTENT = b"content"  # node, first seq, part u32 -> block of extents (`content`)
+    BLOBS = b"blobs"  # digest of the bytes -> how to get them (`patches`)
+    BASES = b"bases"  # digest of a blob that some patch needs -> nothing
+    MARKS = b"marks"  # seq -> time, name
+    PROCESSES = b"processes"  # pid u32, seq -> the process from seq on (`processes`)
+    # For the indexer alone, at the cursor:
+    NODES = b"nodes"  # node -> its state (`nodes`)
+    LINKS = b"links"  # node, parent node, name -> nothing: the names it has now
+    IDENTS = b"idents"  # dev u32, ino u64, gen u32 -> node the kernel's identity is bound to
+    HANDLES = b"handles"  # handle u64 -> node whose CONTENT records carry it
+
+
+def _translated(error: lmdb.Error) -> DiffKeeperError:
+    if isinstance(error, lmdb.MapFullError) or error.code in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return DiffKeeperError(f"cannot write the trace: {error}; free some space and open the trace to go on")
+    if isinstance(error, lmdb.ReadersFullError):
+        return DiffKeeperError("the trace is open in too many places: close some and try again")
+    return TraceDamagedError(f"damaged trace: {error}")
+
+
+@contextlib.contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise _translated(error) from error
+
+
+class Txn:
+    """One transaction: a snapshot to read from, or the batch that is being written."""
+
+    def __init__(self, txn: lmdb.Transaction[bytes], tables: dict[Table, lmdb._Database]) -> None:
+        self._txn, self._tables = txn, tables
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        with _quick:
+            return self._txn.get(key, db=self._tables[table])
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        with _quick:
+            self._txn.put(key, value, db=self._tables[table])
+
+    def delete(self, table: Table, key: bytes) -> None:
+        with _quick:
+            self._txn.delete(key, db=self._tables[table])
+
+    def clear(self, table: Table) -> None:
+        with _quick:
+            self._txn.drop(self._tables[table], delete=False)
+
+    def count(self, table: Table) -> int:
+        with _quick:
+            return self._txn.stat(self._tables[table])["entries"]
+
+    def floor(self, table: Table, prefix: bytes, key: bytes) -> tuple[bytes, bytes] | None:
+        """The last entry at or before `key` whose key begins with `prefix`."""
+        with _quick, self._txn.cursor(self._tables[table]) as cursor:
+            beyond = cursor.set_range(key)
+            found = (cursor.key() == key or cursor.prev()) if beyond else cursor.last()
+            if found and cursor.key().startswith(prefix):
+                return cursor.item()
+            return None
+
+    def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
+        return self.floor(table, prefix, prefix + END)
+
+    def scan(self, table: Table, prefix: bytes = b"", start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Entries from `start` (default: the first) on, while the key begins with `prefix`."""
+        with _quick, self._txn.cursor(self._tables[table]) as cursor:
+            found = cursor.set_range(prefix if start is None else start) if prefix or start else cursor.first()
+            while found:
+                key = cursor.key()
+                if not key.startswith(prefix):
+                    return
+                yield key, cursor.value()
+                found = cursor.next()
+
+    def seek(self, table: Table) -> contextlib.AbstractContextManager[lmdb.Cursor[bytes]]:
+        """A cursor, for readers that jump about. Use within `Database.reading`, which translates errors."""
+        return self._txn.cursor(self._tables[table])
+
+    def commit(self) -> None:
+        with _quick:
+            self._txn.commit()
+
+    def abort(self) -> None:
+        self._txn.abort()
+
+
+class _Quick:
+    """`_ours` without a generator, for the many small calls."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, lmdb.Error):
+            raise _translated(error) from error
+
+
+_quick = _Quick()
+
+
+@dataclass
+class _Shared:
+    env: lmdb.Environment
+    users: int
+    writable: bool
+
+
+_open: dict[tuple[int, int, int], _Shared] = {}
+_open_lock = threading.Lock()
+
+
+class Database:
+    """An open store. LMDB allows an environment once per process, so opens of one file share it."""
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        """`path`: of the data file. Without `write` it must be there.
+
+        Raises TraceMissingError, NotATraceError, TraceDamagedError, DiffKeeperError.
+        """
+        self._path = path
+        with _open_lock, _ours():
+            shared = _open.get(_key(path))
+            if shared is None:
+                shared = _Shared(_environment(path, write), 0, write)
+                _open[_key(path)] = shared
+            elif write and not shared.writable:
+                raise DiffKeeperError(f"{path.parent} is open for reading in this process: close it before indexing")
+            shared.users += 1
+            self._shared: _Shared | None = shared
+        try:
+            self._tables = self._open_tables(shared.env, shared.writable)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_tables(self, env: lmdb.Environment, writable: bool) -> dict[Table, lmdb._Database]:
+        with _ours():
+            size = os.stat(self._path).st_size
+            if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > size:
+                raise TraceDamagedError(f"damaged trace: {self._path} is cut off ({size} bytes)")
+            try:
+                return {table: env.open_db(table.value, create=writable) for table in Table}
+            except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
+                raise NotATraceError(f"{self._path} is not the index of a trace: {error}") from error
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Txn]:
+        """A snapshot. Keep it short: while it lives, pages it can see are not reused."""
+        with _ours(), self._env.begin() as txn:
+            yield Txn(txn, self._tables)
+
+    def begin(self) -> Txn:
+        """The batch to write into; ends with its `commit` or `abort`. One at a time."""
+        with _ours():
+            return Txn(self._env.begin(write=True), self._tables)
+
+    @property
+    def _env(self) -> lmdb.Environment:
+        if self._shared is None:
+            raise DiffKeeperError("this trace is closed")
+        return self._shared.env
+
+    def structure(self) -> list[str]:
+        """What is wrong with the file's pages, as an offline walk finds it. Nobody may be writing."""
+        try:
+            return [str(found) for found in verify.verify(os.fspath(self._path), subdir=False)]  # type: ignore[no-untyped-call]
+        except verify.VerifyError as error:
+            return [str(error)]
+
+    def close(self) -> None:
+        with _open_lock:
+            shared, self._shared = self._shared, None
+            if shared is None:
+                return
+            shared.users -= 1
+            if shared.users == 0:
+                for key in [key for key, value in _open.items() if value is shared]:
+                    del _open[key]
+                shared.env.close()
+
+
+def _key(path: Path) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.getpid(), 0, hash(path)
+    return os.getpid(), found.st_dev, found.st_ino
+
+
+def _environment(path: Path, write: bool) -> lmdb.Environment:
+    if not write and not path.is_file():
+        raise TraceMissingError(f"{path.parent} has no index: nothing was recorded there, or it is not a trace")
+    attempts = [(size, lock) for size in MAP_SIZES for lock in ((True,) if write else (True, False))]
+    for size, lock in attempts:
+        try:
+            return lmdb.open(
+                os.fspath(path), subdir=False, map_size=size, max_dbs=len(Table), readonly=not write, create=write,
+                mode=0o600, lock=lock, metasync=False, max_readers=1024, readahead=False,
+            )  # fmt: skip
+        except (lmdb.MemoryError, MemoryError):
+            continue  # the address space is limited: a smaller map
+        except lmdb.InvalidError as error:
+            raise NotATraceError(f"{path} is not the index of a trace") from error
+        except lmdb.VersionMismatchError as error:
+            raise NotATraceError(f"{path} was written by another LMDB: {error}") from error
+        except lmdb.Error as error:
+            # The lock file can be neither written nor made: read without. A writer at work is not expected there.
+            if lock and not write and error.code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+                continue
+            if error.code in (errno.EBADF, errno.EINVAL, errno.EISDIR):
+                raise NotATraceError(f"{path} is not the index of a trace") from error
+            if error.code in (errno.EACCES, errno.EPERM):
+                raise DiffKeeperError(f"cannot open {path}: permission denied; open the trace as its owner") from error
+            raise
+    raise DiffKeeperError(f"cannot map {path} into memory: raise the limit on address space (ulimit -v)")

@@ -1,0 +1,196 @@
+"""Nodes now and attributes at any moment.
+
+Owns the tables ATTRS, NODES, LINKS and IDENTS: making nodes, binding the kernel's identities to
+them, giving and taking names, and the path that a node has at the cursor. Which event does what
+to a node belongs to `replay`.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..model import ROOT_NODE, Attrs, Fidelity, Session
+from . import names
+from .codec import damaged, pack_attrs, unpack_attrs
+from .content import ContentReader
+from .db import Table, Txn
+from .names import LATEST, U64
+from .state import Identity, NodeState, unpack_state
+from .writer import ContentWriter
+
+CACHED_NODES = 50_000
+MAX_DEPTH = 4096
+_IDENT = struct.Struct(">IQI")
+_PSEUDO = (b"/proc", b"/sys", b"/dev")
+S_IFDIR = 0o40000
+
+
+def is_under(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
+
+
+class Nodes:
+    """The nodes of a trace that is being indexed. `txn` is the batch of the moment, `next_node` the next number."""
+
+    def __init__(self, session: Session, writer: ContentWriter, next_node: int) -> None:
+        self.txn: Txn
+        self.next_node = next_node
+        self.by_ident: dict[Identity, NodeState] = {}
+        self._writer = writer
+        self._session = session
+        self._cache: dict[int, NodeState] = {}
+        self.age = 0
+        """Of all cached paths: grows when a directory moves."""
+
+    # -- nodes -------------------------------------------------------------------------------
+
+    def new(self, mode: int, **fields: object) -> NodeState:
+        state = NodeState(self.next_node, mode, **fields)  # type: ignore[arg-type]
+        self.next_node += 1
+        self._cache[state.node] = state
+        return state
+
+    def root(self) -> NodeState:
+        """The directory "/", which nothing has to say is there."""
+        state = NodeState(ROOT_NODE, S_IFDIR | 0o755, nlink=2, fidelity=Fidelity.UNKNOWN, implicit=True)
+        self._cache[ROOT_NODE] = state
+        return state
+
+    def get(self, node: int) -> NodeState:
+        state = self._cache.get(node)
+        if state is None:
+            data = self.txn.get(Table.NODES, U64.pack(node))
+            if data is None:
+                raise damaged(f"node {node} is missing")
+            state = self._cache[node] = unpack_state(data)
+        return state
+
+    def save(self, *, forget: bool) -> None:
+        """Store what changed, blocks and all. `forget`: start over with an empty cache."""
+        self._writer.flush_all()
+        for state in self._cache.values():
+            if state.dirty:
+                self.txn.put(Table.NODES, U64.pack(state.node), state.packed())
+                state.dirty = False
+        if forget:
+            self._cache.clear()
+            self.by_ident.clear()
+
+    @property
+    def crowded(self) -> bool:
+        return len(self._cache) > CACHED_NODES
+
+    def put_attrs(self, state: NodeState, seq: int) -> None:
+        """What the node is from `seq` on, but for content."""
+        state.changed = seq
+        state.dirty = True
+        self.txn.put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), pack_attrs(state.attrs()))
+
+    # -- identities --------------------------------------------------------------------------
+
+    def find(self, ident: Identity) -> NodeState | None:
+        """The node an identity is bound to."""
+        state = self.by_ident.get(ident)
+        if state is None:
+            node = self.txn.get(Table.IDENTS, _IDENT.pack(*ident))
+            if node is not None:
+                state = self.by_ident[ident] = self.get(int.from_bytes(node, "big"))
+        return state
+
+    def bind(self, ident: Identity, state: NodeState) -> None:
+        self.txn.put(Table.IDENTS, _IDENT.pack(*ident), U64.pack(state.node))
+        self.by_ident[ident] = state
+        state.ident = ident
+        state.dirty = True
+
+    # -- names -------------------------------------------------------------------------------
+
+    def child(self, parent: NodeState, name: bytes) -> NodeState | None:
+        node = names.lookup(self.txn, parent.node, name, LATEST)
+        return None if node is None else self.get(node)
+
+    def give(self, state: NodeState, parent: NodeState, name: bytes, seq: int, *, chief: bool = False) -> None:
+        """A name for a node; a name that something else has must be taken first. Directories have one.
+
+        `chief`: of several names, this is the one its path is told by from now on.
+        """
+        names.assign(self.txn, parent.node, name, seq, state.node)
+        self.txn.put(Table.LINKS, _link(state, parent.node, name), b"")
+        if chief or not state.names:
+            state.parent, state.name, state.path_age = parent.node, name, -1
+        state.names, state.dirty = state.names + 1, True
+
+    def take(self, state: NodeState, parent: NodeState, name: bytes, seq: int) -> None:
+        names.assign(self.txn, parent.node, name, seq, 0)
+        self.txn.delete(Table.LINKS, _link(state, parent.node, name))
+        state.names, state.dirty = state.names - 1, True
+        if state.names and (state.parent, state.name) == (parent.node, name):
+            prefix = U64.pack(state.node)
+            for key, _ in self.txn.scan(Table.LINKS, prefix):
+                state.parent, state.name, state.path_age = int.from_bytes(key[8:16], "big"), key[16:], -1
+                break
+
+    def moved(self, state: NodeState) -> None:
+        """A directory has another name: so has everything in it."""
+        if state.is_dir:
+            self.age += 1
+
+    def path(self, state: NodeState) -> bytes:
+        """The absolute path: the latest of its names, the last one if it has none, b"" if it never had."""
+        if state.path_age == self.age:
+            return state.path
+        above, parts = state, list[bytes]()
+        while above.node != ROOT_NODE and above.parent:
+            parts.append(above.name)
+            above = self.get(above.parent)
+            if above.path_age == self.age:
+                parts.append(above.path.lstrip(b"/"))
+                break
+            if len(parts) > MAX_DEPTH:
+                raise damaged("directories lie in one another in a ring")
+        named = parts or state.node == ROOT_NODE
+        state.path = b"/" + b"/".join(filter(None, reversed(parts))) if named else b""
+        state.path_age = self.age
+        state.outside, state.hidden = self.judge(state.path)
+        return state.path
+
+    def judge(self, path: bytes) -> tuple[bool, bool]:
+        """Whether a path is outside all roots, and whether what happens there is no concern of ours."""
+        if is_under(path, self._session.trace):
+            return False, True
+        outside = not any(is_under(path, root) for root in self._session.roots)
+        pseudo = outside and any(is_under(path, top) for top in _PSEUDO) and not is_under(path, b"/dev/shm")
+        return outside, pseudo
+
+    def implicit(self, parent: NodeState, name: bytes, seq: int, mode: int = S_IFDIR | 0o755) -> NodeState:
+        """A node that must be there, for something was found under it or done to it."""
+        state = self.new(mode, fidelity=Fidelity.UNKNOWN, implicit=True, version=seq)
+        state.nlink = 2 if state.is_dir else 1
+        if state.is_dir:
+            parent.nlink += 1
+        self.give(state, parent, name, seq)
+        self.put_attrs(state, seq)
+        return state
+
+
+def _link(state: NodeState, parent: int, name: bytes) -> bytes:
+    return U64.pack(state.node) + U64.pack(parent) + name
+
+
+def attrs_at(txn: Txn, reader: ContentReader, node: int, seq: int) -> Attrs | None:
+    """What stat() said of a node at a moment; None when it did not exist by then."""
+    prefix = U64.pack(node)
+    found = txn.floor(Table.ATTRS, prefix, prefix + U64.pack(seq))
+    if found is None:
+        return None
+    attrs = unpack_attrs(found[1])
+    since = int.from_bytes(found[0][8:], "big")
+    state = reader.state(txn, node, seq)
+    if not attrs.is_file or state is None:
+        return attrs
+    later = state.version >= since
+    return Attrs(
+        attrs.mode, attrs.uid, attrs.gid, state.size, state.mtime if later else attrs.mtime,
+        state.ctime if later else attrs.ctime, attrs.nlink, attrs.rdev, attrs.target, attrs.xattrs,
+        max(state.version, attrs.version), attrs.changed, attrs.fidelity,
+    )  # fmt: skip

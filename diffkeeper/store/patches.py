@@ -1,0 +1,166 @@
+"""Blobs: bytes by the digest of what they are, stored whole or as a differ's patch on another blob.
+
+Owns the BLOBS and BASES tables. A patch is made only where it pays, its chain is bounded, and every
+blob is checked against its digest before anyone sees it. Which bytes make a blob is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+import blake3
+
+from .. import plugins
+from ..errors import DiffKeeperError
+from .codec import MAX_BLOB, compress, damaged, decompress, unpack
+from .db import Table, Txn
+
+DIGEST = 32
+PATCH_SIZES = range(512, (8 << 20) + 1)
+PATCH_PAYS = 0.70  # of what the blob takes without
+MAX_DEPTH = 16
+_CHAIN_LIMIT = 256  # a base may itself be made a patch later: chains outgrow the depths noted in them
+_RAW, _ZSTD = b"raw", b"zstd"
+
+_HEAD = struct.Struct("<BBI32s")  # length of differ's name, depth of the chain, size of the blob, digest of the base
+_NO_BASE = bytes(DIGEST)
+
+
+class Blob(NamedTuple):
+    differ: bytes
+    depth: int
+    size: int
+    base: bytes
+    data: bytes
+
+
+def digest_of(data: bytes) -> bytes:
+    return blake3.blake3(data).digest()
+
+
+def load(txn: Txn, digest: bytes) -> Blob:
+    value = txn.get(Table.BLOBS, digest)
+    if value is None:
+        raise damaged(f"blob {digest.hex()[:16]} is missing")
+    length, depth, size, base = unpack(_HEAD, value)
+    if size > MAX_BLOB or len(value) < _HEAD.size + length:
+        raise damaged(f"blob {digest.hex()[:16]} makes no sense")
+    at = _HEAD.size
+    return Blob(value[at : at + length], depth, size, base, value[at + length :])
+
+
+def _store(txn: Txn, digest: bytes, blob: Blob) -> None:
+    head = _HEAD.pack(len(blob.differ), blob.depth, blob.size, blob.base)
+    txn.put(Table.BLOBS, digest, head + blob.differ + blob.data)
+
+
+def put(txn: Txn, data: bytes) -> bytes:
+    """Store bytes unless they are there already; returns their digest."""
+    digest = digest_of(data)
+    if txn.get(Table.BLOBS, digest) is None:
+        packed = compress(data)
+        differ, packed = (_ZSTD, packed) if len(packed) < len(data) else (_RAW, data)
+        _store(txn, digest, Blob(differ, 0, len(data), _NO_BASE, packed))
+    return digest
+
+
+class BlobReader:
+    """Materialises blobs, and keeps the last few."""
+
+    def __init__(self, limit: int = 64 << 20) -> None:
+        self._limit, self._held = limit, 0
+        self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def get(self, txn: Txn, digest: bytes) -> bytes:
+        """The bytes. Raises TraceDamagedError, or PluginError where the differ that made the patch is missing."""
+        if (known := self._cache.get(digest)) is not None:
+            self._cache.move_to_end(digest)
+            return known
+        chain: list[tuple[bytes, Blob]] = []
+        wanted: bytes = digest
+        base = b""
+        while wanted != _NO_BASE:
+            if (known := self._cache.get(wanted)) is not None:
+                base = known
+                break
+            blob = load(txn, wanted)
+            chain.append((wanted, blob))
+            if len(chain) > _CHAIN_LIMIT:
+                raise damaged(f"blob {digest.hex()[:16]} needs too many others")
+            wanted = blob.base
+        for name, blob in reversed(chain):
+            base = _materialise(name, blob, base)
+            self._keep(name, base)
+        return base
+
+    def _keep(self, digest: bytes, data: bytes) -> None:
+        self._cache[digest] = data
+        self._held += len(data)
+        while self._held > self._limit and len(self._cache) > 1:
+            self._held -= len(self._cache.popitem(last=False)[1])
+
+
+def _materialise(digest: bytes, blob: Blob, base: bytes) -> bytes:
+    if blob.differ == _ZSTD:
+        data = decompress(blob.data, blob.size)
+    elif blob.differ == _RAW:
+        data = blob.data
+    else:
+        data = _apply(blob, base)
+    if len(data) != blob.size or digest_of(data) != digest:
+        raise damaged(f"blob {digest.hex()[:16]} is not what its digest says")
+    return data
+
+
+def _apply(blob: Blob, base: bytes) -> bytes:
+    differ = plugins.differ(blob.differ.decode("ascii", "replace"))
+    try:
+        return differ.apply(base, blob.data)
+    except DiffKeeperError:
+        raise
+    except Exception as error:  # somebody's code on somebody's bytes: whatever it raises, the patch is bad
+        raise damaged(f"{differ.name} cannot apply a patch ({type(error).__name__}: {error})") from error
+
+
+class Patcher:
+    """Turns stored blobs into patches where that pays, within a share of the indexer's time."""
+
+    SHARE, HEAD_START = 0.5, 2.0
+
+    def __init__(self, reader: BlobReader) -> None:
+        self._reader = reader
+        self._started, self._spent = time.monotonic(), 0.0
+
+    def reencode(self, txn: Txn, digest: bytes, base: bytes) -> bool:
+        """Store blob `digest` as a patch on blob `base`, if both sizes fit and it pays; says whether it did."""
+        if digest == base or txn.get(Table.BASES, digest) is not None:
+            return False  # what others need stays as it is: no chain can close into a ring
+        blob, below = load(txn, digest), load(txn, base)
+        if blob.base != _NO_BASE or below.depth >= MAX_DEPTH:
+            return False
+        if blob.size not in PATCH_SIZES or below.size not in PATCH_SIZES:
+            return False
+        begun = time.monotonic()
+        if self._spent > self.HEAD_START + self.SHARE * (begun - self._started):
+            return False
+        patch = self._diff(self._reader.get(txn, base), self._reader.get(txn, digest))
+        self._spent += time.monotonic() - begun
+        if patch is None or len(patch[1]) >= PATCH_PAYS * len(blob.data):
+            return False
+        _store(txn, digest, Blob(patch[0], below.depth + 1, blob.size, base, patch[1]))
+        txn.put(Table.BASES, base, b"")
+        return True
+
+    def _diff(self, base: bytes, target: bytes) -> tuple[bytes, bytes] | None:
+        """Name of the differ and its patch; None where there is no differ, or it does not work."""
+        try:
+            differ = plugins.default_differ()
+            patch = differ.diff(base, target)
+            if patch is None or differ.apply(base, patch) != target:
+                return None
+        except Exception:  # noqa: BLE001 - somebody's code: the blob stays stored whole, nothing is lost
+            return None
+        return differ.name.encode("ascii"), patch

@@ -1,0 +1,173 @@
+"""The read side of a store: trees, bytes and events at any moment.
+
+Owns snapshots (each call reads from one of its own, so that the store can grow meanwhile) and
+what is remembered between calls. How things are stored belongs to the modules it asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..errors import PathError
+from ..model import Attrs, Event, Mark, Process, Session
+from . import check, names, processes, session
+from .blocks import EventIndex
+from .content import ContentReader
+from .db import DATA_FILE, Database, Table, Txn
+from .names import U64
+from .nodes import attrs_at
+from .patches import BlobReader
+
+
+def open_reader(trace_dir: Path) -> Reader:
+    """Open a trace for reading, as far as it is indexed.
+
+    Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError.
+    """
+    session.read_facts(trace_dir)
+    return Reader(trace_dir)
+
+
+class Reader:
+    """Read-only; may be used while another process indexes. For one thread at a time.
+
+    Nodes are numbers, ROOT_NODE is "/"; `seq` says after which event. Damage raises TraceDamagedError, a missing
+    differ PluginError, both only where it is met.
+    """
+
+    def __init__(self, trace_dir: Path) -> None:
+        self._trace_dir = trace_dir
+        self._database = Database(trace_dir / DATA_FILE)
+        self._blobs = BlobReader()
+        self._content = ContentReader(self._blobs)
+        self._events = EventIndex()
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _read(self) -> contextlib.AbstractContextManager[Txn]:
+        return self._database.reading()
+
+    def refresh(self) -> None:
+        """Take notice of what was indexed since: moves `session` and `last_seq` on."""
+        with self._read() as txn:
+            found = session.load(txn)
+            refs = self._events.refs(txn)
+        self.session: Session = session.read_facts(self._trace_dir) if found is None else found
+        self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
+
+    # -- the tree ----------------------------------------------------------------------------
+
+    def resolve(self, path: bytes, seq: int) -> int | None:
+        """The node at an absolute path; symlinks are not followed."""
+        with self._read() as txn:
+            return names.resolve(txn, path, seq)
+
+    def lookup(self, parent: int, name: bytes, seq: int) -> int | None:
+        with self._read() as txn:
+            return names.lookup(txn, parent, name, seq)
+
+    def children(self, parent: int, seq: int) -> Iterator[tuple[bytes, int]]:
+        """Name and node of everything in a directory, sorted by name."""
+        with self._read() as txn:
+            found = names.children(txn, parent, seq)
+        return iter(found)
+
+    def namings(self, parent: int, name: bytes | None = None) -> list[tuple[bytes, int, int]]:
+        """What names in a directory, or the one given, ever meant: (name, seq, node from then on; 0: nothing)."""
+        with self._read() as txn:
+            return names.namings(txn, parent, name)
+
+    def attrs(self, node: int, seq: int) -> Attrs | None:
+        """None: there was no such node yet."""
+        with self._read() as txn:
+            return attrs_at(txn, self._content, node, seq)
+
+    # -- bytes -------------------------------------------------------------------------------
+
+    def read(self, node: int, seq: int, offset: int, size: int) -> bytes:
+        """Up to `size` bytes; short at the end of the file. Zeroes where nothing was written or seen."""
+        with self._read() as txn:
+            return self._content.read(txn, node, seq, offset, size)
+
+    def chunks(self, node: int, seq: int, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The whole content, `chunk` bytes at a time."""
+        offset = 0
+        while data := self.read(node, seq, offset, chunk):
+            yield data
+            offset += len(data)
+
+    def extents(self, node: int, seq: int) -> list[tuple[int, int]]:
+        """(offset, length) of data; the rest are holes."""
+        with self._read() as txn:
+            return self._content.extents(txn, node, seq)
+
+    def versions(self, node: int) -> list[int]:
+        """The seqs at which content or attributes changed, in order."""
+        prefix = U64.pack(node)
+        with self._read() as txn:
+            seqs = self._content.versions(txn, node)
+            seqs.update(int.from_bytes(key[8:], "big") for key, _ in txn.scan(Table.ATTRS, prefix))
+        return sorted(seqs)
+
+    # -- events ------------------------------------------------------------------------------
+
+    def events(self, first: int = 1, last: int | None = None) -> Iterator[Event]:
+        """Events `first` to `last` (default: as far as indexed now), in order."""
+        last = self.last_seq if last is None else min(last, self.last_seq)
+        seq = max(first, 1)
+        while seq <= last:
+            with self._read() as txn:
+                events = self._events.block(txn, seq)
+            start = seq - events[0].seq
+            yield from events[start : start + last - seq + 1]
+            seq = events[-1].seq + 1
+
+    def event(self, seq: int) -> Event:
+        """Raises PathError where there is no such event."""
+        if not 1 <= seq <= self.last_seq:
+            raise PathError(f"there is no event {seq}: they go from 1 to {self.last_seq}")
+        with self._read() as txn:
+            events = self._events.block(txn, seq)
+        return events[seq - events[0].seq]
+
+    def seq_at(self, time_ns: int) -> int:
+        """The last event at or before a time since the command's start; 0: none."""
+        with self._read() as txn:
+            return self._events.seq_at(txn, time_ns)
+
+    def marks(self) -> list[Mark]:
+        with self._read() as txn:
+            return processes.marks(txn)
+
+    def processes(self) -> dict[int, Process]:
+        """By pid; the last one, where a pid was used again."""
+        with self._read() as txn:
+            return processes.everyone(txn)
+
+    def process_at(self, pid: int, seq: int) -> Process | None:
+        with self._read() as txn:
+            return processes.at(txn, pid, seq)
+
+    # -- health ------------------------------------------------------------------------------
+
+    def problems(self) -> Iterator[str]:
+        """Everything that is wrong with the store, in words; nothing: it is healthy. Reads all of it."""
+        return check.problems(self._database, self._content, self._blobs)

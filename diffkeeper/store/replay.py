@@ -1,0 +1,458 @@
+"""One record after the other to its effect on the tables.
+
+Owns the hot path (WRITE on a known file), the other calls on data, identities, processes and the
+records made in user space. Names and attributes are in `calls`; transactions in `indexer`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+from collections.abc import Callable
+
+from ..model import Fidelity, Mark, Op, Process, Session
+from ..wire import (
+    EVENT,
+    INODE,
+    RING_DISCARD,
+    RING_HEADER,
+    Flag,
+    Inode,
+    Record,
+    WireOp,
+    decode,
+    kernel_path,
+    strings,
+)
+from . import processes
+from .blocks import BLOCK_EVENTS, NONE
+from .calls import Calls
+from .codec import damaged, unpack_value
+from .db import Table, Txn
+from .names import U64
+from .nodes import Nodes
+from .state import NodeState
+from .timeline import Call, Progress, Timeline
+from .walk import Place, Walker
+from .writer import ContentWriter
+
+_MAX_CALLS = 65536  # calls of which pieces are awaited; a killed thread's never come
+
+
+class Replay:
+    """The state of indexing at the cursor. `begin` before use and after each transaction."""
+
+    def __init__(self, session: Session, progress: Progress) -> None:
+        self.session = session
+        self.progress = progress
+        self.timeline = Timeline(progress)
+        self.writer = ContentWriter()
+        self.nodes = Nodes(session, self.writer, progress.next_node)
+        self.calls = Calls(self.timeline, self.nodes, self.writer)
+        self._walker = Walker(self.nodes)
+        self._trust = {trust: session.fidelity.get(trust.label, 0) for trust in Fidelity}
+        self._lost = dict(session.lost)
+        self._apply: dict[int, Callable[[Record], None]] = {
+            **self.calls.apply,
+            WireOp.BIND: self._bind,
+            WireOp.WRITE: self._write,
+            WireOp.OPEN: self._open,
+            WireOp.TRUNCATE: self._truncate,
+            WireOp.DIRTY: self._dirty,
+            WireOp.FILL: self._fill,
+            WireOp.FORK: self._fork,
+            WireOp.EXEC: self._exec,
+            WireOp.EXIT: self._exit,
+            WireOp.MARK: self._mark,
+            WireOp.BEGIN: self._command_begins,
+            WireOp.END: self._command_ends,
+            WireOp.SNAPSHOT: self._snapshot,
+            WireOp.CONTENT: self._content,
+            WireOp.GAP: self._gap,
+            WireOp.HEAL: self._heal,
+            WireOp.SETTLE: self._settle,
+        }
+
+    def begin(self, txn: Txn) -> None:
+        self.txn = self.timeline.txn = self.nodes.txn = self.writer.txn = txn
+        if not txn.count(Table.ATTRS):
+            top = self.nodes.root()
+            self.nodes.put_attrs(top, 0)
+
+    def finish(self, *, forget: bool) -> Session:
+        """Put all that is pending into the transaction, so that it can be committed; returns the totals so far."""
+        self.nodes.save(forget=forget)
+        self.timeline.buffer.flush(self.txn)
+        progress = self.progress
+        progress.seq, progress.time = self.timeline.seq, self.timeline.time
+        progress.next_node = self.nodes.next_node
+        fidelity = {trust.label: count for trust, count in self._trust.items() if count}
+        self.session = dataclasses.replace(
+            self.session, events=self.timeline.seq, lost=dict(self._lost), fidelity=fidelity
+        )
+        return self.session
+
+    def span(self, span: bytes) -> None:
+        """Apply a journal frame's records. Raises TraceDamagedError."""
+        view = memoryview(span)
+        at, end = 0, len(view)
+        header, event, inode = RING_HEADER.unpack_from, EVENT.unpack_from, INODE.unpack_from
+        nodes, writer, timeline = self.nodes, self.writer, self.timeline
+        least = EVENT.size + INODE.size
+        while at < end:
+            if at + 8 > end:
+                raise damaged("a record header is cut off")
+            size = header(view, at)[0]
+            discarded, size = size & RING_DISCARD, size & 0x3FFFFFFF
+            start = at + 8
+            at = start + (size + 7 & ~7)
+            if at > end:
+                raise damaged("a record is longer than its frame")
+            if discarded:
+                continue
+            if size < EVENT.size:
+                raise damaged("a record is shorter than its header")
+            time, pid, _, op, flags, count, length, offset, whole = event(view, start)
+            if op == 2 and not flags and count == 1 and whole == length and least + length <= size:
+                # A whole write on a file that is known and unchanged but for its content: most of all records.
+                ino, dev, gen, _, mtime, ctime, _, mode, uid, gid, _, _, _ = inode(view, start + EVENT.size)
+                state = nodes.by_ident.get((dev, ino, gen))
+                if (
+                    state is not None and state.mode == mode and state.path_age == nodes.age and not state.hidden
+                    and state.uid == uid and state.gid == gid and whole
+                ):  # fmt: skip
+                    timeline.tick(time)
+                    timeline.seq = seq = timeline.seq + 1
+                    state.mtime, state.ctime = mtime, ctime
+                    writer.write(state, seq, offset, view[start + least : start + least + length])
+                    timeline.buffer.write(timeline.time, pid, state.path, state.node, offset, length, state.outside)
+                    self._trust[Fidelity.EXACT] += 1
+                    if seq - timeline.buffer.first + 1 >= BLOCK_EVENTS:
+                        timeline.buffer.flush(self.txn)
+                    continue
+            self._record(decode(view, start, size))
+
+    def _record(self, record: Record) -> None:
+        apply = self._apply.get(record.op)
+        if apply is None:
+            raise damaged(f"a record has the unknown kind {record.op}")
+        self.timeline.tick(record.time)
+        apply(record)
+        if self.nodes.crowded:
+            self.nodes.save(forget=True)
+
+    # -- identities --------------------------------------------------------------------------
+
+    def _bind(self, record: Record) -> None:
+        inode, path = _inode(record), kernel_path(record.payload)
+        ident = (inode.dev, inode.ino, inode.gen)
+        seq = self.timeline.seq
+        known = self.nodes.find(ident)
+        place = self._walker.literal(path, seq)
+        if known is not None and (known.names or record.flags & Flag.GONE or place.node is None or place.node.ident):
+            return
+        state = place.node
+        if record.flags & Flag.GONE:
+            state = self.calls.node_of(inode)
+            state.parent, state.name, state.path_age = place.parent.node, place.name, -1
+            return
+        if state is not None and stat.S_IFMT(state.mode) != stat.S_IFMT(inode.mode):
+            self.calls.drop(state, place.parent, place.name, seq)
+            state = None
+        if state is None:
+            state = self.nodes.implicit(place.parent, place.name, seq, inode.mode)
+            state.fidelity = Fidelity.PARTIAL
+        self.nodes.bind(ident, state)
+        if state.implicit:
+            self.calls.seen(state, inode, seq)
+
+    # -- data --------------------------------------------------------------------------------
+
+    def _file(self, record: Record) -> tuple[NodeState, bytes] | None:
+        """The file of a call with a descriptor, and its path; None: it is no concern of ours."""
+        state = self.calls.node_of(_inode(record))
+        path = self.nodes.path(state)
+        return None if state.hidden else (state, path)
+
+    def _touch(self, state: NodeState, inode: Inode, seq: int) -> None:
+        """Times after a call on content; they are in its rows. The rest only if it changed."""
+        same = (state.mode, state.uid, state.gid) == (inode.mode, inode.uid, inode.gid)
+        self.calls.take_inode(state, inode)
+        if not same:
+            self.nodes.put_attrs(state, seq)
+
+    def _write(self, record: Record) -> None:
+        found = self._file(record)
+        if found is None or not record.length:
+            return
+        state, path = found
+        size = len(record.payload)
+        call = self.progress.writes.get(record.tid) if record.flags & Flag.CONT else None
+        if call is None or call.node != state.node:
+            trust = Fidelity.UNKNOWN if record.flags & Flag.INEXACT else Fidelity.EXACT
+            seq = self.timeline.event(
+                record, Op.WRITE, path, node=state.node, offset=record.offset, size=record.length, trust=trust,
+                outside=state.outside,
+            )  # fmt: skip
+            self._trust[trust] += 1
+            call = Call(seq, state.node, record.length, trust=trust)
+            _await(self.progress.writes, record.tid, call)
+        elif record.flags & Flag.INEXACT and call.trust != Fidelity.UNKNOWN:
+            self._distrust(call, Fidelity.UNKNOWN)
+        self._touch(state, record.inodes[0], call.seq)
+        self.writer.write(state, call.seq, record.offset, record.payload)
+        self._doubt(state, Fidelity(call.trust), call.seq)
+        call.left -= size
+        if call.left <= 0:
+            del self.progress.writes[record.tid]
+
+    def _distrust(self, call: Call, trust: Fidelity) -> None:
+        self.timeline.buffer.set_trust(self.txn, call.seq, trust)
+        self._trust[Fidelity(call.trust)] -= 1
+        self._trust[trust] += 1
+        call.trust = trust
+
+    def _doubt(self, state: NodeState, trust: Fidelity, seq: int) -> None:
+        """A node is only as sure as the least sure of its bytes."""
+        if trust > state.fidelity:
+            state.fidelity = trust
+            self.nodes.put_attrs(state, max(seq, state.changed))
+
+    def _open(self, record: Record) -> None:
+        if record.flags & Flag.CREATED:
+            self._create(record)
+        elif record.flags & Flag.TRUNC and (found := self._file(record)):
+            state, path = found
+            seq = self.timeline.event(
+                record, Op.TRUNCATE, path, node=state.node, size=0, outside=state.outside, offset=NONE
+            )
+            self._cut(state, seq, 0, record.inodes[0])
+
+    def _create(self, record: Record) -> None:
+        if len(record.inodes) < 2:
+            raise damaged("a file was made in no directory")
+        inode, name = record.inodes[0], bytes(record.payload).split(b"\0", 1)[0]
+        ident = (inode.dev, inode.ino, inode.gen)
+        parent = self.calls.node_of(record.inodes[1])
+        place = Place(parent, name, self.nodes.child(parent, name) if name else None)
+        where = self._walker.where(place)
+        outside, hidden = self.nodes.judge(where)
+        if hidden:  # bound all the same: its identity may have been another file's
+            state = self.nodes.new(inode.mode, parent=parent.node, name=name)
+            self.nodes.bind(ident, state)
+            return
+        early = place.node is not None and place.node.implicit and place.node.ident == ident
+        node = place.node.node if early and place.node else self.nodes.next_node
+        seq = self.timeline.event(record, Op.CREATE, where, node=node, outside=outside)
+        if early and place.node:  # another thread used the file before this call returned
+            state = place.node
+            state.implicit, state.fidelity = False, Fidelity.EXACT
+        else:
+            if place.node is not None:
+                self.calls.drop(place.node, parent, name, seq)
+            state = self.nodes.new(inode.mode, version=seq, parent=parent.node)
+            if name:
+                self.nodes.give(state, parent, name, seq)
+            self.nodes.bind(ident, state)
+        self.calls.take_inode(state, inode)
+        self.nodes.put_attrs(state, seq)
+        if name:
+            self.calls.take_inode(parent, record.inodes[1])
+            self.nodes.put_attrs(parent, seq)
+
+    def _truncate(self, record: Record) -> None:
+        found = self.calls.target(record, bytes(record.payload).split(b"\0", 1)[0])
+        if found is None or not found[0].is_file:
+            return
+        state, path = found
+        outside = self.nodes.judge(path)[0]
+        seq = self.timeline.event(
+            record, Op.TRUNCATE, path, node=state.node, size=record.offset, outside=outside, offset=NONE
+        )
+        if not record.flags & Flag.PATH:
+            self._cut(state, seq, record.offset, record.inodes[0])
+            return
+        state.mtime = state.ctime = self.timeline.wall
+        self.calls.stamped(record, 1, (state,), seq)
+        self._cut(state, seq, record.offset, None)
+
+    def _cut(self, state: NodeState, seq: int, size: int, inode: Inode | None) -> None:
+        if inode is not None:
+            self._touch(state, inode, seq)
+        self.writer.cut(state, seq, size)
+        if size == 0 and state.fidelity != Fidelity.EXACT:
+            state.fidelity = Fidelity.EXACT
+            self.nodes.put_attrs(state, seq)
+
+    def _dirty(self, record: Record) -> None:
+        self.progress.fills.pop(record.tid, None)
+        if found := self._file(record):
+            state, path = found
+            seq = self.timeline.event(
+                record, Op.WRITE, path, node=state.node, offset=record.offset, size=record.length,
+                trust=Fidelity.UNKNOWN, outside=state.outside,
+            )  # fmt: skip
+            self._trust[Fidelity.UNKNOWN] += 1
+            self._touch(state, record.inodes[0], seq)
+            self.writer.grow(state, seq, record.offset, record.length)
+            call = Call(seq, state.node, record.length, state.mtime, state.ctime, Fidelity.UNKNOWN, state.fidelity)
+            _await(self.progress.fills, record.tid, call)
+            self._doubt(state, Fidelity.UNKNOWN, seq)
+
+    def _fill(self, record: Record) -> None:
+        call = self.progress.fills.get(record.tid)
+        if call is None:
+            return
+        state = self.nodes.get(call.node)
+        trust = Fidelity.REREAD if record.flags & Flag.INEXACT else Fidelity.EXACT
+        if call.trust in (Fidelity.UNKNOWN, Fidelity.EXACT) and call.trust != trust:
+            self._distrust(call, trust)
+        now = state.mtime, state.ctime
+        state.mtime, state.ctime = call.mtime, call.ctime
+        self.writer.write(state, call.seq, record.offset, record.payload)
+        state.mtime, state.ctime = now
+        call.left -= len(record.payload)
+        if call.left <= 0:
+            state.fidelity = max(call.before, call.trust)
+            self.nodes.put_attrs(state, state.changed)
+            del self.progress.fills[record.tid]
+
+    # -- processes and marks -----------------------------------------------------------------
+
+    def _fork(self, record: Record) -> None:
+        child = record.offset & 0xFFFFFFFF
+        seq = self.timeline.event(record, Op.FORK, count=child, detail=b"%d" % child)
+        comm = processes.text(record.payload)
+        parent = processes.at(self.txn, record.pid)
+        uid = record.length & 0xFFFFFFFF
+        argv = parent.argv if parent else ()
+        processes.put(self.txn, Process(child, record.pid, uid, comm, argv, self.timeline.time), seq)
+
+    def _exec(self, record: Record) -> None:
+        comm, argv = strings(record.payload, 1)
+        words = argv.split(b"\0")
+        if words and not words[-1]:
+            words.pop()
+        seq = self.timeline.event(record, Op.EXEC, detail=b" ".join(words))
+        old = processes.at(self.txn, record.pid) or Process(record.pid, 0, 0, "", start=self.timeline.time)
+        new = dataclasses.replace(
+            old, uid=record.length & 0xFFFFFFFF, comm=processes.text(comm), argv=tuple(map(processes.text, words))
+        )
+        processes.put(self.txn, new, seq)
+
+    def _exit(self, record: Record) -> None:
+        status = record.offset & 0xFFFF
+        text = b"signal %d" % (status & 0x7F) if status & 0x7F else b"exit %d" % (status >> 8)
+        seq = self.timeline.event(record, Op.EXIT, detail=text)
+        old = processes.at(self.txn, record.pid)
+        if old is not None:
+            processes.put(self.txn, dataclasses.replace(old, end=self.timeline.time, status=status), seq)
+
+    def _mark(self, record: Record) -> None:
+        name = bytes(record.payload).split(b"\0", 1)[0]
+        seq = self.timeline.event(record, Op.MARK, detail=name)
+        processes.put_mark(self.txn, Mark(processes.text(name), seq, self.timeline.time))
+
+    # -- made in user space ------------------------------------------------------------------
+
+    def _command_begins(self, record: Record) -> None:
+        self.progress.begun, self.progress.started = record.time, record.offset
+        self.session = dataclasses.replace(self.session, started=record.offset)
+        self.txn.clear(Table.HANDLES)
+        if record.pid and processes.at(self.txn, record.pid) is None:
+            words = self.session.command
+            comm = words[0].rpartition("/")[2][:15] if words else ""
+            processes.put(self.txn, Process(record.pid, 0, 0, comm, words), self.timeline.seq)
+
+    def _command_ends(self, record: Record) -> None:
+        self.progress.ended = True
+        duration, status = self.timeline.time, record.offset & 0xFFFF
+        self.session = dataclasses.replace(self.session, duration=duration, status=status)
+
+    def _snapshot(self, record: Record) -> None:
+        path, other, xattrs = strings(record.payload, 2)
+        self._stand(record, path, other, xattrs, self.timeline.seq)
+
+    def _heal(self, record: Record) -> None:
+        path, other, xattrs = strings(record.payload, 2)
+        gone = record.flags & Flag.GONE
+        seq, outside = self.timeline.seq + 1, self.nodes.judge(path)[0]
+        state = self._absent(path, seq) if gone else self._stand(record, path, other, xattrs, seq)
+        size = NONE if gone or not stat.S_ISREG(record.inodes[0].mode) else record.inodes[0].size
+        node = state.node if state else 0
+        self.timeline.event(record, Op.HEAL, path, node=node, size=size, outside=outside)
+        self.session = dataclasses.replace(self.session, mismatches=self.session.mismatches + 1)
+
+    def _absent(self, path: bytes, seq: int) -> NodeState | None:
+        place = self._walker.literal(path, seq)
+        if place.node is not None and place.name:
+            self.calls.drop(place.node, place.parent, place.name, seq)
+        return place.node
+
+    def _stand(self, record: Record, path: bytes, other: bytes, xattrs: bytes, seq: int) -> NodeState:
+        """What a SNAPSHOT or HEAL says stands at a path. It says nothing of the directory it is in."""
+        inode, place = _inode(record), self._walker.literal(path, seq)
+        linked = self._walker.literal(other, seq).node if record.flags & Flag.LINK else None
+        state = place.node
+        wrong = state is not None and (
+            stat.S_IFMT(state.mode) != stat.S_IFMT(inode.mode) or (linked is not None and linked is not state)
+        )
+        if state is not None and wrong and place.name:
+            self.nodes.take(state, place.parent, place.name, seq)
+            self.nodes.put_attrs(state, seq)
+            state = None
+        if state is None:
+            state = linked or self.nodes.new(inode.mode, version=seq)
+            self.nodes.give(state, place.parent, place.name, seq)
+        self.calls.take_inode(state, inode)
+        state.xattrs = unpack_value(xattrs, dict[bytes, bytes]) if xattrs else {}
+        state.implicit, state.dirty = False, True
+        if record.flags & Flag.LINK:
+            pass  # what it links to or holds came with its first name
+        elif stat.S_ISLNK(inode.mode):
+            state.target, state.size = other, len(other)
+        elif state.is_file:
+            self._resized(state, record.offset, inode.size, seq)
+        self.nodes.put_attrs(state, seq)
+        return state
+
+    def _resized(self, state: NodeState, handle: int, size: int, seq: int) -> None:
+        """With a handle the whole content follows in CONTENT records; without, only the size is right now."""
+        if handle:
+            if state.block_first >= 0 or state.pending:
+                self.writer.cut(state, seq, 0)
+            state.fidelity = Fidelity.EXACT
+            self.txn.put(Table.HANDLES, U64.pack(handle), U64.pack(state.node))
+        if state.size != size:
+            self.writer.cut(state, seq, size)
+
+    def _content(self, record: Record) -> None:
+        node = self.txn.get(Table.HANDLES, U64.pack(record.length))
+        if node is None:
+            raise damaged("content came for a file that was not given")
+        state = self.nodes.get(int.from_bytes(node, "big"))
+        self.writer.write(state, state.version, record.offset, record.payload)
+
+    def _gap(self, record: Record) -> None:
+        cause = processes.text(record.payload)
+        self.timeline.event(record, Op.GAP, count=record.offset, detail=bytes(record.payload))
+        self._lost[cause] = self._lost.get(cause, 0) + max(1, record.offset)
+
+    def _settle(self, record: Record) -> None:
+        key, _, value = processes.text(record.payload).partition("=")
+        if key == "note":
+            self.session = dataclasses.replace(self.session, notes=(*self.session.notes, value))
+        elif key == "verified_paths" and value.isascii() and value.isdigit():
+            self.session = dataclasses.replace(self.session, verified_paths=int(value))
+
+
+def _inode(record: Record) -> Inode:
+    if not record.inodes:
+        raise damaged("a record lacks its inode")
+    return record.inodes[0]
+
+
+def _await(calls: dict[int, Call], tid: int, call: Call) -> None:
+    calls[tid] = call
+    if len(calls) > _MAX_CALLS:
+        del calls[next(iter(calls))]

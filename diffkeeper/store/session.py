@@ -1,0 +1,97 @@
+"""Facts about the recording: session.json, and the totals that grow while it is indexed.
+
+Owns TRACE/session.json (what is known when the command starts, written by whoever records) and
+the META entry `session` (the whole, as far as indexed). Bytes that are not UTF-8 stand in the
+JSON as surrogate escapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ..errors import NotATraceError, TraceDamagedError, TraceMissingError, TraceTooNewError
+from ..model import Session
+from .db import Table, Txn
+
+FORMAT = 1
+FACTS_FILE = "session.json"
+_FACTS_LIMIT = 16 << 20
+_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel")
+_KEY = b"session"
+
+
+def write_facts(trace_dir: Path, session: Session) -> None:
+    """Write session.json, mode 0600, whole or not at all."""
+    facts = {name: _text(getattr(session, name)) for name in _FACTS}
+    temporary = trace_dir / (FACTS_FILE + ".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="ascii") as out:
+        json.dump(facts, out, indent=1)
+    temporary.rename(trace_dir / FACTS_FILE)
+
+
+def read_facts(trace_dir: Path) -> Session:
+    """What session.json says. Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError."""
+    path = trace_dir / FACTS_FILE
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_FACTS_LIMIT + 1)
+    except FileNotFoundError as error:
+        if not trace_dir.exists():
+            raise TraceMissingError(f"{trace_dir}: there is no trace here") from error
+        raise NotATraceError(f"{trace_dir} is not a trace: it has no {FACTS_FILE}") from error
+    except NotADirectoryError as error:
+        raise NotATraceError(f"{trace_dir} is not a trace: it is not a directory") from error
+    except OSError as error:
+        raise NotATraceError(f"{trace_dir} cannot be read as a trace: {error.strerror}") from error
+    if len(data) > _FACTS_LIMIT:
+        raise TraceDamagedError(f"damaged trace: {path} is longer than {_FACTS_LIMIT} bytes")
+    return _decode(data, str(path))
+
+
+def check_format(number: object) -> None:
+    if not isinstance(number, int) or number < 1:
+        raise TraceDamagedError(f"damaged trace: its format is given as {number!r}")
+    if number > FORMAT:
+        raise TraceTooNewError(f"this trace has format {number}, newer than this DiffKeeper ({FORMAT}): update it")
+
+
+def save(txn: Txn, session: Session) -> None:
+    facts = {field.name: _text(getattr(session, field.name)) for field in dataclasses.fields(session)}
+    txn.put(Table.META, _KEY, json.dumps(facts).encode("ascii"))
+
+
+def load(txn: Txn) -> Session | None:
+    """As saved by the last transaction; None before the first."""
+    data = txn.get(Table.META, _KEY)
+    return None if data is None else _decode(data, "its session")
+
+
+def _decode(data: bytes, where: str) -> Session:
+    try:
+        facts = json.loads(data)
+        check_format(facts["format"])
+        for name in ("cwd", "trace"):
+            facts[name] = os.fsencode(facts[name])
+        facts["roots"] = [os.fsencode(root) for root in facts["roots"]]
+        session = msgspec.convert({"started": 0, **facts}, Session)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TraceDamagedError(f"damaged trace: {where}: {error}") from error
+    if session.events < 0 or not all(root.startswith(b"/") for root in session.roots):
+        raise TraceDamagedError(f"damaged trace: {where} makes no sense")
+    return session
+
+
+def _text(value: object) -> object:
+    """JSON has no bytes: surrogate escapes stand for what is not UTF-8."""
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    if isinstance(value, Mapping):
+        return {str(_text(key)): _text(item) for key, item in value.items()}
+    return [_text(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,103 @@
+"""NodeState: the indexer's idea of one node at the cursor.
+
+Owns the value of the NODES table. Everything a crash must not lose is in `packed`; rows that wait
+to become a block are flushed before it is stored.
+"""
+
+from __future__ import annotations
+
+import stat
+from array import array
+
+import msgspec
+
+from ..errors import TraceDamagedError
+from ..model import Attrs, Fidelity
+from .codec import damaged, pack_value, unpack_value
+
+Identity = tuple[int, int, int]
+"""(dev, ino, gen) as the kernel has them."""
+
+
+class Pending:
+    """Rows of one node that no block has yet."""
+
+    __slots__ = ("before", "payload", "reset", "rows")
+
+    def __init__(self, before: int, reset: bool) -> None:
+        self.rows = array("q")
+        self.payload = bytearray()
+        self.before, self.reset = before, reset
+
+
+class Saved(msgspec.Struct, array_like=True, eq=False):
+    """What of a node is kept between transactions."""
+
+    node: int
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    nlink: int = 0  # files: names in our tree; directories: as the inode says
+    rdev: int = 0
+    size: int = 0
+    mtime: int = 0
+    ctime: int = 0
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = {}
+    version: int = 0
+    changed: int = 0
+    fidelity: int = Fidelity.EXACT
+    implicit: bool = False  # seen only as part of a path, or by its identity: nothing said what it is
+    parent: int = 0  # one of its names; the last one when it has none
+    name: bytes = b""
+    names: int = 0
+    ident: Identity | None = None
+    since: int = 0  # bytes written since the last RESET or keyframe
+    full: bytes = b""  # digest of the blob that is the whole content, when there is one
+    prior: bytes = b""  # the same of the content before the last RESET
+    block_first: int = -1  # first seq and part of the last block
+    block_part: int = 0
+
+
+class NodeState(Saved, eq=False):
+    """With what is only in memory."""
+
+    pending: Pending | None = None
+    dirty: bool = True
+    path: bytes = b""  # valid while `path_age` is the tree's age
+    path_age: int = -1
+    outside: bool = False
+    hidden: bool = False  # in the trace's own directory, or in a pseudo filesystem
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    def packed(self) -> bytes:
+        return pack_value([getattr(self, name) for name in Saved.__struct_fields__])
+
+    def attrs(self) -> Attrs:
+        """As of now. xattrs are a copy."""
+        try:
+            return Attrs(
+                self.mode, self.uid, self.gid, 0 if self.is_file else self.size, self.mtime, self.ctime,
+                self.nlink if self.is_dir else self.names, self.rdev, self.target, dict(self.xattrs),
+                self.version, self.changed, Fidelity(self.fidelity),
+            )  # fmt: skip
+        except ValueError as error:
+            raise damaged("a node has an unknown fidelity") from error
+
+
+def unpack_state(data: bytes) -> NodeState:
+    """Raises TraceDamagedError."""
+    saved = unpack_value(data, Saved)
+    try:
+        state = NodeState(*(getattr(saved, name) for name in Saved.__struct_fields__))
+    except (TypeError, ValueError) as error:
+        raise TraceDamagedError(f"damaged trace: {error}") from error
+    state.dirty = False
+    return state

@@ -1,0 +1,74 @@
+"""The cursor's place in the recording: number and time of events, and the buffer they go to.
+
+Owns seq and the clock while indexing. What an event means is decided by `replay` and `calls`; how
+events are stored, by `blocks`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..model import Fidelity, Op
+from ..wire import Record
+from .blocks import BLOCK_EVENTS, NONE, EventBuffer
+from .db import Txn
+
+
+class Call(msgspec.Struct, array_like=True):
+    """A call whose bytes still come: pieces of a WRITE, or the FILL of a DIRTY."""
+
+    seq: int
+    node: int
+    left: int  # bytes
+    mtime: int = 0
+    ctime: int = 0
+    trust: int = 0  # of what came so far
+    before: int = Fidelity.EXACT  # the node's fidelity without this call
+
+
+class Progress(msgspec.Struct):
+    """What the indexer must remember between transactions, beside the tables."""
+
+    seq: int = 0
+    time: int = 0
+    begun: int | None = None  # CLOCK_MONOTONIC at the command's start
+    started: int = 0  # CLOCK_REALTIME then
+    next_node: int = 2
+    ended: bool = False
+    writes: dict[int, Call] = {}  # by tid
+    fills: dict[int, Call] = {}  # by tid
+
+
+class Timeline:
+    """Numbers events. `txn` is the batch of the moment."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.txn: Txn
+        self.progress = progress
+        self.buffer = EventBuffer(progress.seq + 1)
+        self.time = progress.time
+        self.seq = progress.seq
+
+    @property
+    def wall(self) -> int:
+        """The time of the last record on the wall clock, for inodes that no stamp tells of."""
+        return self.progress.started + self.time
+
+    def tick(self, time: int) -> None:
+        """A record of this CLOCK_MONOTONIC time is next. Times never go back."""
+        if self.progress.begun is not None:
+            self.time = max(self.time, time - self.progress.begun)
+
+    def event(
+        self, record: Record, op: Op, path: bytes = b"", *, to: bytes | None = None, node: int = 0, offset: int = NONE,
+        size: int = NONE, trust: Fidelity = Fidelity.EXACT, outside: bool = False, count: int = 0, detail: bytes = b"",
+    ) -> int:  # fmt: skip
+        """Note the next event; returns its seq."""
+        self.seq += 1
+        self.buffer.add(
+            self.time, op, record.pid, path, to=to, node=node, offset=offset, size=size, trust=trust, outside=outside,
+            count=count, detail=detail,
+        )  # fmt: skip
+        if len(self.buffer) >= BLOCK_EVENTS:
+            self.buffer.flush(self.txn)
+        return self.seq

@@ -1,0 +1,92 @@
+"""Paths as system calls resolve them, in the recorded tree at the cursor.
+
+Owns "." and "..", symlinks, and what to do with directories that were never seen: outside the
+roots the tree is sparse, so they are made on the way. Reads nothing of the real filesystem.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import NamedTuple
+
+from ..model import ROOT_NODE
+from .names import MAX_NAME
+from .nodes import Nodes
+from .state import NodeState
+
+MAX_SYMLINKS = 40
+
+
+class Place(NamedTuple):
+    """Where a path leads: a name in a directory, and the node there, if any. "/", ".", "..": no name."""
+
+    parent: NodeState
+    name: bytes
+    node: NodeState | None
+
+
+class Walker:
+    """Resolves paths. `seq`: from when on the directories that it has to make are there."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    def place(self, base: NodeState, path: bytes, seq: int, *, follow: bool) -> Place:
+        """Where `path` leads from `base` (the process's root, when it is absolute).
+
+        `follow`: a symlink in the last place is followed. Past 40 symlinks they are taken as they stand,
+        as the kernel would have failed the call.
+        """
+        nodes = self._nodes
+        top = base if path.startswith(b"/") else nodes.get(ROOT_NODE)
+        here, name, node = base, b"", base
+        links = 0
+        rest = [part for part in reversed(path.split(b"/")) if part]
+        while rest:
+            part = rest.pop()
+            if not node.is_dir:  # a file that the call saw as a directory: something was missed
+                return Place(here, name, node)
+            if part == b".":
+                here, name = node, b""
+                continue
+            if part == b"..":
+                node = top if node is top else nodes.get(node.parent or ROOT_NODE)
+                here, name = node, b""
+                continue
+            part = part[: MAX_NAME + 1]
+            found = nodes.child(node, part)
+            if found is None:
+                if not rest:
+                    return Place(node, part, None)
+                found = nodes.implicit(node, part, seq)
+            if stat.S_ISLNK(found.mode) and (rest or follow) and links < MAX_SYMLINKS:
+                links += 1
+                rest.extend(step for step in reversed(found.target.split(b"/")) if step)
+                if found.target.startswith(b"/"):
+                    node = top if path.startswith(b"/") else nodes.get(ROOT_NODE)
+                here, name = node, b""
+                continue
+            here, name, node = node, part, found
+        return Place(here, name, node)
+
+    def literal(self, path: bytes, seq: int) -> Place:
+        """Where an absolute path without "." and ".." leads when no symlink is followed."""
+        nodes = self._nodes
+        here = nodes.get(ROOT_NODE)
+        parts = [part for part in path.split(b"/") if part]
+        if not parts:
+            return Place(here, b"", here)
+        for part in parts[:-1]:
+            found = nodes.child(here, part)
+            if found is not None and not found.is_dir:
+                nodes.take(found, here, part, seq)
+                nodes.put_attrs(found, seq)
+                found = None
+            here = found or nodes.implicit(here, part, seq)
+        return Place(here, parts[-1], nodes.child(here, parts[-1]))
+
+    def where(self, place: Place) -> bytes:
+        """The absolute path of a place."""
+        if not place.name:
+            return self._nodes.path(place.parent)
+        return self._nodes.path(place.parent).rstrip(b"/") + b"/" + place.name

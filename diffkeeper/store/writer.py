@@ -1,0 +1,155 @@
+"""What is written to nodes now, and when it becomes blocks.
+
+Owns the rows and bytes not stored yet, and the choices: how much goes into a block, when a
+keyframe is due, which rewrites of a whole file become patches. The layout of a block belongs to
+`content`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import content, patches
+from .codec import Column
+from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE
+from .db import Table, Txn
+from .state import NodeState, Pending
+
+BLOCK_BYTES = 4 << 20
+BLOCK_ROWS = 65536
+PENDING_LIMIT = 32 << 20
+KEYFRAME_LEAST = 1 << 20
+ROW_COST = 64  # bytes of memory of a row; also what replaying one is worth, for keyframes
+
+
+class ContentWriter:
+    """Takes writes in order, node by node. `txn` is the batch of the moment."""
+
+    def __init__(self) -> None:
+        self.txn: Txn
+        self.blobs = patches.BlobReader(16 << 20)
+        self.reader = content.ContentReader(self.blobs)
+        self._patcher = patches.Patcher(self.blobs)
+        self._waiting: dict[int, NodeState] = {}
+        self._held = 0
+
+    def write(self, state: NodeState, seq: int, offset: int, data: bytes | memoryview, kind: int = WRITE) -> None:
+        """Bytes at an offset. The node's times are already those after the call."""
+        size = len(data)
+        seq = max(seq, state.version)  # bytes that come late count from the last change on
+        pending = state.pending
+        if pending is None or len(pending.payload) + size > BLOCK_BYTES or len(pending.rows) >= BLOCK_ROWS * ROW:
+            pending = self._begin(state)
+        pending.rows.extend((seq, kind, offset, size, state.mtime, state.ctime - state.mtime))
+        pending.payload += data
+        self._held += size + ROW_COST
+        state.since += size if offset == state.size else size + ROW_COST
+        state.size = max(state.size, offset + size)
+        state.version = seq
+        if self._held > PENDING_LIMIT:
+            self.flush_all()
+
+    def grow(self, state: NodeState, seq: int, offset: int, length: int) -> None:
+        """Bytes changed that nobody saw."""
+        seq = max(seq, state.version)
+        pending = state.pending or self._begin(state)
+        pending.rows.extend((seq, GROW, offset, length, state.mtime, state.ctime - state.mtime))
+        self._held += ROW_COST
+        state.size, state.version = max(state.size, offset + length), seq
+
+    def cut(self, state: NodeState, seq: int, size: int) -> None:
+        """The size becomes `size`. Cut to nothing, a node starts anew."""
+        if size == 0 and (state.size or state.pending or state.block_first >= 0):
+            self.flush(state)
+            state.prior = state.full or state.prior
+            state.full = b""
+            state.since = 0
+            state.size = 0
+            self._begin(state, reset=True)
+        pending = state.pending or self._begin(state)
+        pending.rows.extend((seq, CUT, size, 0, state.mtime, state.ctime - state.mtime))
+        self._held += ROW_COST
+        state.size, state.version = size, seq
+
+    def _begin(self, state: NodeState, *, reset: bool = False) -> Pending:
+        self.flush(state)
+        state.pending = Pending(state.size, reset)
+        state.dirty = True
+        self._waiting[state.node] = state
+        return state.pending
+
+    def flush_all(self) -> None:
+        for state in list(self._waiting.values()):
+            self.flush(state)
+
+    def flush(self, state: NodeState) -> None:
+        """Make a block of what is pending on a node, and a keyframe if one is due."""
+        pending = state.pending
+        if pending is None:
+            return
+        state.pending = None
+        del self._waiting[state.node]
+        self._held -= len(pending.payload) + len(pending.rows) // ROW * ROW_COST
+        if not pending.rows:
+            return
+        rows = np.frombuffer(pending.rows, np.int64).reshape(-1, ROW)
+        payload = bytes(pending.payload)
+        alone = pending.reset or state.block_first < 0
+        flags = RESET if pending.reset else 0
+        digest = self._block(state, rows, flags, (pending.before, state.size), payload)
+        state.full = digest if alone and _is_whole(rows, state.size) else b""
+        if state.full and state.prior:
+            self._patcher.reencode(self.txn, state.full, state.prior)
+        if state.since > 2 * max(state.size, KEYFRAME_LEAST):
+            self._keyframe(state, (int(rows[-1, 4]), int(rows[-1, 5])))
+
+    def replaced(self, state: NodeState, by: NodeState) -> None:
+        """`by` takes the name of `state`: write-new-and-rename, so the one is likely a version of the other."""
+        self.flush(state)
+        self.flush(by)
+        base = state.full or state.prior
+        if base and by.full:
+            self._patcher.reencode(self.txn, by.full, base)
+
+    def _block(
+        self, state: NodeState, rows: Column, flags: int, sizes: tuple[int, int], payload: bytes
+    ) -> bytes:
+        first = int(rows[0, 0])
+        state.block_part = state.block_part + 1 if first == state.block_first else 0
+        state.block_first = first
+        state.dirty = True
+        digest = patches.put(self.txn, payload) if len(payload) > INLINE_LIMIT else b""
+        key = content.block_key(state.node, first, state.block_part)
+        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, payload, digest))
+        return digest
+
+    def _keyframe(self, state: NodeState, times: tuple[int, int]) -> None:
+        """Say again all that a node holds, so that no read goes back further. `times`: of its last row."""
+        seq, size = state.version, state.size
+        before_it = self.reader.state(self.txn, state.node, seq)  # later reads would find the keyframe's own beginning
+        rows: list[tuple[int, ...]] = [(seq, CUT, size, 0, *times)]
+        parts: list[bytes] = []
+        flags, before, held = RESET | KEYFRAME, 0, 0
+        window, begins = b"", 0
+        for offset, length in self.reader.extents(self.txn, state.node, seq):
+            for start in range(offset, offset + length, BLOCK_BYTES):
+                stop = min(start + BLOCK_BYTES, offset + length)
+                if not begins <= start <= stop <= begins + len(window):
+                    window, begins = self.reader.read(self.txn, state.node, seq, start, BLOCK_BYTES, before_it), start
+                data = window[start - begins : stop - begins]
+                if held + len(data) > BLOCK_BYTES:
+                    self._block(state, np.array(rows, np.int64), flags, (before, size), b"".join(parts))
+                    rows, parts, held, flags, before = [], [], 0, KEYFRAME, size
+                rows.append((seq, WRITE, start, len(data), *times))
+                parts.append(data)
+                held += len(data)
+        self._block(state, np.array(rows, np.int64), flags, (before, size), b"".join(parts))
+        state.since = 0
+
+
+def _is_whole(rows: Column, size: int) -> bool:
+    """Whether the payload is all the file holds: writes that follow on each other from its beginning to its end."""
+    writes = rows[1:] if rows[0, 1] == CUT else rows
+    lengths = writes[:, 3]
+    following = writes[:, 2] == np.cumsum(lengths) - lengths
+    return bool((writes[:, 1] == WRITE).all() and following.all() and int(lengths.sum()) == size)

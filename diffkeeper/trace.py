@@ -1,0 +1,191 @@
+"""The read-only facade over a recorded trace: everything downstream of the store starts here.
+
+Owns opening a trace (a recording that was cut off is indexed to its end first), what the
+questions of users are, and nothing else: answers come from the store's reader, the spelling of
+moments from `view.moments`, paths at a moment from `view.paths`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .errors import UsageError
+from .model import NO_SEQ, Event, Mark, Moment, Op, Process, Session
+from .paths import PathPatterns
+from .store import indexer
+from .store.reader import Reader, open_reader
+from .view import moments
+from .view.paths import MomentPath
+from .view.roots import Roots
+
+if TYPE_CHECKING:
+    from .diffing import Change
+
+When = str | int | Moment
+"""A moment as a caller gives it: a spelling, the number of the last event it includes, or a Moment."""
+
+OpName = str | Op
+
+
+def open_trace(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Trace:
+    """Open the trace at `path`. What of its journal is not indexed yet is indexed first, unless
+    a recorder is at work on it. `progress` is told bytes done and bytes in all.
+
+    Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError.
+    """
+    directory = Path(path)
+    if indexer.unfinished(directory):
+        indexer.index(directory, progress=progress)
+    return Trace(directory, open_reader(directory))
+
+
+class Trace:
+    """An open trace. A context manager; for one thread. `session` says what was recorded, and how well."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self.path = path
+        self.reader = reader
+        self.session: Session = reader.session
+        self.layout = Roots(self.session.roots)
+        self._millisecond = (-1, NO_SEQ)  # the last one asked for, and the last event in it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.reader.close()
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The recorded directories, absolute."""
+        return self.layout.roots
+
+    def marks(self) -> list[Mark]:
+        """All marks in the order they were set."""
+        return self.reader.marks()
+
+    def processes(self) -> dict[int, Process]:
+        """The recorded processes by pid; where a pid was used again, the last one."""
+        return self.reader.processes()
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the trace itself, one line each; nothing when it is healthy. Reads it all."""
+        return self.reader.problems()
+
+    def display(self, path: bytes) -> bytes:
+        """`path` as people write it: relative to the root if there is one root and it is inside."""
+        return self.layout.display(path)
+
+    # -- moments -----------------------------------------------------------------------------
+
+    def moment(self, when: When) -> Moment:
+        """The moment meant. Raises MomentError when it is misspelt, unknown or out of range."""
+        if isinstance(when, Moment):
+            return when
+        return moments.parse(self.reader, f"e{when}" if isinstance(when, int) else when)
+
+    def at(self, when: When) -> MomentPath:
+        """The top of the tree at a moment: the root itself, or with several roots what holds them all."""
+        return MomentPath(self, self.moment(when), self.layout.top)
+
+    def stamp(self, event: Event | int) -> str:
+        """A pasteable spelling of the moment just after an event, given as such or by its number."""
+        if isinstance(event, int):
+            if event == NO_SEQ:
+                return "start"
+            event = self.reader.event(event)
+        millisecond = event.time // moments.MILLISECOND
+        if millisecond != self._millisecond[0]:
+            self._millisecond = millisecond, self.reader.seq_at((millisecond + 1) * moments.MILLISECOND - 1)
+        return moments.stamp(event, self._millisecond[1])
+
+    def _covered(self, when: When) -> tuple[int, int]:
+        """First and last event that a spelling covers."""
+        if isinstance(when, str):
+            covered = moments.span(self.reader, when)
+            return covered.first, covered.last
+        seq = self.moment(when).seq
+        return max(seq, 1), seq
+
+    # -- events ------------------------------------------------------------------------------
+
+    def events(
+        self,
+        since: When | None = None,
+        until: When | None = None,
+        path: str | bytes | None = None,
+        op: OpName | Iterable[OpName] | None = None,
+        pid: int | None = None,
+    ) -> Iterator[Event]:
+        """The events from `since` to `until`, both included, that match all that is given.
+
+        `path` is a glob as `diffkeeper.paths` has it: `*` also stands for `/`, a pattern without
+        `/` means a name at any depth, and what is below a match matches. A renamed or linked file
+        matches by either path. Raises MomentError, and UsageError for an unknown op.
+        """
+        first = self._covered(since)[0] if since is not None else 1
+        last = self._covered(until)[1] if until is not None else None
+        ops = _ops(op)
+        matches = self._path_matcher(path) if path is not None else None
+        return self._events(first, last, ops, pid, matches)
+
+    def _events(
+        self, first: int, last: int | None, ops: frozenset[Op] | None, pid: int | None,
+        matches: Callable[[bytes], bool] | None,
+    ) -> Iterator[Event]:  # fmt: skip
+        for event in self.reader.events(first, last):
+            if ops is not None and event.op not in ops:
+                continue
+            if pid is not None and event.pid != pid:
+                continue
+            if matches is not None and not matches(event.path):
+                other = event.to if event.op in (Op.RENAME, Op.EXCHANGE, Op.LINK) else None
+                if other is None or not matches(other):
+                    continue
+            yield event
+
+    def _path_matcher(self, pattern: str | bytes) -> Callable[[bytes], bool]:
+        inside = PathPatterns([os.fsencode(pattern)], self.roots)
+        outside = PathPatterns([os.fsencode(pattern)], [b"/"])
+        known: dict[bytes, bool] = {}
+
+        def matches(path: bytes) -> bool:
+            found = known.get(path)
+            if found is None:
+                if len(known) >= 100_000:
+                    known.clear()
+                patterns = inside if self.layout.inside(path) else outside
+                found = known[path] = bool(path) and patterns.match(path)
+            return found
+
+        return matches
+
+    def diff(self, a: When, b: When, paths: Iterable[str | bytes] = ()) -> Iterator[Change]:
+        """What changed from moment `a` to moment `b`, at most below `paths`; costs what the change costs."""
+        from .diffing import diff  # it needs this module
+
+        return diff(self, self.moment(a), self.moment(b), tuple(paths))
+
+
+def _ops(given: OpName | Iterable[OpName] | None) -> frozenset[Op] | None:
+    if given is None:
+        return None
+    labels = {op.label: op for op in Op}
+    wanted = set()
+    for name in [given] if isinstance(given, str | Op) else given:
+        op = name if isinstance(name, Op) else labels.get(name.lower())
+        if op is None:
+            raise UsageError(f"there is no operation {name!r}; there are {', '.join(labels)}")
+        wanted.add(op)
+    return frozenset(wanted)
+
+

@@ -1,0 +1,286 @@
+"""The adapter between a kernel's FUSE requests and places. The only importer of pyfuse3 and trio.
+
+Owns the translation of requests and replies, mount options, and the loop that serves until it is
+told to stop. What stands where is in `tree` and its kinds; the life of the process in `mount`.
+
+The past never changes: names, also those that do not exist, and attributes are good for a day,
+pages for as long as the kernel likes. Handlers answer at once and never wait for anything but
+the store, so they are run one after the other, and need no locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+
+from diffkeeper.errors import DiffKeeperError, MountpointError
+from diffkeeper.model import Attrs
+
+from .tree import Entry, Handle, Inodes, Place
+
+log = logging.getLogger(__name__)
+
+DAY = 86_400.0
+BLOCK = 4096
+XATTR_NAMES = 1 << 16
+"""Bytes of attribute names a file may list on Linux (XATTR_LIST_MAX)."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _handler(
+    answer: Callable[Concatenate[Filesystem, P], R],
+) -> Callable[Concatenate[Filesystem, P], Coroutine[Any, Any, R]]:
+    """Make a FUSE request handler of a method: whatever goes wrong in it is an errno for one caller."""
+
+    @functools.wraps(answer)
+    async def guarded(self: Filesystem, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return answer(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except OSError as error:
+            if error.errno in (None, errno.EIO):
+                log.exception("%s%r failed", answer.__name__, args)
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
+        except DiffKeeperError as error:
+            log.error("%s%r: %s", answer.__name__, args, error)  # noqa: TRY400 - the message says it all
+            raise pyfuse3.FUSEError(errno.EIO) from error
+        except Exception as error:
+            log.exception("%s%r failed", answer.__name__, args)
+            raise pyfuse3.FUSEError(errno.EIO) from error
+
+    return guarded
+
+
+class _Listing:
+    """An open directory: its entries made as they are read, from any position on."""
+
+    def __init__(self, number: int, place: Place) -> None:
+        self.number = number
+        self._place = place
+        self._entries = place.children()
+        self._next = 0
+        self._refused: tuple[bytes, Entry] | None = None
+
+    def entries(self, start: int) -> Iterator[tuple[int, bytes, Entry]]:
+        """Position, name and entry of those from position `start` on."""
+        if start != self._next:
+            self._entries, self._refused, self._next = self._place.children(), None, 0
+        while True:
+            entry = self._refused or next(self._entries, None)
+            self._refused = None
+            if entry is None:
+                return
+            self._next += 1
+            if self._next > start:
+                yield self._next - 1, *entry
+
+    def refuse(self, name: bytes, entry: Entry) -> None:
+        """The entry just given was not taken: it comes again."""
+        self._refused = name, entry
+        self._next -= 1
+
+
+class Filesystem(pyfuse3.Operations):
+    """Answers a kernel's requests from the places below `top`."""
+
+    supports_dot_lookup = False
+    enable_acl = False
+
+    def __init__(self, top: Place, ready: Callable[[], None]) -> None:
+        super().__init__()
+        self.inodes = Inodes(top)
+        self._ready = ready
+        self._handles: dict[int, Handle] = {}
+        self._listings: dict[int, _Listing] = {}
+        self._next_handle = 0
+
+    def init(self) -> None:
+        self._ready()
+
+    @_handler
+    def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        del ctx
+        entry = self.inodes[parent_inode].lookup(name)
+        if entry is None:
+            return _nothing()
+        return _reply(self.inodes.tell(entry.place, parent_inode), entry.attrs)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for number, times in inode_list:
+            self.inodes.forget(number, times)
+
+    @_handler
+    def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        del ctx
+        return _reply(inode, self.inodes[inode].attrs())
+
+    @_handler
+    def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        del ctx
+        return self.inodes[inode].attrs().target
+
+    @_handler
+    def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        del ctx
+        handle = self._handle()
+        self._listings[handle] = _Listing(inode, self.inodes[inode])
+        return handle
+
+    @_handler
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        listing = self._listings[fh]
+        # Positions: 0 is ".", 1 is "..", then the entries. The kernel counts no reference for the two.
+        for position, name, number in ((0, b".", listing.number), (1, b"..", self.inodes.parent(listing.number))):
+            if start_id <= position:
+                dots = _reply(number, self.inodes[number].attrs())
+                if not pyfuse3.readdir_reply(token, name, dots, position + 1):
+                    return
+        for position, name, entry in listing.entries(max(start_id - 2, 0)):
+            number = self.inodes.tell(entry.place, listing.number)
+            if not pyfuse3.readdir_reply(token, name, _reply(number, entry.attrs), position + 3):
+                self.inodes.forget(number, 1)  # it did not fit: the kernel was not told after all
+                listing.refuse(name, entry)
+                return
+
+    @_handler
+    def releasedir(self, fh: int) -> None:
+        self._listings.pop(fh, None)
+
+    @_handler
+    def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        del ctx
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        place = self.inodes[inode]
+        handle = self._handle()
+        self._handles[handle] = place.open()
+        return pyfuse3.FileInfo(fh=handle, direct_io=place.live, keep_cache=not place.live)
+
+    @_handler
+    def read(self, fh: int, off: int, size: int) -> bytes:
+        return self._handles[fh].read(off, size)
+
+    @_handler
+    def release(self, fh: int) -> None:
+        self._handles.pop(fh).close()
+
+    @_handler
+    def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        del ctx
+        value = self.inodes[inode].xattrs().get(name)
+        if value is None:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        return value
+
+    @_handler
+    def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        del ctx
+        names = sorted(self.inodes[inode].xattrs())
+        if sum(len(name) + 1 for name in names) > XATTR_NAMES:
+            raise pyfuse3.FUSEError(errno.E2BIG)
+        return names
+
+    @_handler
+    def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        del ctx
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = BLOCK
+        answer.f_namemax = 255
+        return answer
+
+    def _handle(self) -> int:
+        self._next_handle += 1
+        return self._next_handle
+
+
+def _nothing() -> pyfuse3.EntryAttributes:
+    """There is no such name, and there never will be."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = DAY
+    return entry
+
+
+def _reply(number: int, attrs: Attrs) -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = number
+    entry.entry_timeout = entry.attr_timeout = DAY
+    entry.st_mode = attrs.mode
+    entry.st_nlink = attrs.nlink
+    entry.st_uid = attrs.uid
+    entry.st_gid = attrs.gid
+    entry.st_rdev = attrs.rdev
+    entry.st_size = attrs.size
+    entry.st_blksize = BLOCK
+    entry.st_blocks = -(-attrs.size // 512)
+    entry.st_atime_ns = entry.st_mtime_ns = attrs.mtime
+    entry.st_ctime_ns = attrs.ctime
+    return entry
+
+
+def serve(top: Place, mountpoint: str, name: str, ready: Callable[[], None]) -> None:
+    """Mount at `mountpoint` and serve until it is unmounted or a SIGTERM, SIGINT or SIGHUP comes.
+
+    `name` is what mount(8) shows as the source. `ready` is called when the kernel has answered.
+    Raises MountpointError when it cannot be mounted.
+    """
+    options = {"ro", "nosuid", "nodev", "default_permissions", "subtype=diffkeeper", f"fsname={_option(name)}"}
+    if os.geteuid() == 0:
+        options.add("allow_other")  # else not even root's own services could look; owners and modes still decide
+    complaint = tempfile.TemporaryFile()  # for libfuse, which says why on standard error only
+    with complaint:
+        try:
+            with _stderr_to(complaint.fileno()):
+                pyfuse3.init(Filesystem(top, ready), mountpoint, options)
+        except RuntimeError as error:
+            complaint.seek(0)
+            said = complaint.read().decode(errors="replace").strip().splitlines() or [str(error)]
+            raise MountpointError(f"cannot mount at {mountpoint}: {said[-1]}") from error
+    try:
+        trio.run(_loop)
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+async def _loop() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on, signals)
+            await pyfuse3.main(max_tasks=1)  # no handler waits, so a second would only take turns with the first
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_on(signals: object) -> None:
+    async for _ in signals:  # type: ignore[attr-defined]  # trio does not name the type
+        pyfuse3.terminate()
+
+
+@contextlib.contextmanager
+def _stderr_to(fd: int) -> Iterator[None]:
+    sys.stderr.flush()
+    saved = os.dup(2)
+    os.dup2(fd, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _option(text: str) -> str:
+    """Text that libfuse and /proc/self/mountinfo can carry as a value of a mount option."""
+    return "".join(c if c.isascii() and c.isprintable() and c not in ',\\"\' ' else "?" for c in text)

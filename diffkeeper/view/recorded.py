@@ -1,0 +1,146 @@
+"""What was recorded, at one moment: directories, and everything that stands in them.
+
+Owns which node of the store appears where in a moment and which inode it shares.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from diffkeeper.model import ROOT_NODE, Attrs
+
+from .roots import join
+from .tree import Entry, Kind, Place, directory_attrs
+
+if TYPE_CHECKING:
+    from diffkeeper.trace import Trace
+
+
+def moment_top(trace: Trace, seq: int) -> Entry:
+    """The top directory of a moment: the root, or with several roots the way to them."""
+    top = trace.layout.top
+    if trace.layout.ways:
+        return _entry(Way(trace, seq, top))
+    node = trace.reader.resolve(top, seq)
+    found = recorded(trace, seq, node) if node is not None else None
+    return found or _entry(Gone(trace, seq))
+
+
+def outside_top(trace: Trace, seq: int) -> Entry:
+    """What was seen outside the roots at a moment, from "/" down; the roots are left out."""
+    nodes = (trace.reader.resolve(root, seq) for root in trace.roots)
+    roots = frozenset(node for node in nodes if node is not None)
+    attrs = None if ROOT_NODE in roots else trace.reader.attrs(ROOT_NODE, seq)
+    return Entry(Directory(trace, seq, ROOT_NODE, roots), attrs) if attrs else _entry(Gone(trace, seq))
+
+
+def recorded(trace: Trace, seq: int, node: int, without: frozenset[int] | None = None) -> Entry | None:
+    """A node at a moment; None when it has no attributes then."""
+    attrs = trace.reader.attrs(node, seq)
+    if attrs is None:
+        return None
+    if attrs.is_dir:
+        return Entry(Directory(trace, seq, node, without), attrs)
+    return Entry(File(trace, seq, node, attrs), attrs)
+
+
+def _entry(place: Place) -> Entry:
+    return Entry(place, place.attrs())
+
+
+class Directory(Place):
+    """A recorded directory at a moment.
+
+    `without` is for what is seen outside the roots: the nodes that are not, here or below. The two
+    views have inodes of their own, as a directory has its place in each.
+    """
+
+    __slots__ = ("_node", "_seq", "_trace", "_without")
+
+    def __init__(self, trace: Trace, seq: int, node: int, without: frozenset[int] | None = None) -> None:
+        super().__init__((Kind.DIRECTORY if without is None else Kind.OUTSIDE, seq, node))
+        self._trace, self._seq, self._node, self._without = trace, seq, node, without
+
+    def attrs(self) -> Attrs:
+        return self._trace.reader.attrs(self._node, self._seq) or self._refuse(errno.ESTALE)
+
+    def lookup(self, name: bytes) -> Entry | None:
+        child = self._trace.reader.lookup(self._node, name, self._seq)
+        if child is None or self._hides(child):
+            return None
+        return recorded(self._trace, self._seq, child, self._without)
+
+    def children(self) -> Iterator[tuple[bytes, Entry]]:
+        for name, child in self._trace.reader.children(self._node, self._seq):
+            entry = None if self._hides(child) else recorded(self._trace, self._seq, child, self._without)
+            if entry is not None:
+                yield name, entry
+
+    def _hides(self, node: int) -> bool:
+        return self._without is not None and node in self._without
+
+
+class File(Place):
+    """A recorded version of anything but a directory. Met at any moment that has this version."""
+
+    __slots__ = ("_node", "_seq", "_trace")
+
+    def __init__(self, trace: Trace, seq: int, node: int, attrs: Attrs) -> None:
+        super().__init__((Kind.FILE, node, attrs.version, attrs.changed, attrs.nlink))
+        self._trace, self._seq, self._node = trace, seq, node
+
+    def attrs(self) -> Attrs:
+        return self._trace.reader.attrs(self._node, self._seq) or self._refuse(errno.ESTALE)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._trace.reader.read(self._node, self._seq, offset, size)
+
+
+class Way(Place):
+    """A directory above several roots: only what leads to a root is in it."""
+
+    __slots__ = ("_path", "_seq", "_trace")
+
+    def __init__(self, trace: Trace, seq: int, path: bytes) -> None:
+        super().__init__((Kind.WAY, seq, path))
+        self._trace, self._seq, self._path = trace, seq, path
+
+    def attrs(self) -> Attrs:
+        return directory_attrs(self._trace.session.started, 2 + len(self._trace.layout.ways[self._path]))
+
+    def lookup(self, name: bytes) -> Entry | None:
+        path = join(self._path, name)
+        if path in self._trace.layout.ways:
+            return _entry(Way(self._trace, self._seq, path))
+        if path not in self._trace.roots:
+            return None
+        node = self._trace.reader.resolve(path, self._seq)
+        return recorded(self._trace, self._seq, node) if node is not None else None
+
+    def children(self) -> Iterator[tuple[bytes, Entry]]:
+        for name in self._trace.layout.ways[self._path]:
+            entry = self.lookup(name)
+            if entry is not None:
+                yield name, entry
+
+
+class Gone(Place):
+    """An empty directory, in place of a root that is not there at a moment."""
+
+    __slots__ = ("_trace",)
+
+    def __init__(self, trace: Trace, seq: int) -> None:
+        super().__init__((Kind.GONE, seq))
+        self._trace = trace
+
+    def attrs(self) -> Attrs:
+        return directory_attrs(self._trace.session.started)
+
+    def lookup(self, name: bytes) -> Entry | None:
+        del name
+        return None
+
+    def children(self) -> Iterator[tuple[bytes, Entry]]:
+        return iter(())

@@ -1,0 +1,37 @@
+"""Says at the top of a run what this machine enables, and fails it when the tests need more.
+
+No test is skipped for want of root, eBPF or FUSE: a green run has really recorded and mounted.
+Only a run that names nothing but files under tests/unit goes on without them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.environment import Probe, probe_all
+
+UNIT = Path(__file__).parent / "unit"
+PROBES = pytest.StashKey[list[Probe]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PROBES] = probe_all()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return ["enabled here:", *(f"  {probe}" for probe in config.stash[PROBES])]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """End the run at once, with exit code 3, when what it needs is not there."""
+    broken = [probe for probe in session.config.stash[PROBES] if not probe.works]
+    whole_suite = session.config.args_source is not pytest.Config.ArgsSource.ARGS
+    if broken and (whole_suite or any(not item.path.is_relative_to(UNIT) for item in session.items)):
+        lines = "\n".join(f"  {probe}" for probe in broken)
+        pytest.exit(
+            f"the tests need root, eBPF and FUSE for real, and here something is missing:\n{lines}\n"
+            "Run `make test` (docs/kernel-requirements.md says what each needs), or only `pytest tests/unit`.",
+            returncode=3,
+        )

@@ -1,0 +1,233 @@
+"""Indexing: exact across crashes, beside a writer, once at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from diffkeeper.errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError, TraceTooNewError
+from diffkeeper.journal import JournalWriter, segment_path, segments
+from diffkeeper.model import Event, Session
+from diffkeeper.store import indexer
+from diffkeeper.store.reader import open_reader
+from diffkeeper.wire import WireOp
+from tests.builder import TraceBuilder
+from tests.unit.test_store_replay import BASELINE, Script, Tree, tree_at
+
+
+def recording(path: Path, frame: int = 5) -> Script:
+    """A few hundred events of all kinds, with calls in pieces that frames cut apart; not indexed yet."""
+    builder = TraceBuilder(path, frame=frame)
+    builder.baseline(BASELINE)
+    builder.begin()
+    builder.exec("/bin/true")
+    run = Script(builder)
+    operations = ("create", "pieces", "mkdir", "rewrite", "rename", "link", "pieces", "unlink", "append", "chmod", "symlink")
+    for number in range(300):
+        run.step(operations[number * 7 % len(operations)], number * 31, number * 17, number * 41 % 5000)
+    return run
+
+
+def everything(path: Path, run: Script) -> tuple[list[Event], Session, dict[int, Tree]]:
+    with open_reader(path) as reader:
+        assert list(reader.problems()) == []
+        return list(reader.events()), reader.session, {seq: tree_at(reader, seq) for seq in run.trees}
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 11, 23])
+def test_a_crash_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Indexing that dies between or within transactions and is started anew ends with the same trace."""
+    run = recording(tmp_path / "crashed")
+    run.builder.end()
+    path = run.builder.journal()
+    monkeypatch.setattr(indexer, "COMMIT_BYTES", 20_000)
+    commits = 0
+
+    def crash(_done: int, _total: int) -> None:
+        nonlocal commits
+        commits += 1
+        if commits > at:
+            raise Crash
+
+    with pytest.raises(Crash):
+        indexer.index(path, progress=crash)
+    assert indexer.unfinished(path)
+    indexer.index(path)
+    assert not indexer.unfinished(path)
+    whole = recording(tmp_path / "whole")
+    whole.builder.end()
+    whole.builder.build()
+    events, session, trees = everything(path, run)
+    assert (events, session, trees) == everything(tmp_path / "whole", whole)
+    assert trees == run.trees
+
+
+def test_kill_nine(tmp_path: Path) -> None:
+    """An indexer killed while it tails leaves a store that the next one finishes."""
+    run = recording(tmp_path / "trace")
+    path = run.builder.journal()
+    tailing = subprocess.Popen([sys.executable, "-m", "diffkeeper.store.indexer", path], stdin=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 30
+        while not (path / "index.lmdb").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not indexer.unfinished(path), "somebody is at it"
+    finally:
+        tailing.send_signal(signal.SIGKILL)
+        tailing.communicate()
+    indexer.index(path)
+    assert everything(path, run)[2] == run.trees
+
+
+def test_tailing_beside_a_writer(tmp_path: Path) -> None:
+    """`wait` keeps it at the end of a growing journal; a reader sees what is committed; the rest follows."""
+    run = recording(tmp_path / "trace")
+    path = run.builder.journal()
+    rest = TraceBuilder(tmp_path / "unused")
+    rest.now, rest.pid = run.builder.now, run.builder.pid
+    rest.mark("later")
+    rest.end()
+    turns = 0
+
+    def wait() -> bool:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            writer = JournalWriter(path / "journal")
+            writer.append(b"".join(rest._records))
+            writer.close()
+        return turns < 3
+
+    indexer.index(path, wait=wait)
+    with open_reader(path) as reader:
+        assert reader.last_seq == run.builder.seq + 1
+        assert reader.marks()[0].name == "later"
+        assert reader.session.duration is not None
+    assert segments(path / "journal") == []
+
+
+def test_readers_beside_an_indexer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that is open while transactions go by sees whole states, and more after `refresh`."""
+    monkeypatch.setattr(indexer, "COMMIT_BYTES", 1)
+    run = recording(tmp_path / "trace", frame=200)
+    run.builder.end()
+    path = run.builder.journal()
+    first_commit, go_on = threading.Event(), threading.Event()
+
+    def progress(_done: int, total: int) -> None:
+        if _done > total // 2:
+            first_commit.set()
+            go_on.wait(30)
+
+    thread = threading.Thread(target=indexer.index, args=(path,), kwargs={"progress": progress})
+    thread.start()
+    assert first_commit.wait(30)
+    with open_reader(path) as reader:
+        known = reader.last_seq
+        assert 0 < known < run.builder.seq
+        seq = max(seq for seq in run.trees if seq <= known)
+        assert tree_at(reader, seq) == run.trees[seq]
+        go_on.set()
+        thread.join(30)
+        assert reader.last_seq == known
+        reader.refresh()
+        assert reader.last_seq == run.builder.seq
+
+
+def test_only_one_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is a flock on TRACE/lock: while another holds it, indexing is refused and nothing is unfinished."""
+    monkeypatch.setattr(indexer, "POLL_SECONDS", 0.001)
+    path = recording(tmp_path / "trace").builder.journal()
+    with open(path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DiffKeeperError, match="another process"):
+            indexer.index(path)
+        assert not indexer.unfinished(path)
+    assert indexer.unfinished(path)
+
+
+def test_segments_go_once_they_are_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace that ended keeps no journal; one that was cut off keeps the last segment."""
+    monkeypatch.setattr("diffkeeper.journal.SEGMENT_LIMIT", 10_000)
+    run = recording(tmp_path / "cut")
+    path = run.builder.journal()
+    last = segments(path / "journal")[-1]
+    assert last > 3
+    indexer.index(path)
+    assert segments(path / "journal") == [last]
+    assert not indexer.unfinished(path)
+
+
+def test_a_torn_tail_is_the_end(tmp_path: Path) -> None:
+    """What the recorder was writing when it died is cut off; all before is there."""
+    run = recording(tmp_path / "trace")
+    path = run.builder.journal()
+    segment = segment_path(path / "journal", 1)
+    with open(segment, "ab") as file:
+        file.write(b"DKFR\xff\xff")
+    indexer.index(path)
+    assert everything(path, run)[2] == run.trees
+
+
+def test_private_files(tmp_path: Path) -> None:
+    """Everything in a trace is for its owner alone."""
+    run = recording(tmp_path / "trace")
+    path = run.builder.build()
+    assert {name: (path / name).stat().st_mode & 0o77 for name in os.listdir(path)} == dict.fromkeys(os.listdir(path), 0)
+
+
+def test_an_unknown_record_is_damage(tmp_path: Path) -> None:
+    """A record of a kind nobody knows, or numbers no kernel gives: TraceDamagedError, and nothing half done."""
+    for number, fields in enumerate(({"op": 99}, {"op": WireOp.TRUNCATE, "offset": 1 << 63})):
+        builder = TraceBuilder(tmp_path / str(number))
+        builder.baseline({"f": b"1"})
+        builder.begin()
+        builder.create("g")
+        inode = builder._inode(builder.node("g"))
+        builder.emit(**{"inodes": (inode,), **fields})
+        with pytest.raises(TraceDamagedError):
+            builder.build()
+
+
+def test_what_is_not_a_trace(tmp_path: Path) -> None:
+    """Each kind of wrong directory has its own error."""
+    with pytest.raises(TraceMissingError):
+        indexer.index(tmp_path / "nothing")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotATraceError):
+        indexer.index(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotATraceError):
+        open_reader(tmp_path / "empty")
+    facts = recording(tmp_path / "newer").builder.journal() / "session.json"
+    facts.write_text(facts.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(TraceTooNewError):
+        indexer.index(tmp_path / "newer")
+    facts.write_text("{" * 5000)
+    with pytest.raises(TraceDamagedError):
+        open_reader(tmp_path / "newer")
+
+
+def test_facts_keep_odd_bytes(tmp_path: Path) -> None:
+    """A root or an argument that is not UTF-8 survives session.json and the store."""
+    builder = TraceBuilder(tmp_path / "trace", roots=(b"/work/\xff\xfe",))
+    builder.baseline({"f": b"1"})
+    builder.begin()
+    builder.exec("/bin/\udcff", "\udcfe")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert reader.session.roots == (b"/work/\xff\xfe",)
+        assert reader.resolve(b"/work/\xff\xfe/f", 0) is not None
+        assert reader.event(1).detail == "/bin/\udcff \udcfe"
