@@ -294,7 +294,7 @@ class _Recording:
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
         if stops := kernel.control[Control.STOPS]:
-            notes.append(f"writers were held {stops} times so that nothing was lost")
+            notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if self._left_behind:
             notes.append(f"recording ended with the command; still running: {', '.join(map(str, self._left_behind))}")
         notes += [f"not readable: {os.fsdecode(path)}" for path in self._baseline.unreadable[:20]]

@@ -142,8 +142,9 @@ _quick = _Quick()
 @dataclass
 class _Shared:
     env: lmdb.Environment
-    users: int
     writable: bool
+    tables: dict[Table, lmdb._Database]
+    users: int = 0
 
 
 _open: dict[tuple[int, int, int], _Shared] = {}
@@ -162,27 +163,18 @@ class Database:
         with _open_lock, _ours():
             shared = _open.get(_key(path))
             if shared is None:
-                shared = _Shared(_environment(path, write), 0, write)
+                env = _environment(path, write)
+                try:
+                    shared = _Shared(env, write, _tables(path, env, write))
+                except BaseException:
+                    env.close()
+                    raise
                 _open[_key(path)] = shared
             elif write and not shared.writable:
                 raise DiffKeeperError(f"{path.parent} is open for reading in this process: close it before indexing")
             shared.users += 1
             self._shared: _Shared | None = shared
-        try:
-            self._tables = self._open_tables(shared.env, shared.writable)
-        except BaseException:
-            self.close()
-            raise
-
-    def _open_tables(self, env: lmdb.Environment, writable: bool) -> dict[Table, lmdb._Database]:
-        with _ours():
-            size = os.stat(self._path).st_size
-            if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > size:
-                raise TraceDamagedError(f"damaged trace: {self._path} is cut off ({size} bytes)")
-            try:
-                return {table: env.open_db(table.value, create=writable) for table in Table}
-            except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
-                raise NotATraceError(f"{self._path} is not the index of a trace: {error}") from error
+            self._tables = shared.tables
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Txn]:
@@ -226,6 +218,16 @@ def _key(path: Path) -> tuple[int, int, int]:
     except OSError:
         return os.getpid(), 0, hash(path)
     return os.getpid(), found.st_dev, found.st_ino
+
+
+def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb._Database]:
+    size = os.stat(path).st_size
+    if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > size:
+        raise TraceDamagedError(f"damaged trace: {path} is cut off ({size} bytes)")
+    try:
+        return {table: env.open_db(table.value, create=write) for table in Table}
+    except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
+        raise NotATraceError(f"{path} is not the index of a trace: {error}") from error
 
 
 def _environment(path: Path, write: bool) -> lmdb.Environment:

@@ -159,8 +159,9 @@ class _Indexer:
 
     def _finish(self) -> None:
         """The last commit. When the recording came to its end, nothing more is written to the journal: it can go."""
-        if self._replay.progress.ended and not self._left():
-            self._reader.cursor = Cursor(self._reader.cursor.segment + 1)
+        current = self._reader.cursor.segment
+        if self._replay.progress.ended and not self._left() and segment_path(self._journal, current).exists():
+            self._reader.cursor = Cursor(current + 1)
         self._store()
         self._txn.commit()
         self._drop_segments(self._reader.cursor.segment)

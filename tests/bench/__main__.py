@@ -148,7 +148,7 @@ def main() -> None:
             command = ["sh", "-c", parts[0]] if len(parts) == 1 else parts
             bare, recorded, around, facts = compare(workload, command, top, arguments.rounds)
             notes = [note for note in facts.get("notes", []) if "held" in note]  # type: ignore[attr-defined]
-            held = notes[0].split()[3] if notes else "0"
+            held = notes[0].split()[2] if notes else "0"
             print(
                 f"{workload.name:34}{bare:9.3f}{recorded:12.3f}{recorded / bare:8.2f}{around:10.2f}"
                 f"{facts['events']:>11}{0 if not facts['lost'] else facts['lost']:>6}{held:>6}",
