@@ -80,7 +80,10 @@ class JournalWriter:
         self._size = len(SEGMENT_MAGIC)
 
     def append(self, *pieces: bytes | memoryview) -> None:
-        """Write the pieces as one frame, whole. OSError (disk full) leaves a tail that readers cut off. ValueError over FRAME_LIMIT."""
+        """Write the pieces as one frame, whole.
+
+        OSError (disk full) leaves a tail that readers cut off. ValueError over FRAME_LIMIT.
+        """
         length = sum(map(len, pieces))
         if length > FRAME_LIMIT:
             raise ValueError(f"a frame of {length} bytes is longer than readers accept: split it")

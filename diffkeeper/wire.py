@@ -121,7 +121,9 @@ def encode(
 ) -> bytes:
     """One record with its ring header and padding, ready to stand in a span."""
     return b"".join(
-        pieces(op, time=time, pid=pid, tid=tid, flags=flags, inodes=inodes, offset=offset, length=length, payload=payload)
+        pieces(
+            op, time=time, pid=pid, tid=tid, flags=flags, inodes=inodes, offset=offset, length=length, payload=payload
+        )
     )
 
 

@@ -9,6 +9,7 @@ returns the number of the event it makes.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -366,7 +367,7 @@ class TraceBuilder:
     def exec(self, *argv: str, at: float | None = None, comm: str | None = None) -> int:
         self._tick(at)
         name = comm or argv[0].rpartition("/")[2][:15]
-        return self._event(WireOp.EXEC, length=1000, payload="\0".join((name, *argv)).encode())
+        return self._event(WireOp.EXEC, length=1000, payload=os.fsencode("\0".join((name, *argv))))
 
     def exit(self, status: int = 0, at: float | None = None) -> int:
         self._tick(at)

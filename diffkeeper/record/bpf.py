@@ -108,7 +108,7 @@ class Map:
 
 
 def load_program(name: str, code: bytes, maps: dict[int, Map]) -> int:
-    """Load one program with its map placeholders filled in; returns its descriptor. OSError says what the verifier said."""
+    """Load one program, its map placeholders filled in; returns its descriptor. OSError has the verifier's words."""
     body = bytearray(code)
     at = 0
     while at < len(body):

@@ -62,7 +62,9 @@ def check_kernel() -> None:
     if version < MINIMUM_KERNEL:
         raise KernelTooOldError(f"kernel {release} is too old: recording needs Linux 5.8 or newer")
     if os.geteuid() != 0:
-        raise NotPermittedError("recording needs root: run it as 'sudo diffkeeper record ...' (the command runs as you)")
+        raise NotPermittedError(
+            "recording needs root: run it as 'sudo diffkeeper record ...' (the command runs as you)"
+        )
     layout.load()
 
 
@@ -88,7 +90,9 @@ class Kernel:
             by_placeholder = {}
             for spec in code.maps:
                 self._maps[spec.name] = by_placeholder[spec.placeholder] = bpf.Map(spec)
-            self._programs = {name: bpf.load_program(name, body, by_placeholder) for name, body in code.programs.items()}
+            self._programs = {
+                name: bpf.load_program(name, body, by_placeholder) for name, body in code.programs.items()
+            }
         except OSError as error:
             raise NoBccError(f"this kernel does not take the recorder's programs: {error}") from error
         self._fds += self._programs.values()

@@ -155,7 +155,9 @@ def parse(blob: bytes) -> dict[str, int]:
                 found[key] = offset
                 break
         else:
-            raise KernelTooOldError(f"this kernel's {spellings[0][0]} has no {spellings[0][1]}: DiffKeeper does not know it")
+            raise KernelTooOldError(
+                f"this kernel's {spellings[0][0]} has no {spellings[0][1]}: DiffKeeper does not know it"
+            )
     heads = [value + 8 for key, value in found.items() if key.startswith("INODE_") and key not in _NOT_IN_HEAD]
     found["INODE_HEAD"] = max(heads) + 7 & ~7
     return found

@@ -190,7 +190,7 @@ class _Recording:
             default_differ()  # its module may lie where the owner cannot read
             child.become(self._user)
             status = indexer.main([str(self._trace)])
-        except BaseException:  # nothing of ours may run on in a forked copy
+        except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy
             traceback.print_exc()
         finally:
             os._exit(status)
@@ -239,7 +239,7 @@ class _Recording:
         try:
             self._close_recording(kernel, process.pid, status)
             summary = self._finish()
-        except Exception as error:  # the command has ended well: its exit code is all that counts now
+        except Exception as error:  # noqa: BLE001  the command has ended well: its exit code is all that counts now
             summary = f"recorded, but not finished ({error}); next: diffkeeper info {self._shown}"
         self._ui.finish()
         self._ui.note(summary)
@@ -250,7 +250,7 @@ class _Recording:
         while True:
             try:
                 busy = self._pump.step()
-            except Exception as error:  # whatever is wrong with us, the command goes on
+            except Exception as error:  # noqa: BLE001  whatever is wrong with us, the command goes on
                 self._pump.give_up(error)
                 busy = False
             while (received := signal.sigtimedwait(child.HANDLED, 0)) is not None:

@@ -97,7 +97,7 @@ class EventBuffer:
         first = int.from_bytes(found[0], "big")
         columns, strings = _decode(found[1])
         columns[_TRUST, seq - first] = columns[_TRUST, seq - first] & _OUTSIDE | trust
-        txn.put(Table.EVENTS, found[0], _encode(array("q", columns.T.tobytes()), strings))
+        txn.replace(Table.EVENTS, found[0], _encode(array("q", columns.T.tobytes()), strings))
 
 
 def _encode(rows: array[int], strings: list[bytes]) -> bytes:

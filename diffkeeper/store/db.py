@@ -78,6 +78,12 @@ class Txn:
         with _quick:
             self._txn.put(key, value, db=self._tables[table])
 
+    def replace(self, table: Table, key: bytes, value: bytes) -> None:
+        """`put` for what may be there already, and longer: LMDB would keep the longer value's pages."""
+        with _quick:
+            self._txn.delete(key, db=self._tables[table])
+            self._txn.put(key, value, db=self._tables[table])
+
     def delete(self, table: Table, key: bytes) -> None:
         with _quick:
             self._txn.delete(key, db=self._tables[table])

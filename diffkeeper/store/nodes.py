@@ -70,7 +70,7 @@ class Nodes:
         self._writer.flush_all()
         for state in self._cache.values():
             if state.dirty:
-                self.txn.put(Table.NODES, U64.pack(state.node), state.packed())
+                self.txn.replace(Table.NODES, U64.pack(state.node), state.packed())
                 state.dirty = False
         if forget:
             self._cache.clear()
@@ -82,9 +82,10 @@ class Nodes:
 
     def put_attrs(self, state: NodeState, seq: int) -> None:
         """What the node is from `seq` on, but for content."""
+        put = self.txn.replace if state.changed == seq else self.txn.put
         state.changed = seq
         state.dirty = True
-        self.txn.put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), pack_attrs(state.attrs()))
+        put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), pack_attrs(state.attrs()))
 
     # -- identities --------------------------------------------------------------------------
 

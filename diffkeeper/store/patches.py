@@ -54,7 +54,7 @@ def load(txn: Txn, digest: bytes) -> Blob:
 
 def _store(txn: Txn, digest: bytes, blob: Blob) -> None:
     head = _HEAD.pack(len(blob.differ), blob.depth, blob.size, blob.base)
-    txn.put(Table.BLOBS, digest, head + blob.differ + blob.data)
+    txn.replace(Table.BLOBS, digest, head + blob.differ + blob.data)
 
 
 def put(txn: Txn, data: bytes) -> bytes:
@@ -109,20 +109,21 @@ def _materialise(digest: bytes, blob: Blob, base: bytes) -> bytes:
     elif blob.differ == _RAW:
         data = blob.data
     else:
-        data = _apply(blob, base)
+        data = _apply(digest, blob, base)
     if len(data) != blob.size or digest_of(data) != digest:
         raise damaged(f"blob {digest.hex()[:16]} is not what its digest says")
     return data
 
 
-def _apply(blob: Blob, base: bytes) -> bytes:
+def _apply(digest: bytes, blob: Blob, base: bytes) -> bytes:
     differ = plugins.differ(blob.differ.decode("ascii", "replace"))
     try:
         return differ.apply(base, blob.data)
     except DiffKeeperError:
         raise
     except Exception as error:  # somebody's code on somebody's bytes: whatever it raises, the patch is bad
-        raise damaged(f"{differ.name} cannot apply a patch ({type(error).__name__}: {error})") from error
+        why = f"{type(error).__name__}: {error}"
+        raise damaged(f"blob {digest.hex()[:16]} cannot be made by {differ.name} ({why})") from error
 
 
 class Patcher:

@@ -111,7 +111,9 @@ def timed(command: list[str], top: Path, prefix: list[str]) -> tuple[float, floa
     return float((top / "seconds").read_text()), time.perf_counter() - began
 
 
-def compare(workload: Workload, command: list[str], top: Path, rounds: int) -> tuple[float, float, float, dict[str, object]]:
+def compare(
+    workload: Workload, command: list[str], top: Path, rounds: int
+) -> tuple[float, float, float, dict[str, object]]:
     """Medians: bare seconds, recorded seconds, seconds around the command; and what the last trace says."""
     trace = top / "trace"
     record = [sys.executable, "-m", "diffkeeper", "record", "--force", "-o", str(trace), "--"]
@@ -122,7 +124,9 @@ def compare(workload: Workload, command: list[str], top: Path, rounds: int) -> t
         alone, whole = timed(command, top, record)
         recorded.append(alone)
         around.append(whole - alone)
-        shown = subprocess.run([sys.executable, "-m", "diffkeeper", "info", str(trace), "--json"], check=True, capture_output=True)
+        shown = subprocess.run(
+            [sys.executable, "-m", "diffkeeper", "info", str(trace), "--json"], check=True, capture_output=True
+        )
         facts = json.loads(shown.stdout)
         if facts["lost"] or int(str(facts["events"])) < workload.events:
             raise SystemExit(f"{workload.name}: {facts['events']} events, lost {facts['lost']}: not compared")
@@ -130,13 +134,20 @@ def compare(workload: Workload, command: list[str], top: Path, rounds: int) -> t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("workloads", nargs="*", help="only those whose name contains one of these words")
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-    print(f"{platform.node()}: {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, tmpfs")
-    print(f"{'workload':34}{'bare s':>9}{'recorded s':>12}{'ratio':>8}{'around s':>10}{'events':>11}{'lost':>6}{'held':>6}")
+    print(
+        f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, files on tmpfs"
+    )
+    print(
+        f"{'workload':34}{'bare s':>9}{'recorded s':>12}{'ratio':>8}"
+        f"{'around s':>10}{'events':>11}{'lost':>6}{'held':>6}"
+    )
     with fast_directory() as top:
         writer = top / "writer"
         subprocess.run(["cc", "-O2", "-x", "c", "-", "-o", writer], input=WRITER.encode(), check=True)

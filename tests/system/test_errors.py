@@ -27,8 +27,8 @@ def record_in_namespace(preparation: str, workspace: Path, trace: Path) -> subpr
     """`diffkeeper record` where a mount namespace of its own lacks something, with nothing cached."""
     empty = trace.parent / "empty"
     empty.mkdir()
-    script = f"mount --bind {empty} /var/cache && {preparation} && exec \"$@\""
-    command = [*harness.DIFFKEEPER, "record", "-o", trace, "--", "touch", "ran"]
+    script = f'mount --bind {empty} /var/cache && {preparation} && exec "$@"'
+    command = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", "touch", "ran"]
     Path("/var/cache").mkdir(exist_ok=True)
     return subprocess.run(
         ["unshare", "--mount", "sh", "-c", script.replace("$empty", str(empty)), "sh", *command],
@@ -62,7 +62,7 @@ def test_a_machine_without_bcc(workspace: Path, trace: Path) -> None:
 
 def test_an_old_kernel(workspace: Path, trace: Path) -> None:
     """80: a kernel that says it is a 2.6 has no BPF ring buffer."""
-    command = ["setarch", "--uname-2.6", *harness.DIFFKEEPER, "record", "-o", trace, "--", "true"]
+    command = ["setarch", "--uname-2.6", *harness.DIFFKEEPER, "record", "-o", str(trace), "--", "true"]
     result = subprocess.run(command, cwd=workspace, check=False, capture_output=True, text=True, timeout=60)
     assert_refused(result, 80, "5.8")
     assert not trace.exists()
@@ -72,7 +72,7 @@ def test_a_machine_without_fuse(recorded: Path, tmp_path: Path) -> None:
     """83 when /dev/fuse is not there."""
     point = tmp_path / "point"
     point.mkdir()
-    command = [*harness.DIFFKEEPER, "mount", recorded, point]
+    command = [*harness.DIFFKEEPER, "mount", str(recorded), str(point)]
     result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev && exec "$@"', "sh", *command],
         check=False, capture_output=True, text=True, timeout=60,

@@ -1,4 +1,4 @@
-"""Programs no one here wrote, recorded at their usual work: the last moment is the directory, so is one in the middle."""
+"""Programs no one here wrote, at their usual work: the last moment is the directory, one in the middle as well."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked source distribution of a third-party package, pinned, from the package index."""
     top = tmp_path_factory.mktemp("sdist")
     subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", top, PACKAGE], check=True
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", top, PACKAGE],
+        check=True,
     )
     with tarfile.open(next(top.glob("*.tar.gz"))) as archive:
         archive.extractall(top, filter="data")

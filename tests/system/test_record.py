@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -106,7 +106,9 @@ def test_the_baseline_is_the_start(workspace: Path, trace: Path) -> None:
     harness.assert_faithful(trace, workspace)
 
 
-@pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -9 $$", 137)])
+@pytest.mark.parametrize(
+    ("command", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -9 $$", 137)]
+)
 def test_the_exit_code_is_the_commands(workspace: Path, trace: Path, command: str, code: int) -> None:
     """As a shell would report it: its own, or 128+N when signal N killed it; the trace says the same."""
     assert harness.record(trace, ["sh", "-c", command], cwd=workspace).returncode == code
@@ -209,7 +211,9 @@ def test_a_command_that_writes_nothing(workspace: Path, trace: Path) -> None:
 def test_a_command_that_daemonises(workspace: Path, trace: Path) -> None:
     """Recording ends with the command; what it left behind runs on, not stopped."""
     script = "import os,time\nif os.fork()==0:\n os.setsid()\n open('pid','w').write(str(os.getpid()))\n time.sleep(60)"
-    result = harness.record(trace, ["sh", "-c", f'{sys.executable} -c "{script}" > /dev/null 2>&1 & sleep 0.5'], cwd=workspace)
+    result = harness.record(
+        trace, ["sh", "-c", f'{sys.executable} -c "{script}" > /dev/null 2>&1 & sleep 0.5'], cwd=workspace
+    )
     assert result.returncode == 0, result.stderr
     wait_for(lambda: (workspace / "pid").exists() and (workspace / "pid").read_text() != "")
     pid = int((workspace / "pid").read_text())
@@ -255,22 +259,22 @@ for pid in children:
     assert facts["events"] >= 100_000
 
 
+def small_ring(ring_bytes: int, script: str, workspace: Path, trace: Path) -> subprocess.Popen[bytes]:
+    """A recorder whose ring is far too small for the Python script that it records."""
+    words = [sys.executable, "-m", "tests.system.small_ring", str(trace), str(ring_bytes), sys.executable, "-c", script]
+    return subprocess.Popen(words, cwd=workspace, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+
+
 def test_a_tiny_ring_holds_the_writer_and_loses_nothing(workspace: Path, trace: Path) -> None:
     """With a ring far too small for the command's speed it is slowed down, and every byte is there."""
-    script = textwrap.dedent(
-        f"""
-        import sys
-        from pathlib import Path
-        from diffkeeper.progress import Silent
-        from diffkeeper.record.session import record
-        write = "import os; fd=os.open('out',os.O_CREAT|os.O_WRONLY); [os.write(fd, b'%08d' % i * 512) for i in range(20000)]"
-        sys.exit(record([sys.executable, '-c', write], trace=Path({str(trace)!r}), roots=[], ui=Silent(), ring_bytes=1 << 20))
-        """
-    )
-    result = subprocess.run([sys.executable, "-c", script], cwd=workspace, check=False, timeout=300)
-    assert result.returncode == 0
+    script = """
+import os
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+for number in range(20000): os.write(fd, b'%08d' % number * 512)
+"""
+    assert small_ring(1 << 20, script, workspace, trace).wait(300) == 0
     facts = harness.assert_faithful(trace, workspace)
-    assert any("held" in note for note in facts["notes"])
+    assert any(note.startswith("held writers") for note in facts["notes"])
 
 
 def test_killing_the_recorder_does_not_harm_the_command(workspace: Path, trace: Path) -> None:
@@ -302,17 +306,13 @@ open('finished', 'w').close()
 
 def test_a_killed_recorder_leaves_no_one_stopped(workspace: Path, trace: Path) -> None:
     """kill -9 while writers are held by a full ring: the guardian lets them go."""
-    script = textwrap.dedent(
-        f"""
-        import sys
-        from pathlib import Path
-        from diffkeeper.progress import Silent
-        from diffkeeper.record.session import record
-        write = "import os\\nfd=os.open('out',os.O_CREAT|os.O_WRONLY)\\nfor i in range(100000):\\n os.write(fd, b'x' * 4096)\\nopen('finished','w').close()"
-        record([sys.executable, '-c', write], trace=Path({str(trace)!r}), roots=[], ui=Silent(), ring_bytes=1 << 19)
-        """
-    )
-    recorder = subprocess.Popen([sys.executable, "-c", script], cwd=workspace)
+    script = """
+import os
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+for number in range(100000): os.write(fd, b'x' * 4096)
+open('finished', 'w').close()
+"""
+    recorder = small_ring(1 << 19, script, workspace, trace)
     wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > 1 << 20)
     recorder.kill()
     recorder.wait()
@@ -320,23 +320,34 @@ def test_a_killed_recorder_leaves_no_one_stopped(workspace: Path, trace: Path) -
 
 
 def test_a_full_disk_stops_the_recording_and_not_the_command(workspace: Path, tmp_path: Path) -> None:
-    """The trace's filesystem fills up: the command runs on with its own exit code, the trace says from where it lacks."""
+    """The trace's filesystem fills up: the command runs on with its own exit code, and the trace says so."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", small], check=True)
     try:
         trace = small / "trace"
-        script = "import os,sys; fd=os.open('out',os.O_CREAT|os.O_WRONLY); [os.write(fd, os.urandom(65536)) for _ in range(1000)]; sys.exit(4)"
+        script = """
+import os, sys
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+for _ in range(1000): os.write(fd, os.urandom(65536))
+sys.exit(4)
+"""
         result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
         assert result.returncode == 4, result.stderr
         assert (workspace / "out").stat().st_size == 65536 * 1000
         assert "runs on" in result.stderr
+        shutil.copytree(trace, tmp_path / "moved")  # where there is room to index the rest
+        facts = harness.info(tmp_path / "moved")
+        assert "disk full" in facts["lost_by_cause"]
+        assert facts["events"] > 20
+        assert harness.run("check", tmp_path / "moved").returncode == 0
     finally:
         subprocess.run(["umount", "-l", small], check=True)
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "word"), [(["no-such-command-here"], 127, "not found"), (["./plain"], 126, "chmod"), (["./"], 126, "directory")]
+    ("command", "code", "word"),
+    [(["no-such-command-here"], 127, "not found"), (["./plain"], 126, "chmod"), (["./"], 126, "directory")],
 )
 def test_commands_that_cannot_start(workspace: Path, trace: Path, command: list[str], code: int, word: str) -> None:
     """127 and 126 as in a shell, one line, and no trace left behind."""
@@ -349,7 +360,7 @@ def test_commands_that_cannot_start(workspace: Path, trace: Path, command: list[
 
 
 def test_an_existing_trace_is_kept(workspace: Path, trace: Path) -> None:
-    """A second recording into the same place is refused and nothing lost; --force replaces; no trace is never replaced."""
+    """A second recording into the same place is refused, --force replaces it; what is no trace is never replaced."""
     assert harness.record(trace, ["sh", "-c", "echo 1 > one"], cwd=workspace).returncode == 0
     refused = harness.record(trace, ["sh", "-c", "echo 2 > two"], cwd=workspace)
     assert refused.returncode == 84
@@ -389,7 +400,9 @@ def test_under_sudo_the_command_and_the_trace_are_the_users(workspace: Path, tmp
 
 def test_processes_are_recorded(workspace: Path, trace: Path) -> None:
     """Each event names the process that did it, and the process table knows its parent, arguments and end."""
-    assert harness.record(trace, ["sh", "-c", "touch a; /bin/echo hi > b; (exit 3); true"], cwd=workspace).returncode == 0
+    assert (
+        harness.record(trace, ["sh", "-c", "touch a; /bin/echo hi > b; (exit 3); true"], cwd=workspace).returncode == 0
+    )
     lines = harness.run("timeline", trace, "--json").stdout.splitlines()
     created = {row["path"]: row["comm"] for row in map(json.loads, lines) if row["op"] == "create"}
     assert created == {"a": "touch", "b": "sh"}

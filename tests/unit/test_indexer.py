@@ -121,19 +121,19 @@ def test_tailing_beside_a_writer(tmp_path: Path) -> None:
 def test_readers_beside_an_indexer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that is open while transactions go by sees whole states, and more after `refresh`."""
     monkeypatch.setattr(indexer, "COMMIT_BYTES", 1)
-    run = recording(tmp_path / "trace", frame=200)
+    run = recording(tmp_path / "trace", frame=20)
     run.builder.end()
     path = run.builder.journal()
-    first_commit, go_on = threading.Event(), threading.Event()
+    half_way, go_on = threading.Event(), threading.Event()
 
-    def progress(_done: int, total: int) -> None:
-        if _done > total // 2:
-            first_commit.set()
+    def progress(done: int, total: int) -> None:
+        if done > total // 2:
+            half_way.set()
             go_on.wait(30)
 
     thread = threading.Thread(target=indexer.index, args=(path,), kwargs={"progress": progress})
     thread.start()
-    assert first_commit.wait(30)
+    assert half_way.wait(30)
     with open_reader(path) as reader:
         known = reader.last_seq
         assert 0 < known < run.builder.seq
