@@ -49,6 +49,11 @@ else
     say 'Debian packages are there'
 fi
 
+if [ -n "$as_root" ] && [ -c /dev/fuse ] && ! [ -w /dev/fuse ]; then
+    say 'opening /dev/fuse to users, as udev does on a full Debian'
+    $as_root chmod 666 /dev/fuse
+fi
+
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$python is older than 3.11; name a newer one: make setup PYTHON=python3.11"
 

@@ -11,7 +11,8 @@ import enum
 import errno
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,13 @@ def _ours() -> Iterator[None]:
 class Txn:
     """One transaction: a snapshot to read from, or the batch that is being written."""
 
-    def __init__(self, txn: lmdb.Transaction[bytes], tables: dict[Table, lmdb._Database]) -> None:
-        self._txn, self._tables = txn, tables
+    def __init__(
+        self,
+        txn: lmdb.Transaction[bytes],
+        tables: dict[Table, lmdb._Database],
+        committed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._txn, self._tables, self._committed = txn, tables, committed
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         with _quick:
@@ -126,6 +132,7 @@ class Txn:
     def commit(self) -> None:
         with _quick:
             self._txn.commit()
+            self._committed()
 
     def abort(self) -> None:
         self._txn.abort()
@@ -191,7 +198,13 @@ class Database:
     def begin(self) -> Txn:
         """The batch to write into; ends with its `commit` or `abort`. One at a time."""
         with _ours():
-            return Txn(self._env.begin(write=True), self._tables)
+            return Txn(self._env.begin(write=True), self._tables, self._extend)
+
+    def _extend(self) -> None:
+        """Make the file as long as LMDB counts: it leaves out free pages at the end, which looks like a file cut off."""
+        wanted = _wanted_size(self._env)
+        if os.stat(self._path).st_size < wanted:
+            os.truncate(self._path, wanted)
 
     @property
     def _env(self) -> lmdb.Environment:
@@ -201,10 +214,7 @@ class Database:
 
     def structure(self) -> list[str]:
         """What is wrong with the file's pages, as an offline walk finds it. Nobody may be writing."""
-        try:
-            return [str(found) for found in verify.verify(os.fspath(self._path), subdir=False)]  # type: ignore[no-untyped-call]
-        except verify.VerifyError as error:
-            return [str(error)]
+        return _structure(self._path)
 
     def close(self) -> None:
         with _open_lock:
@@ -226,10 +236,22 @@ def _key(path: Path) -> tuple[int, int, int]:
     return os.getpid(), found.st_dev, found.st_ino
 
 
+def _wanted_size(env: lmdb.Environment) -> int:
+    return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+
+
+def _structure(path: Path) -> list[str]:
+    try:
+        return [str(found) for found in verify.verify(os.fspath(path), subdir=False)]  # type: ignore[no-untyped-call]
+    except verify.VerifyError as error:
+        return [str(error)]
+
+
 def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb._Database]:
-    size = os.stat(path).st_size
-    if (env.info()["last_pgno"] + 1) * env.stat()["psize"] > size:
-        raise TraceDamagedError(f"damaged trace: {path} is cut off ({size} bytes)")
+    if os.stat(path).st_size < _wanted_size(env):
+        time.sleep(0.1)  # somebody may be between commit and `_extend`; or died there, and then the pages are whole
+        if os.stat(path).st_size < _wanted_size(env) and (wrong := _structure(path)):
+            raise TraceDamagedError(f"damaged trace: {path} is cut off ({wrong[0]})")
     try:
         return {table: env.open_db(table.value, create=write) for table in Table}
     except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
