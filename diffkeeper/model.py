@@ -174,6 +174,7 @@ class Session:
     fidelity: Mapping[str, int] = field(default_factory=dict)  # label -> events with content
     verified_paths: int | None = None  # None: not verified
     mismatches: int = 0
+    filters: tuple[tuple[str, Mapping[str, str]], ...] = ()  # name and options of the filters in force, in order
     notes: tuple[str, ...] = ()  # e.g. tracepoints this kernel does not have
 
     @property

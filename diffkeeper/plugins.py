@@ -18,12 +18,13 @@ import inspect
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from .errors import PluginError
+from .paths import below_root
 
 if typing.TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -34,6 +35,7 @@ if typing.TYPE_CHECKING:
     from .trace import Trace
 
 DEFAULT_DIFFER = "bsdiff4/1"
+_KNOWN_VERDICTS = 100_000  # directories whose verdict is remembered
 
 
 class Differ(ABC):
@@ -161,6 +163,35 @@ def make_filter(name: str, options: Mapping[str, str]) -> EventFilter:
     """A new filter. Raises PluginError: unknown, broken, or not to be made with these options."""
     made: EventFilter = _make("filter", name, options)
     return made
+
+
+def path_verdict(
+    specs: Iterable[tuple[str, Mapping[str, str]]], roots: Sequence[bytes]
+) -> Callable[[bytes, bool], bool]:
+    """Whether all of these filters keep an absolute path (and whether it is a directory), and all directories above it.
+
+    Filters are made here from name and options: PluginError. A verdict on a directory is asked for once.
+    """
+    made = [make_filter(name, options) for name, options in specs]
+    known: dict[bytes, bool] = {}
+
+    def keeps(path: bytes, is_dir: bool) -> bool:
+        if not made:
+            return True
+        if is_dir and path in known:
+            return known[path]
+        above = path.rpartition(b"/")[0]
+        below = below_root(path, roots)
+        verdict = (not below or not above or keeps(above, True)) and all(
+            each.keep_path(path if below is None else below, is_dir) for each in made
+        )
+        if is_dir:
+            if len(known) >= _KNOWN_VERDICTS:
+                known.clear()
+            known[path] = verdict
+        return verdict
+
+    return keeps
 
 
 def exporter(name: str, options: Mapping[str, str]) -> Exporter:

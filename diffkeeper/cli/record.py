@@ -43,11 +43,9 @@ def record(
     and gets SIGINT, SIGTERM and SIGHUP; the exit code is CMD's (128+N if signal N killed it).
     Needs root: under sudo, CMD runs as the user who called sudo, and the trace is theirs.
     """
-    from diffkeeper.plugins import make_filter
     from diffkeeper.record.session import record as record_command
 
-    chosen = [make_filter(name, options) for name, options in filters]
     status = record_command(
-        command, trace=trace, roots=roots or (Path.cwd(),), filters=chosen, force=force, ui=open_ui()
+        command, trace=trace, roots=roots or (Path.cwd(),), filters=filters, force=force, ui=open_ui()
     )
     ctx.exit(status)

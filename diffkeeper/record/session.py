@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +21,7 @@ from .. import __version__
 from ..errors import CommandNotExecutableError, CommandNotFoundError, TraceExistsError
 from ..journal import JournalWriter
 from ..model import Session
-from ..paths import below_root
-from ..plugins import EventFilter, default_differ
+from ..plugins import default_differ, path_verdict
 from ..progress import Progress
 from ..store import indexer
 from ..store.reader import open_reader
@@ -42,13 +41,16 @@ IDLE_WAIT = 0.01
 SETTLE_TIME = 0.5
 INDEXER_LOG = "indexer.log"
 
+FilterSpec = tuple[str, Mapping[str, str]]
+"""Name of a filter plugin, and its options."""
+
 
 def record(
     command: Sequence[str],
     *,
     trace: Path,
     roots: Sequence[Path],
-    filters: Sequence[EventFilter] = (),
+    filters: Sequence[FilterSpec] = (),
     force: bool = False,
     ui: Progress,
     ring_bytes: int = RING_BYTES,
@@ -62,6 +64,7 @@ def record(
     child.find_command(command)
     resolved = scope.resolve_roots(roots)
     user = child.invoking_user()
+    path_verdict(filters, resolved)  # a filter that cannot be made ends it before anything is touched
     _make_trace(trace, force, user)
     recording = _Recording(command, trace, resolved, filters, user, ui, ring_bytes)
     try:
@@ -95,7 +98,7 @@ class _Recording:
         command: Sequence[str],
         trace: Path,
         roots: tuple[bytes, ...],
-        filters: Sequence[EventFilter],
+        filters: Sequence[FilterSpec],
         user: child.User,
         ui: Progress,
         ring_bytes: int,
@@ -104,7 +107,8 @@ class _Recording:
         self._trace = trace.resolve()
         self._shown = shlex.quote(str(trace))  # as the user typed it; the working directory may be gone by the end
         self._roots = roots
-        self._filters = filters
+        self._filters = tuple(filters)
+        self._keeps = path_verdict(filters, roots)
         self._user = user
         self._ui = ui
         self._ring_bytes = ring_bytes
@@ -126,6 +130,7 @@ class _Recording:
             started=time.time_ns(),
             host=os.uname().nodename,
             kernel=os.uname().release,
+            filters=self._filters,
         )
         write_facts(self._trace, facts)
         self._journal = JournalWriter(self._trace / "journal")
@@ -149,8 +154,7 @@ class _Recording:
             count += 1
             if count % 512 == 0:
                 ui.progress("baseline", count, 0)
-            below = below_root(path, self._roots)
-            return all(chosen.keep_path(path if below is None else below, is_dir) for chosen in self._filters)
+            return self._keeps(path, is_dir)
 
         self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep)
         self._baseline.run()
@@ -293,6 +297,9 @@ class _Recording:
 
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
+        for name, options in self._filters:
+            given = ",".join(f"{key}={value}" for key, value in options.items())
+            notes.append(f"what filter {name}:{given} rejects is in no moment")
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if self._left_behind:
@@ -357,7 +364,7 @@ class _Recording:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = time.monotonic_ns()
         with open_reader(self._trace) as reader:
-            verifier = Verifier(reader, self._pump.emit, now)
+            verifier = Verifier(reader, self._pump.emit, self._keeps, now)
             verifier.run(self._ui)
         facts = {"verified_paths": verifier.paths}
         self._pump.last_words(

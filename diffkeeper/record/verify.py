@@ -23,14 +23,21 @@ _MODE_MATTERS = 0o7777 | 0o170000
 class Verifier:
     """One pass. `paths` and `mismatches` count; `emit` takes the pieces of HEAL records."""
 
-    def __init__(self, reader: Reader, emit: Callable[[Iterable[baseline.Piece]], None], time: int) -> None:
-        """`time`: monotonic ns for the records made here."""
+    def __init__(
+        self,
+        reader: Reader,
+        emit: Callable[[Iterable[baseline.Piece]], None],
+        keep: Callable[[bytes, bool], bool],
+        time: int,
+    ) -> None:
+        """`keep`: which paths (and is it a directory?) are recorded; `time`: monotonic ns for the records made here."""
         self._reader = reader
         self._emit = emit
         self._time = time
+        self._keep = keep
         self._roots = reader.session.roots
         self._trace = reader.session.trace
-        self._healer = baseline.Baseline(self._roots, self._trace, emit, lambda _path, _is_dir: True)
+        self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
         self.paths = 0
         self.mismatches = 0
 
@@ -61,7 +68,8 @@ class Verifier:
         for done, path in enumerate(paths):
             if done % 256 == 0:
                 progress.progress("verifying", done, len(paths))
-            if any(scope.is_inside(path, top) for top in gone[-1:]):
+            below_gone = any(scope.is_inside(path, top) for top in gone[-1:])
+            if below_gone or not self._keep(path, os.path.isdir(path) and not os.path.islink(path)):
                 continue
             self.paths += 1
             if self._compare(path) == "gone":
@@ -94,9 +102,11 @@ class Verifier:
     def _heal_tree(self, path: bytes, status: os.stat_result) -> None:
         self._healer.snapshot(path, status, WireOp.HEAL, self._time)
         for directory, names, files in os.walk(path):
+            names[:] = [name for name in names if self._keep(os.path.join(directory, name), True)]
             for name in sorted(names + files):
                 below = os.path.join(directory, name)
-                self._healer.snapshot(below, os.lstat(below), WireOp.HEAL, self._time)
+                if name in names or self._keep(below, False):
+                    self._healer.snapshot(below, os.lstat(below), WireOp.HEAL, self._time)
 
     def _same(self, path: bytes, status: os.stat_result, node: int, recorded: Attrs) -> bool:
         if (status.st_mode ^ recorded.mode) & _MODE_MATTERS:

@@ -189,7 +189,7 @@ class Calls:
             kind = stat.S_IFMT(record.offset) or stat.S_IFREG
             op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777 & ~0o022, record.length & UNCHANGED
         place, where = self.place(record, 0, path, follow=False)
-        outside, hidden = self._nodes.judge(where)
+        outside, hidden = self._nodes.judge(where, is_dir=op is Op.MKDIR)
         if hidden or not place.name:
             return
         seq = self._timeline.event(
@@ -252,7 +252,12 @@ class Calls:
         source, where = self.place(record, 0, old, follow=False)
         target, to = self.place(record, 1, new, follow=False)
         nodes, timeline = self._nodes, self._timeline
-        if not source.name or not target.name or nodes.judge(where)[1] or nodes.judge(to)[1]:
+        is_dir = source.node is not None and source.node.is_dir
+        from_hidden, to_hidden = nodes.judge(where, is_dir=is_dir)[1], nodes.judge(to, is_dir=is_dir)[1]
+        if not source.name or not target.name or (from_hidden and to_hidden):
+            return
+        if from_hidden or to_hidden:
+            self._rename_across(record, source, where, target, to, gone=to_hidden)
             return
         moved, replaced = source.node or self._unseen(source, record.inodes[2:], target.parent), target.node
         if moved is replaced:
@@ -291,6 +296,24 @@ class Calls:
             white = self._fresh(Place(source.parent, source.name, None), stat.S_IFCHR, record.pid, seq)
             nodes.put_attrs(white, seq)
         self.stamped(record, 2, touched if replaced is None else [*touched, replaced], seq)
+
+    def _rename_across(
+        self, record: Record, source: Place, where: bytes, target: Place, to: bytes, *, gone: bool
+    ) -> None:
+        """Out of what is recorded (`gone`), or into it, with content that nobody saw."""
+        seq = self._timeline.event(
+            record, Op.RENAME, where, to=to, node=source.node.node if source.node else 0, outside=False
+        )
+        if gone:
+            if source.node is not None:
+                self.drop(source.node, source.parent, source.name, seq)
+            touched = [source.parent]
+        else:
+            if target.node is not None:
+                self.drop(target.node, target.parent, target.name, seq)
+            touched = [target.parent, self._unseen(Place(target.parent, target.name, None), record.inodes[2:])]
+        touched[0].mtime = touched[0].ctime = self._timeline.wall
+        self.stamped(record, 2, touched, seq)
 
     def _check_no_ring(self, moved: NodeState, into: NodeState) -> None:
         above = into

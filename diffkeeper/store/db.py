@@ -201,7 +201,7 @@ class Database:
             return Txn(self._env.begin(write=True), self._tables, self._extend)
 
     def _extend(self) -> None:
-        """Make the file as long as LMDB counts: it leaves out free pages at the end, which looks like a file cut off."""
+        """Make the file as long as LMDB counts: without free pages at its end it looks as if it were cut off."""
         wanted = _wanted_size(self._env)
         if os.stat(self._path).st_size < wanted:
             os.truncate(self._path, wanted)

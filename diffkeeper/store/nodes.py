@@ -7,9 +7,11 @@ to a node belongs to `replay`.
 
 from __future__ import annotations
 
+import stat
 import struct
 
 from ..model import ROOT_NODE, Attrs, Fidelity, Session
+from ..plugins import path_verdict
 from . import names
 from .codec import damaged, pack_attrs, unpack_attrs
 from .content import ContentReader
@@ -39,6 +41,7 @@ class Nodes:
         self._writer = writer
         self._session = session
         self._cache: dict[int, NodeState] = {}
+        self._keeps = path_verdict(session.filters, session.roots)
         self.age = 0
         """Of all cached paths: grows when a directory moves."""
 
@@ -152,19 +155,26 @@ class Nodes:
         named = parts or state.node == ROOT_NODE
         state.path = b"/" + b"/".join(filter(None, reversed(parts))) if named else b""
         state.path_age = self.age
-        state.outside, state.hidden = self.judge(state.path)
+        state.outside, state.hidden = self.judge(state.path, is_dir=state.is_dir)
         return state.path
 
-    def judge(self, path: bytes) -> tuple[bool, bool]:
+    def judge(self, path: bytes, *, is_dir: bool = False) -> tuple[bool, bool]:
         """Whether a path is outside all roots, and whether what happens there is no concern of ours."""
-        if is_under(path, self._session.trace):
+        if self._left_out(path, is_dir=is_dir):
             return False, True
         outside = not any(is_under(path, root) for root in self._session.roots)
         pseudo = outside and any(is_under(path, top) for top in _PSEUDO) and not is_under(path, b"/dev/shm")
         return outside, pseudo
 
+    def _left_out(self, path: bytes, *, is_dir: bool) -> bool:
+        """The trace itself, and what a filter rejects: there is no name for it at any moment."""
+        return is_under(path, self._session.trace) or not self._keeps(path, is_dir)
+
     def implicit(self, parent: NodeState, name: bytes, seq: int, mode: int = S_IFDIR | 0o755) -> NodeState:
-        """A node that must be there, for something was found under it or done to it."""
+        """A node that must be there, for something was found under it or done to it. Hidden: it gets no name."""
+        where = self.path(parent).rstrip(b"/") + b"/" + name
+        if self._left_out(where, is_dir=stat.S_ISDIR(mode)):
+            return self.new(mode, implicit=True, parent=parent.node, name=name)
         state = self.new(mode, fidelity=Fidelity.UNKNOWN, implicit=True, version=seq)
         state.nlink = 2 if state.is_dir else 1
         if state.is_dir:

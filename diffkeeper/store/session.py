@@ -22,7 +22,7 @@ from .db import Table, Txn
 FORMAT = 1
 FACTS_FILE = "session.json"
 _FACTS_LIMIT = 16 << 20
-_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel")
+_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters")
 _KEY = b"session"
 
 
@@ -94,4 +94,4 @@ def _text(value: object) -> object:
         return os.fsdecode(value)
     if isinstance(value, Mapping):
         return {str(_text(key)): _text(item) for key, item in value.items()}
-    return [_text(item) for item in value] if isinstance(value, tuple) else value
+    return [_text(item) for item in value] if isinstance(value, tuple | list) else value

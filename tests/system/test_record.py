@@ -426,3 +426,28 @@ def wait_for(condition: object, seconds: float = 60.0) -> None:
 
 def process_state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_filter_leaves_paths_out(workspace: Path, trace: Path) -> None:
+    """What a filter rejects is in no moment and no event, before and after; what is moved in from there is."""
+    (workspace / "node_modules/deep").mkdir(parents=True)
+    (workspace / "node_modules/deep/old.js").write_text("old")
+    (workspace / "kept").write_text("kept")
+    script = """
+mkdir -p build/sub; echo o > build/sub/x.o; echo j > node_modules/deep/new.js; echo k >> kept; echo o > y.o
+mv build/sub/x.o rescued; echo lost > goes; mv goes z.o; cd node_modules && echo there > here.js
+"""
+    options = ["--filter", "glob:exclude=node_modules/,*.o"]
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, options=options)
+    assert result.returncode == 0, result.stderr
+    expected = {
+        path: entry
+        for path, entry in harness.truth(workspace).items()
+        if not path.startswith("node_modules") and not path.endswith(".o")
+    }
+    harness.assert_same(harness.recorded(trace, "end"), expected)
+    assert set(harness.recorded(trace, "start")) == {".", "kept"}
+    with diffkeeper.open(trace) as opened:
+        named = [event.path for event in opened.events()]
+        assert not [path for path in named if b"node_modules" in path or path.endswith(b"y.o")]
+        assert any("glob" in note for note in opened.session.notes)

@@ -53,7 +53,7 @@ def test_a_crash_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = recording(tmp_path / "crashed")
     run.builder.end()
     path = run.builder.journal()
-    monkeypatch.setattr(indexer, "COMMIT_BYTES", 20_000)
+    monkeypatch.setattr(indexer, "COMMIT_BYTES", 8_000)
     commits = 0
 
     def crash(_done: int, _total: int) -> None:

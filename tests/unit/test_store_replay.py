@@ -55,19 +55,19 @@ class Script:
     """Turns numbers into valid operations on a builder, and remembers the tree after each event."""
 
     def __init__(self, builder: TraceBuilder) -> None:
-        self.builder = builder
-        self.trees: dict[int, Tree] = {0: builder.tree(ROOT)}
+        self.builder, self.root = builder, builder.roots[0]
+        self.trees: dict[int, Tree] = {0: builder.tree()}
 
     def paths(self, *kinds: int) -> list[bytes]:
         return [
             path
-            for path, (mode, *_) in self.builder.tree(ROOT).items()
-            if path != ROOT and (not kinds or stat.S_IFMT(mode) in kinds)
+            for path, (mode, *_) in self.builder.tree().items()
+            if path != self.root and (not kinds or stat.S_IFMT(mode) in kinds)
         ]
 
     def step(self, op: str, one: int, two: int, three: int) -> None:
         builder = self.builder
-        directories = [ROOT, *self.paths(stat.S_IFDIR)]
+        directories = [self.root, *self.paths(stat.S_IFDIR)]
         new = directories[one % len(directories)] + b"/" + NAMES[two % len(NAMES)]
         files, anything = self.paths(stat.S_IFREG), self.paths()
         data = bytes((one + i * two) % 251 for i in range(three))
@@ -87,7 +87,7 @@ class Script:
             self.change(op, files[one % len(files)], two)
         elif op in ("write", "append", "truncate", "rewrite", "pieces") and files:
             self.content(op, files[one % len(files)], two, data)
-        self.trees[builder.seq] = builder.tree(ROOT)
+        self.trees[builder.seq] = builder.tree()
 
     def make(self, op: str, new: bytes, data: bytes) -> None:
         builder = self.builder
@@ -99,15 +99,15 @@ class Script:
             builder.mkfifo(new)
         elif op == "create":
             builder.create(new)
-            self.trees[builder.seq] = builder.tree(ROOT)
+            self.trees[builder.seq] = builder.tree()
             if data:
                 builder.write(new, data)
         else:  # a file that is written to after its name is gone
             builder.create(new)
-            self.trees[builder.seq] = builder.tree(ROOT)
+            self.trees[builder.seq] = builder.tree()
             file = builder.open(new)
             builder.unlink(new)
-            self.trees[builder.seq] = builder.tree(ROOT)
+            self.trees[builder.seq] = builder.tree()
             file.write(b"nobody sees this")
 
     def rename(self, op: str, old: bytes, new: bytes) -> None:
@@ -139,7 +139,7 @@ class Script:
             builder.truncate(path, number % 3000)
         elif op == "rewrite":
             builder.open(path, trunc=True)
-            self.trees[builder.seq] = builder.tree(ROOT)
+            self.trees[builder.seq] = builder.tree()
             if data:
                 builder.write(path, data)
         elif data:
@@ -205,7 +205,7 @@ def test_small_blocks_and_keyframes_give_the_same(tmp_path: Path, monkeypatch: p
             builder.truncate("db", number * 31 % 9000)
         else:
             builder.write("db", data, number * 7919 % 8000)
-        run.trees[builder.seq] = builder.tree(ROOT)
+        run.trees[builder.seq] = builder.tree()
     builder.end()
     check_everything(builder, run.trees)
 

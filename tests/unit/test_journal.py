@@ -1,0 +1,119 @@
+"""The journal gives back what was appended, up to where it was torn, and never anything else."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffkeeper import journal
+from diffkeeper.errors import TraceDamagedError
+from diffkeeper.journal import Cursor, JournalReader, JournalWriter, segment_path, segments
+
+spans = st.lists(st.binary(max_size=300), max_size=12)
+
+
+def write(directory: Path, parts: list[bytes]) -> None:
+    writer = JournalWriter(directory)
+    for part in parts:
+        writer.append(part)
+    writer.close()
+
+
+def payloads(reader: JournalReader) -> list[bytes]:
+    return [payload for payload, _ in reader.frames()]
+
+
+@settings(deadline=None)
+@given(spans, spans)
+def test_frames_come_back_over_segments(first: list[bytes], second: list[bytes]) -> None:
+    """In order, also when the journal was opened for writing twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "journal"
+        write(directory, first)
+        write(directory, second)
+        assert payloads(JournalReader(directory)) == first + second
+
+
+@settings(deadline=None)
+@given(spans, st.data())
+def test_reading_goes_on_at_any_cursor(parts: list[bytes], data: st.DataObject) -> None:
+    """The cursor that came with a frame is where a new reader finds the next."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "journal"
+        write(directory, parts)
+        cursors = [Cursor(), *(cursor for _, cursor in JournalReader(directory).frames())]
+        at = data.draw(st.integers(0, len(parts)))
+        assert payloads(JournalReader(directory, cursors[at])) == parts[at:]
+
+
+@settings(deadline=None)
+@given(spans.filter(bool), st.data())
+def test_a_torn_tail_loses_only_itself(parts: list[bytes], data: st.DataObject) -> None:
+    """Cut anywhere: whole frames before the cut are there, nothing else, and writing goes on in a new segment."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "journal"
+        write(directory, parts)
+        segment = segment_path(directory, 1)
+        size = segment.stat().st_size
+        cut = data.draw(st.integers(len(journal.SEGMENT_MAGIC), size))
+        ends = [cursor.offset for _, cursor in JournalReader(directory).frames()]
+        with open(segment, "r+b") as file:
+            file.truncate(cut)
+        whole = sum(end <= cut for end in ends)
+        assert payloads(JournalReader(directory)) == parts[:whole]
+        write(directory, [b"after"])
+        reader = JournalReader(directory)
+        assert payloads(reader) == [*parts[:whole], b"after"]
+        assert reader.torn == cut - max([len(journal.SEGMENT_MAGIC), *ends[:whole]])
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=5), st.data())
+def test_a_flipped_bit_ends_the_segment(parts: list[bytes], data: st.DataObject) -> None:
+    """What comes out is what went in, up to the damage: never other bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "journal"
+        write(directory, parts)
+        segment = segment_path(directory, 1)
+        content = bytearray(segment.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        segment.write_bytes(content)
+        with contextlib.suppress(TraceDamagedError):
+            found = payloads(JournalReader(directory))
+            assert found == parts[: len(found)]
+
+
+def test_a_reader_follows_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`frames` can be called again and again while segments grow, fill up and follow on each other."""
+    monkeypatch.setattr(journal, "SEGMENT_LIMIT", 100)
+    reader = JournalReader(tmp_path / "journal")
+    assert payloads(reader) == []
+    writer = JournalWriter(tmp_path / "journal")
+    for number in range(20):
+        writer.append(b"%d" % number * 10)
+        assert payloads(reader) == [b"%d" % number * 10]
+    writer.close()
+    assert len(segments(tmp_path / "journal")) > 3
+    assert payloads(reader) == []
+    assert writer.bytes_written == sum(len(b"%d" % number * 10) for number in range(20))
+
+
+def test_what_is_no_segment(tmp_path: Path) -> None:
+    """Other files are passed over; a segment with another beginning is damage."""
+    write(tmp_path / "journal", [b"x"])
+    (tmp_path / "journal" / "notes.txt").write_text("hello")
+    assert payloads(JournalReader(tmp_path / "journal")) == [b"x"]
+    segment_path(tmp_path / "journal", 1).write_bytes(b"NOTDKJRNL")
+    with pytest.raises(TraceDamagedError):
+        payloads(JournalReader(tmp_path / "journal"))
+
+
+def test_segments_are_private(tmp_path: Path) -> None:
+    write(tmp_path / "journal", [b"x"])
+    assert segment_path(tmp_path / "journal", 1).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o700
