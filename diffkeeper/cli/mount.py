@@ -26,9 +26,7 @@ def mount(words: tuple[str, ...], state_dir: Path | None, foreground: bool) -> N
     changed. The hidden .diffkeeper/ holds the timeline, the history of each file, and what was
     seen outside the recorded directory.
     """
-    trace, rest = split_trace(state_dir, words, ("MOUNTPOINT",))
-    if len(rest) != 1:
-        raise click.UsageError(f"one trace and one mountpoint, not {len(words)} arguments")
+    trace, rest = split_trace(state_dir, words, ("MOUNTPOINT",), exact=True)
     ui = open_ui()
     try:
         mounts.mount(

@@ -122,7 +122,7 @@ MOMENT = MomentType()
 OPS = OpsType()
 KEY_VALUE = KeyValueType()
 PLUGIN_SPEC = PluginSpecType()
-TRACE_PATH = click.Path(path_type=Path)
+TRACE_PATH = click.Path(path_type=Path, readable=False)
 """No existence check: `diffkeeper.open` says more precisely what is wrong with a trace."""
 
 

@@ -19,7 +19,7 @@ from diffkeeper.cli.ui import open_ui
     help="Where to write the trace, a new directory.",
 )
 @click.option(
-    "--root", "roots", type=click.Path(path_type=Path), metavar="DIR", multiple=True,
+    "--root", "roots", type=click.Path(path_type=Path, readable=False), metavar="DIR", multiple=True,
     help="A directory to record completely, also what is in it before; may be repeated.  [default: .]",
 )
 @click.option(

@@ -6,6 +6,7 @@ the block's own. A block never grows, so every commit ends one; only a late FILL
 
 from __future__ import annotations
 
+import bisect
 import os
 import struct
 from array import array
@@ -194,4 +195,4 @@ class EventIndex:
         if ref.last_time <= time:
             return ref.first + ref.events - 1
         events = self.block(txn, ref.first)
-        return ref.first - 1 + sum(event.time <= time for event in events)
+        return ref.first - 1 + bisect.bisect_right(events, time, key=lambda event: event.time)

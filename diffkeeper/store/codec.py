@@ -120,7 +120,7 @@ def pack_value(value: object) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
-def unpack_value(data: bytes, kind: type[T]) -> T:
+def unpack_value(data: bytes | memoryview, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:

@@ -9,20 +9,34 @@ to `writer`; blobs belong to `patches`.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
 
-from .codec import MAX_BLOB, MAX_COLUMNS, Column, compress, damaged, decompress, pack_columns, unpack, unpack_columns
+from .codec import (
+    MAX_BLOB,
+    MAX_COLUMNS,
+    Column,
+    compress,
+    damaged,
+    decompress,
+    pack_columns,
+    pack_value,
+    unpack,
+    unpack_columns,
+    unpack_value,
+)
 from .db import Table, Txn
 from .names import LATEST, U64
 from .patches import DIGEST, BlobReader
 
 WRITE, CUT, GROW = 0, 1, 2
 """Kinds of row: bytes at an offset; the size becomes `offset`; bytes that nobody saw."""
-RESET, KEYFRAME, INLINE, CUTS = 1, 2, 4, 8
-"""Flags of a block. KEYFRAME: its rows say again what earlier blocks said."""
+RESET, KEYFRAME, INLINE, CUTS, FEW = 1, 2, 4, 8, 16
+"""Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list."""
+FEW_ROWS = 16
 INLINE_LIMIT = 256
 ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime
 
@@ -78,20 +92,32 @@ def block_key(node: int, first: int, part: int) -> bytes:
     return _KEY.pack(node, first, part)
 
 
-def encode(rows: Column, flags: int, before: int, after: int, payload: bytes, digest: bytes) -> bytes:
-    """`rows`: shape (n, ROW), n > 0. `digest` of the stored payload; b"": it is short, keep it inline."""
-    kinds, offsets, lengths = rows[:, 1], rows[:, 2], rows[:, 3]
-    extents = kinds != CUT
-    low = int(offsets[extents].min()) if extents.any() else 0
-    high = int((offsets + lengths)[extents].max()) if extents.any() else 0
-    raw = pack_columns([np.ascontiguousarray(column) for column in rows.T])
-    packed = compress(raw)
-    flags |= (0 if digest else INLINE) | (0 if extents.all() else CUTS)
-    mtime = int(rows[-1, 4])
+def encode(
+    rows: array[int], flags: int, before: int, after: int, payload: bytes | bytearray, digest: bytes
+) -> bytes:
+    """`rows`: ROW numbers for each, at least one. `digest` of the stored payload; b"": it is short, keep it inline."""
+    count = len(rows) // ROW
+    if count <= FEW_ROWS:  # most files of a tree: numpy would cost more than it saves
+        spans = [(rows[at + 2], rows[at + 3]) for at in range(0, len(rows), ROW) if rows[at + 1] != CUT]
+        low = min((offset for offset, _ in spans), default=0)
+        high = max((offset + length for offset, length in spans), default=0)
+        raw = packed = pack_value(rows.tolist())
+        cuts = len(spans) < count
+        flags |= FEW
+    else:
+        table = np.frombuffer(rows, np.int64).reshape(-1, ROW)
+        kinds, offsets, lengths = table[:, 1], table[:, 2], table[:, 3]
+        extents = kinds != CUT
+        low = int(offsets[extents].min()) if extents.any() else 0
+        high = int((offsets + lengths)[extents].max()) if extents.any() else 0
+        raw = pack_columns([np.ascontiguousarray(column) for column in table.T])
+        packed = compress(raw)
+        cuts = not extents.all()
+    flags |= (0 if digest else INLINE) | (CUTS if cuts else 0)
+    mtime = rows[-2]
     head = Head(
-        flags, len(rows), int(rows[-1, 0]), before, after, low, high, mtime, mtime + int(rows[-1, 5]), len(payload),
-        len(raw), len(packed),
-    )  # fmt: skip
+        flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], len(payload), len(raw), len(packed)
+    )
     return _HEAD.pack(*head) + packed + (digest or payload)
 
 
@@ -106,8 +132,7 @@ def decode_ref(key: bytes, value: bytes) -> Ref:
 def decode(ref: Ref, value: bytes) -> Block:
     head = ref.head
     at = _HEAD.size + head.packed
-    raw = decompress(memoryview(value)[_HEAD.size : at], head.columns, MAX_COLUMNS)
-    (seqs, kinds, offsets, lengths, mtimes, ctimes), _ = unpack_columns(raw, head.rows, ROW)
+    seqs, kinds, offsets, lengths, mtimes, ctimes = _columns(head, memoryview(value)[_HEAD.size : at])
     sound = (
         head.rows > 0
         and seqs[0] == ref.first and seqs[-1] == head.last and bool((np.diff(seqs) >= 0).all())
@@ -127,6 +152,18 @@ def decode(ref: Ref, value: bytes) -> Block:
     return Block(
         seqs, kinds, offsets, lengths, mtimes, ctimes + mtimes, places, b"" if inline else tail, tail if inline else b""
     )
+
+
+def _columns(head: Head, packed: memoryview) -> list[Column]:
+    if not head.flags & FEW:
+        return unpack_columns(decompress(packed, head.columns, MAX_COLUMNS), head.rows, ROW)[0]
+    numbers = unpack_value(packed, list[int])
+    if len(numbers) != head.rows * ROW or head.rows > FEW_ROWS:
+        raise damaged("a block of content has another number of rows than it says")
+    try:
+        return list(np.array(numbers, np.int64).reshape(-1, ROW).T)
+    except OverflowError as error:
+        raise damaged("a number in a block of content does not fit") from error
 
 
 class ContentReader:

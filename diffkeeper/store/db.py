@@ -33,6 +33,8 @@ END = b"\xff" * 32
 class Table(enum.Enum):
     """Each table: key -> value. Node, seq and time are u64; a digest is 32 bytes of BLAKE3."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every get and put needs it
+
     META = b"meta"  # name -> see `session`, `indexer`: totals, cursor, what the indexer must remember
     EVENTS = b"events"  # first seq -> block of events (`blocks`)
     NAMES = b"names"  # parent node, name, NUL, seq -> node that has the name from seq on, 0: nothing has

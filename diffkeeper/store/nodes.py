@@ -41,6 +41,7 @@ class Nodes:
         self._writer = writer
         self._session = session
         self._cache: dict[int, NodeState] = {}
+        self._children: dict[tuple[int, bytes], int] = {}  # as in NAMES now; 0: nothing
         self._keeps = path_verdict(session.filters, session.roots)
         self.age = 0
         """Of all cached paths: grows when a directory moves."""
@@ -77,11 +78,12 @@ class Nodes:
                 state.dirty = False
         if forget:
             self._cache.clear()
+            self._children.clear()
             self.by_ident.clear()
 
     @property
     def crowded(self) -> bool:
-        return len(self._cache) > CACHED_NODES
+        return len(self._cache) + len(self._children) > 2 * CACHED_NODES
 
     def put_attrs(self, state: NodeState, seq: int) -> None:
         """What the node is from `seq` on, but for content."""
@@ -110,8 +112,11 @@ class Nodes:
     # -- names -------------------------------------------------------------------------------
 
     def child(self, parent: NodeState, name: bytes) -> NodeState | None:
-        node = names.lookup(self.txn, parent.node, name, LATEST)
-        return None if node is None else self.get(node)
+        key = parent.node, name
+        node = self._children.get(key)
+        if node is None:
+            node = self._children[key] = names.lookup(self.txn, parent.node, name, LATEST) or 0
+        return self.get(node) if node else None
 
     def give(self, state: NodeState, parent: NodeState, name: bytes, seq: int, *, chief: bool = False) -> None:
         """A name for a node; a name that something else has must be taken first. Directories have one.
@@ -119,6 +124,7 @@ class Nodes:
         `chief`: of several names, this is the one its path is told by from now on.
         """
         names.assign(self.txn, parent.node, name, seq, state.node)
+        self._children[parent.node, name] = state.node
         self.txn.put(Table.LINKS, _link(state, parent.node, name), b"")
         if chief or not state.names:
             state.parent, state.name, state.path_age = parent.node, name, -1
@@ -126,6 +132,7 @@ class Nodes:
 
     def take(self, state: NodeState, parent: NodeState, name: bytes, seq: int) -> None:
         names.assign(self.txn, parent.node, name, seq, 0)
+        self._children[parent.node, name] = 0
         self.txn.delete(Table.LINKS, _link(state, parent.node, name))
         state.names, state.dirty = state.names - 1, True
         if state.names and (state.parent, state.name) == (parent.node, name):

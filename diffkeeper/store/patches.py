@@ -21,6 +21,7 @@ from .db import Table, Txn
 DIGEST = 32
 PATCH_SIZES = range(512, (8 << 20) + 1)
 PATCH_PAYS = 0.70  # of what the blob takes without
+PATCH_LEAST = 256  # what compresses to less is not worth a differ's time
 MAX_DEPTH = 16
 _CHAIN_LIMIT = 256  # a base may itself be made a patch later: chains outgrow the depths noted in them
 _RAW, _ZSTD = b"raw", b"zstd"
@@ -140,7 +141,7 @@ class Patcher:
         if digest == base or txn.get(Table.BASES, digest) is not None:
             return False  # what others need stays as it is: no chain can close into a ring
         blob, below = load(txn, digest), load(txn, base)
-        if blob.base != _NO_BASE or below.depth >= MAX_DEPTH:
+        if blob.base != _NO_BASE or len(blob.data) < PATCH_LEAST or below.depth >= MAX_DEPTH:
             return False
         if blob.size not in PATCH_SIZES or below.size not in PATCH_SIZES:
             return False

@@ -405,11 +405,12 @@ class Replay:
             state = linked or self.nodes.new(inode.mode, version=seq)
             self.nodes.give(state, place.parent, place.name, seq)
         self.calls.take_inode(state, inode)
-        state.xattrs = unpack_value(xattrs, dict[bytes, bytes]) if xattrs else {}
         state.implicit, state.dirty = False, True
-        if record.flags & Flag.LINK:
-            pass  # what it links to or holds came with its first name
-        elif stat.S_ISLNK(inode.mode):
+        if record.flags & Flag.LINK:  # what it holds, and its xattrs, came with its first name
+            self.nodes.put_attrs(state, seq)
+            return state
+        state.xattrs = unpack_value(xattrs, dict[bytes, bytes]) if xattrs else {}
+        if stat.S_ISLNK(inode.mode):
             state.target, state.size = other, len(other)
         elif state.is_file:
             self._resized(state, record.offset, inode.size, seq)

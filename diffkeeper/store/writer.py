@@ -7,10 +7,9 @@ keyframe is due, which rewrites of a whole file become patches. The layout of a 
 
 from __future__ import annotations
 
-import numpy as np
+from array import array
 
 from . import content, patches
-from .codec import Column
 from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE
 from .db import Table, Txn
 from .state import NodeState, Pending
@@ -92,8 +91,7 @@ class ContentWriter:
         self._held -= len(pending.payload) + len(pending.rows) // ROW * ROW_COST
         if not pending.rows:
             return
-        rows = np.frombuffer(pending.rows, np.int64).reshape(-1, ROW)
-        payload = bytes(pending.payload)
+        rows, payload = pending.rows, bytes(pending.payload)
         alone = pending.reset or state.block_first < 0
         flags = RESET if pending.reset else 0
         digest = self._block(state, rows, flags, (pending.before, state.size), payload)
@@ -101,7 +99,7 @@ class ContentWriter:
         if state.full and state.prior:
             self._patcher.reencode(self.txn, state.full, state.prior)
         if state.since > 2 * max(state.size, KEYFRAME_LEAST):
-            self._keyframe(state, (int(rows[-1, 4]), int(rows[-1, 5])))
+            self._keyframe(state, (rows[-2], rows[-1]))
 
     def replaced(self, state: NodeState, by: NodeState) -> None:
         """`by` takes the name of `state`: write-new-and-rename, so the one is likely a version of the other."""
@@ -112,9 +110,9 @@ class ContentWriter:
             self._patcher.reencode(self.txn, by.full, base)
 
     def _block(
-        self, state: NodeState, rows: Column, flags: int, sizes: tuple[int, int], payload: bytes
+        self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], payload: bytes
     ) -> bytes:
-        first = int(rows[0, 0])
+        first = rows[0]
         state.block_part = state.block_part + 1 if first == state.block_first else 0
         state.block_first = first
         state.dirty = True
@@ -127,7 +125,7 @@ class ContentWriter:
         """Say again all that a node holds, so that no read goes back further. `times`: of its last row."""
         seq, size = state.version, state.size
         before_it = self.reader.state(self.txn, state.node, seq)  # later reads would find the keyframe's own beginning
-        rows: list[tuple[int, ...]] = [(seq, CUT, size, 0, *times)]
+        rows = array("q", (seq, CUT, size, 0, *times))
         parts: list[bytes] = []
         flags, before, held = RESET | KEYFRAME, 0, 0
         window, begins = b"", 0
@@ -138,18 +136,20 @@ class ContentWriter:
                     window, begins = self.reader.read(self.txn, state.node, seq, start, BLOCK_BYTES, before_it), start
                 data = window[start - begins : stop - begins]
                 if held + len(data) > BLOCK_BYTES:
-                    self._block(state, np.array(rows, np.int64), flags, (before, size), b"".join(parts))
-                    rows, parts, held, flags, before = [], [], 0, KEYFRAME, size
-                rows.append((seq, WRITE, start, len(data), *times))
+                    self._block(state, rows, flags, (before, size), b"".join(parts))
+                    rows, parts, held, flags, before = array("q"), [], 0, KEYFRAME, size
+                rows.extend((seq, WRITE, start, len(data), *times))
                 parts.append(data)
                 held += len(data)
-        self._block(state, np.array(rows, np.int64), flags, (before, size), b"".join(parts))
+        self._block(state, rows, flags, (before, size), b"".join(parts))
         state.since = 0
 
 
-def _is_whole(rows: Column, size: int) -> bool:
+def _is_whole(rows: array[int], size: int) -> bool:
     """Whether the payload is all the file holds: writes that follow on each other from its beginning to its end."""
-    writes = rows[1:] if rows[0, 1] == CUT else rows
-    lengths = writes[:, 3]
-    following = writes[:, 2] == np.cumsum(lengths) - lengths
-    return bool((writes[:, 1] == WRITE).all() and following.all() and int(lengths.sum()) == size)
+    end = 0
+    for at in range(ROW if rows[1] == CUT else 0, len(rows), ROW):
+        if rows[at + 1] != WRITE or rows[at + 2] != end:
+            return False
+        end += rows[at + 3]
+    return end == size

@@ -18,7 +18,7 @@ from diffkeeper.model import Attrs, Event
 
 from . import moments
 from .history import history_top
-from .recorded import moment_top, outside_top
+from .recorded import At, moment_top, outside_top
 from .tree import Entry, Handle, Kind, Place, directory_attrs
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Moments(Place):
 
     __slots__ = ("_top", "_trace")
 
-    def __init__(self, trace: Trace, key: str, top: Callable[[Trace, int], Entry]) -> None:
+    def __init__(self, trace: Trace, key: str, top: Callable[[Trace, At], Entry]) -> None:
         super().__init__((Kind.HIDDEN, key))
         self._trace, self._top = trace, top
 
@@ -51,14 +51,14 @@ class Moments(Place):
             moment = self._trace.moment(os.fsdecode(name))
         except MomentError:
             return None
-        return self._top(self._trace, moment.seq)
+        return self._top(self._trace, At(moment.seq, name))
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
         marks = [(name, mark.seq) for name, mark in moments.listed_marks(self._trace.reader)]
         for spelling, seq in [("start", 0), ("end", self._trace.reader.last_seq), *marks]:
             name = b"@" + os.fsencode(spelling)
             if len(name) <= LONGEST_NAME and not {b"/", b"\0"} & {name[i : i + 1] for i in range(len(name))}:
-                yield name, self._top(self._trace, seq)
+                yield name, self._top(self._trace, At(seq, name))
 
 
 class Top(Moments):

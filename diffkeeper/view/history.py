@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diffkeeper.model import ROOT_NODE, Attrs
 
-from .recorded import recorded
+from .recorded import At, recorded
 from .roots import join
 from .tree import Entry, Kind, Place, directory_attrs
 
@@ -73,7 +73,7 @@ class History(Place):
             seq = int(match[1])
             for span in self._files():
                 if span.first <= seq <= span.last:
-                    return recorded(self._trace, seq, span.node)
+                    return recorded(self._trace, At(seq, b""), span.node)
         return None
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
@@ -106,6 +106,6 @@ class History(Place):
             changes = {seq for seq in self._trace.reader.versions(span.node) if span.first < seq <= span.last}
             for seq in sorted({span.first} | changes):
                 name = b"e%0*d" % (width, seq)
-                entry = recorded(self._trace, seq, span.node) if name not in taken else None
+                entry = recorded(self._trace, At(seq, b""), span.node) if name not in taken else None
                 if entry is not None:
                     yield name, entry

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from diffkeeper.model import ROOT_NODE, Attrs
 
@@ -18,32 +18,43 @@ if TYPE_CHECKING:
     from diffkeeper.trace import Trace
 
 
-def moment_top(trace: Trace, seq: int) -> Entry:
+class At(NamedTuple):
+    """A moment as it was spelt.
+
+    Two spellings of one moment are two directories: sharing an inode, the kernel would move the one
+    to where the other was looked up, and `pwd` in it would change.
+    """
+
+    seq: int
+    spelling: bytes
+
+
+def moment_top(trace: Trace, at: At) -> Entry:
     """The top directory of a moment: the root, or with several roots the way to them."""
     top = trace.layout.top
     if trace.layout.ways:
-        return _entry(Way(trace, seq, top))
-    node = trace.reader.resolve(top, seq)
-    found = recorded(trace, seq, node) if node is not None else None
-    return found or _entry(Gone(trace, seq))
+        return _entry(Way(trace, at, top))
+    node = trace.reader.resolve(top, at.seq)
+    found = recorded(trace, at, node) if node is not None else None
+    return found or _entry(Gone(trace, at))
 
 
-def outside_top(trace: Trace, seq: int) -> Entry:
+def outside_top(trace: Trace, at: At) -> Entry:
     """What was seen outside the roots at a moment, from "/" down; the roots are left out."""
-    nodes = (trace.reader.resolve(root, seq) for root in trace.roots)
+    nodes = (trace.reader.resolve(root, at.seq) for root in trace.roots)
     roots = frozenset(node for node in nodes if node is not None)
-    attrs = None if ROOT_NODE in roots else trace.reader.attrs(ROOT_NODE, seq)
-    return Entry(Directory(trace, seq, ROOT_NODE, roots), attrs) if attrs else _entry(Gone(trace, seq))
+    attrs = None if ROOT_NODE in roots else trace.reader.attrs(ROOT_NODE, at.seq)
+    return Entry(Directory(trace, at, ROOT_NODE, roots), attrs) if attrs else _entry(Gone(trace, at))
 
 
-def recorded(trace: Trace, seq: int, node: int, without: frozenset[int] | None = None) -> Entry | None:
+def recorded(trace: Trace, at: At, node: int, without: frozenset[int] | None = None) -> Entry | None:
     """A node at a moment; None when it has no attributes then."""
-    attrs = trace.reader.attrs(node, seq)
+    attrs = trace.reader.attrs(node, at.seq)
     if attrs is None:
         return None
     if attrs.is_dir:
-        return Entry(Directory(trace, seq, node, without), attrs)
-    return Entry(File(trace, seq, node, attrs), attrs)
+        return Entry(Directory(trace, at, node, without), attrs)
+    return Entry(File(trace, at.seq, node, attrs), attrs)
 
 
 def _entry(place: Place) -> Entry:
@@ -57,24 +68,24 @@ class Directory(Place):
     views have inodes of their own, as a directory has its place in each.
     """
 
-    __slots__ = ("_node", "_seq", "_trace", "_without")
+    __slots__ = ("_at", "_node", "_trace", "_without")
 
-    def __init__(self, trace: Trace, seq: int, node: int, without: frozenset[int] | None = None) -> None:
-        super().__init__((Kind.DIRECTORY if without is None else Kind.OUTSIDE, seq, node))
-        self._trace, self._seq, self._node, self._without = trace, seq, node, without
+    def __init__(self, trace: Trace, at: At, node: int, without: frozenset[int] | None = None) -> None:
+        super().__init__((Kind.DIRECTORY if without is None else Kind.OUTSIDE, *at, node))
+        self._trace, self._at, self._node, self._without = trace, at, node, without
 
     def attrs(self) -> Attrs:
-        return self._trace.reader.attrs(self._node, self._seq) or self._refuse(errno.ESTALE)
+        return self._trace.reader.attrs(self._node, self._at.seq) or self._refuse(errno.ESTALE)
 
     def lookup(self, name: bytes) -> Entry | None:
-        child = self._trace.reader.lookup(self._node, name, self._seq)
+        child = self._trace.reader.lookup(self._node, name, self._at.seq)
         if child is None or self._hides(child):
             return None
-        return recorded(self._trace, self._seq, child, self._without)
+        return recorded(self._trace, self._at, child, self._without)
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
-        for name, child in self._trace.reader.children(self._node, self._seq):
-            entry = None if self._hides(child) else recorded(self._trace, self._seq, child, self._without)
+        for name, child in self._trace.reader.children(self._node, self._at.seq):
+            entry = None if self._hides(child) else recorded(self._trace, self._at, child, self._without)
             if entry is not None:
                 yield name, entry
 
@@ -101,11 +112,11 @@ class File(Place):
 class Way(Place):
     """A directory above several roots: only what leads to a root is in it."""
 
-    __slots__ = ("_path", "_seq", "_trace")
+    __slots__ = ("_at", "_path", "_trace")
 
-    def __init__(self, trace: Trace, seq: int, path: bytes) -> None:
-        super().__init__((Kind.WAY, seq, path))
-        self._trace, self._seq, self._path = trace, seq, path
+    def __init__(self, trace: Trace, at: At, path: bytes) -> None:
+        super().__init__((Kind.WAY, *at, path))
+        self._trace, self._at, self._path = trace, at, path
 
     def attrs(self) -> Attrs:
         return directory_attrs(self._trace.session.started, 2 + len(self._trace.layout.ways[self._path]))
@@ -113,11 +124,11 @@ class Way(Place):
     def lookup(self, name: bytes) -> Entry | None:
         path = join(self._path, name)
         if path in self._trace.layout.ways:
-            return _entry(Way(self._trace, self._seq, path))
+            return _entry(Way(self._trace, self._at, path))
         if path not in self._trace.roots:
             return None
-        node = self._trace.reader.resolve(path, self._seq)
-        return recorded(self._trace, self._seq, node) if node is not None else None
+        node = self._trace.reader.resolve(path, self._at.seq)
+        return recorded(self._trace, self._at, node) if node is not None else None
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
         for name in self._trace.layout.ways[self._path]:
@@ -131,8 +142,8 @@ class Gone(Place):
 
     __slots__ = ("_trace",)
 
-    def __init__(self, trace: Trace, seq: int) -> None:
-        super().__init__((Kind.GONE, seq))
+    def __init__(self, trace: Trace, at: At) -> None:
+        super().__init__((Kind.GONE, *at))
         self._trace = trace
 
     def attrs(self) -> Attrs:

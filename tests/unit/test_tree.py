@@ -99,9 +99,10 @@ def test_unchanged_files_are_one_inode(trace: Trace) -> None:
 
 
 def test_directories_are_not_shared(trace: Trace) -> None:
-    """Each moment has its own directories; one moment spelt in two ways has the same."""
+    """Each spelling of a moment has its own directories: sharing them, the kernel would move one to the other."""
     assert at(trace, "@start/dir").place.key != at(trace, "@1s/dir").place.key
-    assert at(trace, "@2s/moved").place.key == at(trace, "@e3/moved").place.key == at(trace, "@00m:02s/moved").place.key
+    spellings = ("@2s", "@e3", "@00m:02s")
+    assert len({at(trace, f"{spelling}/moved").place.key for spelling in spellings}) == len(spellings)
 
 
 def test_outside(trace: Trace) -> None:
