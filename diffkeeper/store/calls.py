@@ -79,10 +79,9 @@ class Calls:
     def target(self, record: Record, path: bytes) -> tuple[NodeState, bytes] | None:
         """Node and path that a call on one file means, in either form; None: it is no concern of ours."""
         nodes = self._nodes
-        if not record.inodes:
-            raise damaged("a record lacks its inode")
+        inode = first_inode(record)
         if not record.flags & Flag.PATH:
-            state = self.node_of(record.inodes[0])
+            state = self.node_of(inode)
             where = nodes.path(state)
             return None if state.hidden else (state, where)
         place, where = self.place(record, 0, path, follow=not record.flags & Flag.NOFOLLOW)
@@ -341,3 +340,9 @@ class Calls:
 def _first(payload: memoryview | bytes) -> bytes:
     """A path, closed by a NUL or by the end."""
     return bytes(payload).split(b"\0", 1)[0]
+
+
+def first_inode(record: Record) -> Inode:
+    if not record.inodes:
+        raise damaged("a record lacks its inode")
+    return record.inodes[0]

@@ -1,7 +1,8 @@
 """One record after the other to its effect on the tables.
 
-Owns the hot path (WRITE on a known file), the other calls on data, identities, processes and the
-records made in user space. Names and attributes are in `calls`; transactions in `indexer`.
+Owns the hot path (WRITE on a known file), the other calls on data, and identities. Names and
+attributes are in `calls`, what was found by looking in `standing`, the rest in `course`;
+transactions are in `indexer`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import stat
 from collections.abc import Callable
 
-from ..model import Fidelity, Mark, Op, Process, Session
+from ..model import Fidelity, Op, Session
 from ..wire import (
     EVENT,
     INODE,
@@ -22,15 +23,14 @@ from ..wire import (
     WireOp,
     decode,
     kernel_path,
-    strings,
 )
-from . import processes
 from .blocks import BLOCK_EVENTS, NONE
-from .calls import Calls
-from .codec import damaged, unpack_value
+from .calls import Calls, first_inode
+from .codec import damaged
+from .course import Course
 from .db import Table, Txn
-from .names import U64
 from .nodes import Nodes
+from .standing import Standing
 from .state import NodeState
 from .timeline import Call, Progress, Timeline
 from .walk import Place, Walker
@@ -43,7 +43,6 @@ class Replay:
     """The state of indexing at the cursor. `begin` before use and after each transaction."""
 
     def __init__(self, session: Session, progress: Progress) -> None:
-        self.session = session
         self.progress = progress
         self.timeline = Timeline(progress)
         self.writer = ContentWriter()
@@ -51,7 +50,8 @@ class Replay:
         self.calls = Calls(self.timeline, self.nodes, self.writer)
         self._walker = Walker(self.nodes)
         self._trust = {trust: session.fidelity.get(trust.label, 0) for trust in Fidelity}
-        self._lost = dict(session.lost)
+        self._course = Course(self.timeline, session)
+        self._standing = Standing(self.timeline, self.nodes, self.writer, self.calls, session.mismatches)
         self._apply: dict[int, Callable[[Record], None]] = {
             **self.calls.apply,
             WireOp.BIND: self._bind,
@@ -60,17 +60,8 @@ class Replay:
             WireOp.TRUNCATE: self._truncate,
             WireOp.DIRTY: self._dirty,
             WireOp.FILL: self._fill,
-            WireOp.FORK: self._fork,
-            WireOp.EXEC: self._exec,
-            WireOp.EXIT: self._exit,
-            WireOp.MARK: self._mark,
-            WireOp.BEGIN: self._command_begins,
-            WireOp.END: self._command_ends,
-            WireOp.SNAPSHOT: self._snapshot,
-            WireOp.CONTENT: self._content,
-            WireOp.GAP: self._gap,
-            WireOp.HEAL: self._heal,
-            WireOp.SETTLE: self._settle,
+            **self._course.apply,
+            **self._standing.apply,
         }
 
     def begin(self, txn: Txn) -> None:
@@ -87,10 +78,9 @@ class Replay:
         progress.seq, progress.time = self.timeline.seq, self.timeline.time
         progress.next_node = self.nodes.next_node
         fidelity = {trust.label: count for trust, count in self._trust.items() if count}
-        self.session = dataclasses.replace(
-            self.session, events=self.timeline.seq, lost=dict(self._lost), fidelity=fidelity
+        return dataclasses.replace(
+            self._course.session, events=self.timeline.seq, fidelity=fidelity, mismatches=self._standing.mismatches
         )
-        return self.session
 
     def span(self, span: bytes) -> None:
         """Apply a journal frame's records. Raises TraceDamagedError."""
@@ -144,7 +134,7 @@ class Replay:
     # -- identities --------------------------------------------------------------------------
 
     def _bind(self, record: Record) -> None:
-        inode, path = _inode(record), kernel_path(record.payload)
+        inode, path = first_inode(record), kernel_path(record.payload)
         ident = (inode.dev, inode.ino, inode.gen)
         seq = self.timeline.seq
         known = self.nodes.find(ident)
@@ -170,7 +160,7 @@ class Replay:
 
     def _file(self, record: Record) -> tuple[NodeState, bytes] | None:
         """The file of a call with a descriptor, and its path; None: it is no concern of ours."""
-        state = self.calls.node_of(_inode(record))
+        state = self.calls.node_of(first_inode(record))
         path = self.nodes.path(state)
         return None if state.hidden else (state, path)
 
@@ -316,141 +306,6 @@ class Replay:
             state.fidelity = max(call.before, call.trust)
             self.nodes.put_attrs(state, state.changed)
             del self.progress.fills[record.tid]
-
-    # -- processes and marks -----------------------------------------------------------------
-
-    def _fork(self, record: Record) -> None:
-        child = record.offset & 0xFFFFFFFF
-        seq = self.timeline.event(record, Op.FORK, count=child, detail=b"%d" % child)
-        comm = processes.text(record.payload)
-        parent = processes.at(self.txn, record.pid)
-        uid = record.length & 0xFFFFFFFF
-        argv = parent.argv if parent else ()
-        processes.put(self.txn, Process(child, record.pid, uid, comm, argv, self.timeline.time), seq)
-
-    def _exec(self, record: Record) -> None:
-        comm, argv = strings(record.payload, 1)
-        words = argv.split(b"\0")
-        if words and not words[-1]:
-            words.pop()
-        seq = self.timeline.event(record, Op.EXEC, detail=b" ".join(words))
-        old = processes.at(self.txn, record.pid) or Process(record.pid, 0, 0, "", start=self.timeline.time)
-        new = dataclasses.replace(
-            old, uid=record.length & 0xFFFFFFFF, comm=processes.text(comm), argv=tuple(map(processes.text, words))
-        )
-        processes.put(self.txn, new, seq)
-
-    def _exit(self, record: Record) -> None:
-        status = record.offset & 0xFFFF
-        text = b"signal %d" % (status & 0x7F) if status & 0x7F else b"exit %d" % (status >> 8)
-        seq = self.timeline.event(record, Op.EXIT, detail=text)
-        old = processes.at(self.txn, record.pid)
-        if old is not None:
-            processes.put(self.txn, dataclasses.replace(old, end=self.timeline.time, status=status), seq)
-
-    def _mark(self, record: Record) -> None:
-        name = bytes(record.payload).split(b"\0", 1)[0]
-        seq = self.timeline.event(record, Op.MARK, detail=name)
-        processes.put_mark(self.txn, Mark(processes.text(name), seq, self.timeline.time))
-
-    # -- made in user space ------------------------------------------------------------------
-
-    def _command_begins(self, record: Record) -> None:
-        self.progress.begun, self.progress.started = record.time, record.offset
-        self.session = dataclasses.replace(self.session, started=record.offset)
-        self.txn.clear(Table.HANDLES)
-        if record.pid and processes.at(self.txn, record.pid) is None:
-            words = self.session.command
-            comm = words[0].rpartition("/")[2][:15] if words else ""
-            processes.put(self.txn, Process(record.pid, 0, 0, comm, words), self.timeline.seq)
-
-    def _command_ends(self, record: Record) -> None:
-        self.progress.ended = True
-        duration, status = self.timeline.time, record.offset & 0xFFFF
-        self.session = dataclasses.replace(self.session, duration=duration, status=status)
-
-    def _snapshot(self, record: Record) -> None:
-        path, other, xattrs = strings(record.payload, 2)
-        self._stand(record, path, other, xattrs, self.timeline.seq)
-
-    def _heal(self, record: Record) -> None:
-        path, other, xattrs = strings(record.payload, 2)
-        gone = record.flags & Flag.GONE
-        seq, outside = self.timeline.seq + 1, self.nodes.judge(path)[0]
-        state = self._absent(path, seq) if gone else self._stand(record, path, other, xattrs, seq)
-        size = NONE if gone or not stat.S_ISREG(record.inodes[0].mode) else record.inodes[0].size
-        node = state.node if state else 0
-        self.timeline.event(record, Op.HEAL, path, node=node, size=size, outside=outside)
-        self.session = dataclasses.replace(self.session, mismatches=self.session.mismatches + 1)
-
-    def _absent(self, path: bytes, seq: int) -> NodeState | None:
-        place = self._walker.literal(path, seq)
-        if place.node is not None and place.name:
-            self.calls.drop(place.node, place.parent, place.name, seq)
-        return place.node
-
-    def _stand(self, record: Record, path: bytes, other: bytes, xattrs: bytes, seq: int) -> NodeState:
-        """What a SNAPSHOT or HEAL says stands at a path. It says nothing of the directory it is in."""
-        inode, place = _inode(record), self._walker.literal(path, seq)
-        linked = self._walker.literal(other, seq).node if record.flags & Flag.LINK else None
-        state = place.node
-        wrong = state is not None and (
-            stat.S_IFMT(state.mode) != stat.S_IFMT(inode.mode) or (linked is not None and linked is not state)
-        )
-        if state is not None and wrong and place.name:
-            self.nodes.take(state, place.parent, place.name, seq)
-            self.nodes.put_attrs(state, seq)
-            state = None
-        if state is None:
-            state = linked or self.nodes.new(inode.mode, version=seq)
-            self.nodes.give(state, place.parent, place.name, seq)
-        self.calls.take_inode(state, inode)
-        state.implicit, state.dirty = False, True
-        if record.flags & Flag.LINK:  # what it holds, and its xattrs, came with its first name
-            self.nodes.put_attrs(state, seq)
-            return state
-        state.xattrs = unpack_value(xattrs, dict[bytes, bytes]) if xattrs else {}
-        if stat.S_ISLNK(inode.mode):
-            state.target, state.size = other, len(other)
-        elif state.is_file:
-            self._resized(state, record.offset, inode.size, seq)
-        self.nodes.put_attrs(state, seq)
-        return state
-
-    def _resized(self, state: NodeState, handle: int, size: int, seq: int) -> None:
-        """With a handle the whole content follows in CONTENT records; without, only the size is right now."""
-        if handle:
-            if state.block_first >= 0 or state.pending:
-                self.writer.cut(state, seq, 0)
-            state.fidelity = Fidelity.EXACT
-            self.txn.put(Table.HANDLES, U64.pack(handle), U64.pack(state.node))
-        if state.size != size:
-            self.writer.cut(state, seq, size)
-
-    def _content(self, record: Record) -> None:
-        node = self.txn.get(Table.HANDLES, U64.pack(record.length))
-        if node is None:
-            raise damaged("content came for a file that was not given")
-        state = self.nodes.get(int.from_bytes(node, "big"))
-        self.writer.write(state, state.version, record.offset, record.payload)
-
-    def _gap(self, record: Record) -> None:
-        cause = processes.text(record.payload)
-        self.timeline.event(record, Op.GAP, count=record.offset, detail=bytes(record.payload))
-        self._lost[cause] = self._lost.get(cause, 0) + max(1, record.offset)
-
-    def _settle(self, record: Record) -> None:
-        key, _, value = processes.text(record.payload).partition("=")
-        if key == "note":
-            self.session = dataclasses.replace(self.session, notes=(*self.session.notes, value))
-        elif key == "verified_paths" and value.isascii() and value.isdigit():
-            self.session = dataclasses.replace(self.session, verified_paths=int(value))
-
-
-def _inode(record: Record) -> Inode:
-    if not record.inodes:
-        raise damaged("a record lacks its inode")
-    return record.inodes[0]
 
 
 def _await(calls: dict[int, Call], tid: int, call: Call) -> None:

@@ -1,0 +1,98 @@
+"""The course of the recording: its beginning and end, processes, marks, gaps, and facts told afterwards.
+
+Owns the records that touch no file, and the session they add up to. How processes and marks are
+stored belongs to `processes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from ..model import Mark, Op, Process, Session
+from ..wire import Record, WireOp, strings
+from . import processes
+from .db import Table
+from .timeline import Timeline
+
+
+class Course:
+    """Applies one record at a time. `session`: facts and totals so far."""
+
+    def __init__(self, timeline: Timeline, session: Session) -> None:
+        self._timeline = timeline
+        self.session = session
+        self.apply: dict[int, Callable[[Record], None]] = {
+            WireOp.FORK: self._fork,
+            WireOp.EXEC: self._exec,
+            WireOp.EXIT: self._exit,
+            WireOp.MARK: self._mark,
+            WireOp.BEGIN: self._begin,
+            WireOp.END: self._end,
+            WireOp.GAP: self._gap,
+            WireOp.SETTLE: self._settle,
+        }
+
+    def _note(self, **facts: object) -> None:
+        self.session = dataclasses.replace(self.session, **facts)  # type: ignore[arg-type]
+
+    def _begin(self, record: Record) -> None:
+        self._timeline.progress.begun, self._timeline.progress.started = record.time, record.offset
+        self._note(started=record.offset)
+        self._timeline.txn.clear(Table.HANDLES)
+        if record.pid and processes.at(self._timeline.txn, record.pid) is None:
+            words = self.session.command
+            comm = words[0].rpartition("/")[2][:15] if words else ""
+            processes.put(self._timeline.txn, Process(record.pid, 0, 0, comm, words), self._timeline.seq)
+
+    def _end(self, record: Record) -> None:
+        self._timeline.progress.ended = True
+        duration, status = self._timeline.time, record.offset & 0xFFFF
+        self._note(duration=duration, status=status)
+
+    def _fork(self, record: Record) -> None:
+        child = record.offset & 0xFFFFFFFF
+        seq = self._timeline.event(record, Op.FORK, count=child, detail=b"%d" % child)
+        comm = processes.text(record.payload)
+        parent = processes.at(self._timeline.txn, record.pid)
+        uid = record.length & 0xFFFFFFFF
+        argv = parent.argv if parent else ()
+        processes.put(self._timeline.txn, Process(child, record.pid, uid, comm, argv, self._timeline.time), seq)
+
+    def _exec(self, record: Record) -> None:
+        comm, argv = strings(record.payload, 1)
+        words = argv.split(b"\0")
+        if words and not words[-1]:
+            words.pop()
+        seq = self._timeline.event(record, Op.EXEC, detail=b" ".join(words))
+        old = processes.at(self._timeline.txn, record.pid) or Process(record.pid, 0, 0, "", start=self._timeline.time)
+        new = dataclasses.replace(
+            old, uid=record.length & 0xFFFFFFFF, comm=processes.text(comm), argv=tuple(map(processes.text, words))
+        )
+        processes.put(self._timeline.txn, new, seq)
+
+    def _exit(self, record: Record) -> None:
+        status = record.offset & 0xFFFF
+        text = b"signal %d" % (status & 0x7F) if status & 0x7F else b"exit %d" % (status >> 8)
+        seq = self._timeline.event(record, Op.EXIT, detail=text)
+        old = processes.at(self._timeline.txn, record.pid)
+        if old is not None:
+            processes.put(self._timeline.txn, dataclasses.replace(old, end=self._timeline.time, status=status), seq)
+
+    def _mark(self, record: Record) -> None:
+        name = bytes(record.payload).split(b"\0", 1)[0]
+        seq = self._timeline.event(record, Op.MARK, detail=name)
+        processes.put_mark(self._timeline.txn, Mark(processes.text(name), seq, self._timeline.time))
+
+    def _gap(self, record: Record) -> None:
+        cause = processes.text(record.payload)
+        self._timeline.event(record, Op.GAP, count=record.offset, detail=bytes(record.payload))
+        lost = self.session.lost
+        self._note(lost={**lost, cause: lost.get(cause, 0) + max(1, record.offset)})
+
+    def _settle(self, record: Record) -> None:
+        key, _, value = processes.text(record.payload).partition("=")
+        if key == "note":
+            self._note(notes=(*self.session.notes, value))
+        elif key == "verified_paths" and value.isascii() and value.isdigit():
+            self._note(verified_paths=int(value))

@@ -1,0 +1,104 @@
+"""What stands somewhere, as someone who looked found it: before the command, or after it.
+
+Owns SNAPSHOT, CONTENT and HEAL, and the table HANDLES. None says anything of the directory that
+an entry is in: each directory has a record of its own.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+
+from ..model import Fidelity, Op
+from ..wire import Flag, Record, WireOp, strings
+from .blocks import NONE
+from .calls import Calls, first_inode
+from .codec import damaged, unpack_value
+from .db import Table
+from .names import U64
+from .nodes import Nodes
+from .state import NodeState
+from .timeline import Timeline
+from .walk import Walker
+from .writer import ContentWriter
+
+
+class Standing:
+    """Applies one record at a time. `mismatches`: HEAL records so far."""
+
+    def __init__(
+        self, timeline: Timeline, nodes: Nodes, writer: ContentWriter, calls: Calls, mismatches: int
+    ) -> None:
+        self._timeline, self._nodes, self._writer, self._calls = timeline, nodes, writer, calls
+        self._walker = Walker(nodes)
+        self.mismatches = mismatches
+        self.apply: dict[int, Callable[[Record], None]] = {
+            WireOp.SNAPSHOT: self._snapshot,
+            WireOp.CONTENT: self._content,
+            WireOp.HEAL: self._heal,
+        }
+
+    def _snapshot(self, record: Record) -> None:
+        path, other, xattrs = strings(record.payload, 2)
+        self._stand(record, path, other, xattrs, self._timeline.seq)
+
+    def _heal(self, record: Record) -> None:
+        path, other, xattrs = strings(record.payload, 2)
+        gone = record.flags & Flag.GONE
+        seq, outside = self._timeline.seq + 1, self._nodes.judge(path)[0]
+        state = self._absent(path, seq) if gone else self._stand(record, path, other, xattrs, seq)
+        size = NONE if gone or not stat.S_ISREG(record.inodes[0].mode) else record.inodes[0].size
+        node = state.node if state else 0
+        self._timeline.event(record, Op.HEAL, path, node=node, size=size, outside=outside)
+        self.mismatches += 1
+
+    def _absent(self, path: bytes, seq: int) -> NodeState | None:
+        place = self._walker.literal(path, seq)
+        if place.node is not None and place.name:
+            self._calls.drop(place.node, place.parent, place.name, seq)
+        return place.node
+
+    def _stand(self, record: Record, path: bytes, other: bytes, xattrs: bytes, seq: int) -> NodeState:
+        """What a SNAPSHOT or HEAL says stands at a path. It says nothing of the directory it is in."""
+        inode, place = first_inode(record), self._walker.literal(path, seq)
+        linked = self._walker.literal(other, seq).node if record.flags & Flag.LINK else None
+        state = place.node
+        wrong = state is not None and (
+            stat.S_IFMT(state.mode) != stat.S_IFMT(inode.mode) or (linked is not None and linked is not state)
+        )
+        if state is not None and wrong and place.name:
+            self._nodes.take(state, place.parent, place.name, seq)
+            self._nodes.put_attrs(state, seq)
+            state = None
+        if state is None:
+            state = linked or self._nodes.new(inode.mode, version=seq)
+            self._nodes.give(state, place.parent, place.name, seq)
+        self._calls.take_inode(state, inode)
+        state.implicit, state.dirty = False, True
+        if record.flags & Flag.LINK:  # what it holds, and its xattrs, came with its first name
+            self._nodes.put_attrs(state, seq)
+            return state
+        state.xattrs = unpack_value(xattrs, dict[bytes, bytes]) if xattrs else {}
+        if stat.S_ISLNK(inode.mode):
+            state.target, state.size = other, len(other)
+        elif state.is_file:
+            self._resized(state, record.offset, inode.size, seq)
+        self._nodes.put_attrs(state, seq)
+        return state
+
+    def _resized(self, state: NodeState, handle: int, size: int, seq: int) -> None:
+        """With a handle the whole content follows in CONTENT records; without, only the size is right now."""
+        if handle:
+            if state.block_first >= 0 or state.pending:
+                self._writer.cut(state, seq, 0)
+            state.fidelity = Fidelity.EXACT
+            self._timeline.txn.put(Table.HANDLES, U64.pack(handle), U64.pack(state.node))
+        if state.size != size:
+            self._writer.cut(state, seq, size)
+
+    def _content(self, record: Record) -> None:
+        node = self._timeline.txn.get(Table.HANDLES, U64.pack(record.length))
+        if node is None:
+            raise damaged("content came for a file that was not given")
+        state = self._nodes.get(int.from_bytes(node, "big"))
+        self._writer.write(state, state.version, record.offset, record.payload)
