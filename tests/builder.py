@@ -421,7 +421,7 @@ class TraceBuilder:
         stamps = list(dict.fromkeys(stamped)) if self._stamps else []
         inodes = [self._inode(node) for node in stamps]
         if self._overlay:
-            upper = [inode._replace(dev=DEVICE, ino=inode.ino + 10**6, parent=inode.parent + 10**6) for inode in inodes]
+            upper = [inode._replace(dev=DEVICE, ino=inode.ino + 10**6, parent=inode.parent and inode.parent + 10**6) for inode in inodes]
             inodes = [both for pair in zip(upper, inodes, strict=True) for both in pair][:6]
         return self._event(op, inodes=(*bases, *inodes), payload=payload + rest, flags=Flag.PATH | flags, **fields)
 
@@ -434,7 +434,7 @@ class TraceBuilder:
     def _inode(self, node: Node) -> Inode:
         return Inode(
             node.ino, OVERLAY_DEVICE if self._overlay else DEVICE, node.gen, node.size, node.mtime, node.ctime,
-            node.parent.ino if node.parent else 0, node.mode, node.uid, node.gid, node.nlink, node.rdev,
+            self._parent_ino(node), node.mode, node.uid, node.gid, node.nlink, node.rdev,
         )  # fmt: skip
 
     # -- the model ---------------------------------------------------------------------------
@@ -462,6 +462,11 @@ class TraceBuilder:
         where = self.absolute(path)
         directory, _, name = where.rpartition(b"/")
         return where, self.node(directory or b"/"), name
+
+    def _parent_ino(self, node: Node) -> int:
+        """As the kernel side tells it: not for a file with no name left, or several, any of which may come first."""
+        one = node.nlink == 1 or stat.S_ISDIR(node.mode)
+        return node.parent.ino if node.parent and one else 0
 
     def _attach(self, parent: Node, name: bytes, node: Node) -> None:
         parent.entries[name] = node

@@ -70,7 +70,12 @@ def _identity(stamp: Inode) -> Identity:
 
 
 def _fits(state: NodeState, stamp: Inode) -> bool:
-    return (state.implicit and not state.is_dir) or stat.S_IFMT(state.mode) == stat.S_IFMT(stamp.mode)
+    """By type, and by links: a file that is gone has none, one that is there as many as names we know, or more."""
+    if state.implicit and not state.is_dir:
+        return True
+    if stat.S_IFMT(state.mode) != stat.S_IFMT(stamp.mode):
+        return False
+    return state.is_dir or (stamp.nlink >= state.names and bool(stamp.nlink) == bool(state.names))
 
 
 def _lies(nodes: Nodes, state: NodeState, stamp: Inode, found: dict[NodeState, Inode]) -> bool:

@@ -171,7 +171,7 @@ def test_gnu_tar_extracts_the_same(made: tuple[Trace, Any], tmp_path: Path) -> N
     subprocess.run(["tar", "-xpf", tmp_path / "out.tar", "-C", tmp_path / "extracted", *options], check=True)
     assert found(tmp_path / "extracted") == expected(trees["middle"], special_bits=True)
     if IS_ROOT:
-        same = ["diff", "-r", "--no-dereference", "-x", "fifo", tmp_path / "out", tmp_path / "extracted"]
+        same = ["diff", "-r", "--no-dereference", "-x", "fifo", str(tmp_path / "out"), str(tmp_path / "extracted")]
         subprocess.run(same, check=True)  # two FIFOs are never the same to diff
 
 
