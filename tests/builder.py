@@ -421,7 +421,11 @@ class TraceBuilder:
         stamps = list(dict.fromkeys(stamped)) if self._stamps else []
         inodes = [self._inode(node) for node in stamps]
         if self._overlay:
-            upper = [inode._replace(dev=DEVICE, ino=inode.ino + 10**6, parent=inode.parent and inode.parent + 10**6) for inode in inodes]
+            shift = 10**6
+            upper = [
+                inode._replace(dev=DEVICE, ino=inode.ino + shift, parent=inode.parent and inode.parent + shift)
+                for inode in inodes
+            ]
             inodes = [both for pair in zip(upper, inodes, strict=True) for both in pair][:6]
         return self._event(op, inodes=(*bases, *inodes), payload=payload + rest, flags=Flag.PATH | flags, **fields)
 
