@@ -13,7 +13,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +139,15 @@ def become(user: User) -> None:
     os.setuid(user.uid)
 
 
-def resume(pids: Sequence[int]) -> None:
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still because of a signal."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+    except OSError:
+        return False
+
+
+def resume(pids: Iterable[int]) -> None:
     """SIGCONT to each; those that are gone are passed over."""
     for pid in pids:
         try:
@@ -153,8 +161,8 @@ class Guardian:
 
     SWEEPS, PAUSE = 10, 0.02  # a task may be stopped a moment after the first look
 
-    def __init__(self, disable: Callable[[], None], take_stopped: Callable[[], list[int]]) -> None:
-        """`disable`: stop no one any more; `take_stopped`: who is stopped. Both run in the guardian."""
+    def __init__(self, disable: Callable[[], None], stopped: Callable[[], Iterable[int]]) -> None:
+        """`disable`: stop no one any more; `stopped`: who is. Both run in the guardian."""
         watched, self._held = os.pipe()
         self.pid = os.fork()
         if not self.pid:
@@ -170,7 +178,7 @@ class Guardian:
                     os._exit(0)
                 disable()
                 for _ in range(self.SWEEPS):
-                    resume(take_stopped())
+                    resume(stopped())
                     time.sleep(self.PAUSE)
             finally:
                 os._exit(0)

@@ -138,7 +138,10 @@ class Kernel:
             self._maps["skipped_devs"].put(_U32.pack(device), b"\1")
 
     def take_stopped(self) -> list[int]:
-        """Processes that were stopped and not yet taken; they are the caller's to continue."""
+        """Processes that were stopped and not yet taken; they are the caller's to continue.
+
+        Taken before they are continued: one that runs on while it is still listed would not be stopped again.
+        """
         stopped = self._maps["stopped"]
         keys = list(stopped)
         for key in keys:

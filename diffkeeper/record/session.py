@@ -215,7 +215,9 @@ class _Recording:
         kernel = self._kernel
         assert kernel is not None
         guardian = child.Guardian(
-            disable=lambda: kernel.control.__setitem__(Control.DISABLED, 1), take_stopped=kernel.take_stopped
+            disable=lambda: kernel.control.__setitem__(Control.DISABLED, 1),
+            # All that stand still: the recorder may die between taking a process off the list and continuing it.
+            stopped=lambda: filter(child.is_stopped, kernel.tracked()),
         )
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, child.HANDLED)
         process = child.Child(self._command, self._user)

@@ -257,7 +257,7 @@ def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb.
     try:
         return {table: env.open_db(table.value, create=write) for table in Table}
     except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
-        raise NotATraceError(f"{path} is not the index of a trace: {error}") from error
+        raise TraceDamagedError(f"damaged trace: {path} is no index: {error}") from error
 
 
 def _environment(path: Path, write: bool) -> lmdb.Environment:
@@ -273,7 +273,7 @@ def _environment(path: Path, write: bool) -> lmdb.Environment:
         except (lmdb.MemoryError, MemoryError):
             continue  # the address space is limited: a smaller map
         except lmdb.InvalidError as error:
-            raise NotATraceError(f"{path} is not the index of a trace") from error
+            raise TraceDamagedError(f"damaged trace: {path} is no index: copy the trace again") from error
         except lmdb.VersionMismatchError as error:
             raise NotATraceError(f"{path} was written by another LMDB: {error}") from error
         except lmdb.Error as error:
@@ -281,7 +281,7 @@ def _environment(path: Path, write: bool) -> lmdb.Environment:
             if lock and not write and error.code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
                 continue
             if error.code in (errno.EBADF, errno.EINVAL, errno.EISDIR):
-                raise NotATraceError(f"{path} is not the index of a trace") from error
+                raise TraceDamagedError(f"damaged trace: {path} is no index: copy the trace again") from error
             if error.code in (errno.EACCES, errno.EPERM):
                 raise DiffKeeperError(f"cannot open {path}: permission denied; open the trace as its owner") from error
             raise
