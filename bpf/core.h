@@ -348,7 +348,10 @@ static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	struct dk_scratch *s = get_scratch();
-	if (s)
-		bpf_probe_read_kernel(&s->regs, sizeof(s->regs), (void *)ctx->args[0]);
+	if (!s) {
+		count(DK_C_LOST, 1); /* a CPU that was plugged in meanwhile */
+		return 0;
+	}
+	bpf_probe_read_kernel(&s->regs, sizeof(s->regs), (void *)ctx->args[0]);
 	return s;
 }

@@ -60,8 +60,12 @@ def segments(directory: Path) -> list[int]:
 class JournalWriter:
     """Appends spans. Not thread-safe. `bytes_written` counts payload bytes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, owner: tuple[int, int] | None = None) -> None:
+        """`owner`: uid and gid that the directory and every segment are given to."""
         directory.mkdir(mode=0o700, exist_ok=True)
+        self._owner = owner
+        if owner:
+            os.chown(directory, *owner)
         self._directory = directory
         self._number = max(segments(directory), default=0)
         self._fd = -1
@@ -76,6 +80,8 @@ class JournalWriter:
         self._number += 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(segment_path(self._directory, self._number), flags, 0o600)
+        if self._owner:
+            os.fchown(self._fd, *self._owner)
         os.write(self._fd, SEGMENT_MAGIC)
         self._size = len(SEGMENT_MAGIC)
 

@@ -68,9 +68,15 @@ def check_kernel() -> None:
     layout.load()
 
 
+def _cpu_numbers() -> int:
+    """One more than the highest CPU number, which with gaps is more than there are CPUs."""
+    ranges = Path("/sys/devices/system/cpu/present").read_text().strip()
+    return int(ranges.replace("-", ",").rpartition(",")[2]) + 1
+
+
 def program_text() -> str:
     """The whole C program but for RING_FD: offsets and sizes as macros, then the parts in order."""
-    defines = {**layout.load(), "NCPU": os.cpu_count() or 1, "BIND_DEPTH": BIND_DEPTH}
+    defines = {**layout.load(), "NCPU": _cpu_numbers(), "BIND_DEPTH": BIND_DEPTH}
     text = [f"#define {name} {value}" for name, value in defines.items()]
     text += [(sources() / part).read_text() for part in PARTS]
     return "\n".join(text)

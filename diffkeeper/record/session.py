@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import __version__
-from ..errors import CommandNotExecutableError, CommandNotFoundError, TraceExistsError
+from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
 from ..journal import JournalWriter
 from ..model import Session
 from ..plugins import default_differ, path_verdict
@@ -133,7 +133,8 @@ class _Recording:
             filters=self._filters,
         )
         write_facts(self._trace, facts)
-        self._journal = JournalWriter(self._trace / "journal")
+        owner = None if self._user.is_caller else (self._user.uid, self._user.gid)
+        self._journal = JournalWriter(self._trace / "journal", owner)
         self._pump = Pump(self._journal, self._trace)
         self._give_away()
         # The baseline comes before the compiler: a root that is changed by others meanwhile is not our
@@ -161,7 +162,9 @@ class _Recording:
         self._pump.flush()
         ui.finish()
         if self._pump.failure:
-            raise TraceExistsError(f"the baseline does not fit: {self._trace}: {self._pump.failure}")
+            raise DiffKeeperError(
+                f"the baseline does not fit at {self._shown} ({self._pump.failure}): choose another place with -o"
+            )
 
     def _give_away(self) -> None:
         """The trace belongs to the user who called sudo, also when we are killed."""
