@@ -200,7 +200,7 @@ static inline void read_inode(struct dk_inode *out, char *inode)
 	out->gid = *(u32 *)(head + INODE_GID);
 	out->nlink = *(u32 *)(head + INODE_NLINK);
 	out->rdev = stat_dev(*(u32 *)(head + INODE_RDEV));
-	out->pad = 0;
+	out->tag = 0;
 }
 
 static inline void key_of(struct dk_key *key, struct dk_inode *inode)
@@ -297,6 +297,17 @@ static inline void mark_seen(struct dk_inode *inode)
 
 /* ---- stamps ---- */
 
+/* A name in 32 bits, to tell a stamp's node from its neighbours. Names have 1 to 255 bytes. */
+static inline u32 name_tag(char *dentry)
+{
+	u32 length = rd32(dentry + DENTRY_NAME_LEN) & 255, tag = 0;
+	char *name = rdp(dentry + DENTRY_NAME);
+	bpf_probe_read_kernel(&tag, 3, length < 3 ? name : name + length - 3);
+	if (length < 3)
+		tag &= length == 2 ? 0xFFFF : 0xFF;
+	return tag << 8 | length;
+}
+
 /* Put the inodes this thread touched into the slots from `at` on, and forget them. */
 static inline void take_stamps(struct dk_inode *slots)
 {
@@ -317,8 +328,10 @@ static inline void take_stamps(struct dk_inode *slots)
 		char *alias = rdp(inode + INODE_ALIASES);
 		if (alias && (out->nlink == 1 || (out->mode & S_IFMT) == S_IFDIR)) { /* else any of its names may come first */
 			char *dentry = alias - DENTRY_ALIAS;
-			if (rdp(dentry + DENTRY_HASH_PPREV))
+			if (rdp(dentry + DENTRY_HASH_PPREV)) {
 				out->parent = (u64)rdp(parent_of(dentry) + INODE_INO);
+				out->tag = name_tag(dentry);
+			}
 		}
 	}
 	t->count = 0;

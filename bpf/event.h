@@ -31,7 +31,7 @@ struct dk_inode {
 	u32 gid;
 	u32 nlink;
 	u32 rdev;   /* as stat() shows it: makedev(major, minor) */
-	u32 pad;
+	u32 tag;    /* of a stamp: length of its name (low byte) and the name's last three bytes above; 0: not known */
 };
 
 struct dk_event {

@@ -91,8 +91,6 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 	char *dentry = 0, *mnt = 0, *raw = 0;
 	if (!base_of(c->dirfd1, c->path1, &slots[0], &dentry, &mnt, &raw))
 		return 0;
-	if (skipped_devs.lookup(&slots[0].dev))
-		slots[0].pad = 1;
 	if (!is_seen(&slots[0], dentry, mnt, raw))
 		return 1;
 	if (c->bases == 2) {
@@ -115,6 +113,75 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 		at = add_string(s, at, c->path2);
 	s->ev.size = at - start;
 	send(s, (sizeof(struct dk_event) + at) & 32767);
+	return 0;
+}
+
+#define NR_SETXATTR 188
+#define NR_LSETXATTR 189
+#define NR_FSETXATTR 190
+#define NR_REMOVEXATTR 197
+#define NR_LREMOVEXATTR 198
+#define NR_FREMOVEXATTR 199
+#define XATTR_MAX 65536u
+
+/* Extended attributes, ACLs among them (which change the mode as well). */
+HANDLER(on_xattr)
+{
+	if ((s64)ctx->args[1] < 0)
+		return 0;
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	struct pt_regs *regs = &s->regs;
+	u64 nr = regs->orig_ax;
+	int sets = nr <= NR_FSETXATTR, by_fd = nr == NR_FSETXATTR || nr == NR_FREMOVEXATTR;
+	struct dk_inode *slots = (struct dk_inode *)s->body;
+	char *dentry = 0, *mnt = 0, *raw = 0;
+	u32 start;
+	if (by_fd) {
+		char *file = file_of(regs->di);
+		if (!file)
+			return 0;
+		dentry = rdp(file + FILE_PATH + PATH_DENTRY);
+		mnt = rdp(file + FILE_PATH + PATH_MNT);
+		raw = rdp(file + FILE_INODE);
+		read_inode(slots, raw);
+	} else if (!base_of(AT_FDCWD_, regs->di, slots, &dentry, &mnt, &raw)) {
+		return 0;
+	}
+	if (skipped_devs.lookup(&slots->dev) && by_fd)
+		return 0;
+	if (!is_seen(slots, dentry, mnt, raw)) {
+		helpers.call(ctx, HELPER_BIND);
+		return 0;
+	}
+	u16 op = sets ? DK_OP_SETXATTR : DK_OP_REMOVEXATTR;
+	if (by_fd) {
+		begin(s, op, 0, 1);
+		drop_stamps();
+		s->piece.offset = sizeof(struct dk_inode);
+	} else {
+		u8 follows = nr == NR_SETXATTR || nr == NR_REMOVEXATTR;
+		begin(s, op, follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_STAMPS);
+		take_stamps(&slots[1]);
+		s->piece.offset = (1 + DK_STAMPS) * sizeof(struct dk_inode);
+		s->piece.offset = add_string(s, s->piece.offset, regs->di);
+	}
+	start = by_fd ? sizeof(struct dk_inode) : (1 + DK_STAMPS) * sizeof(struct dk_inode);
+	u32 at = add_string(s, s->piece.offset, regs->si);
+	u32 size = sets ? regs->r10 : 0;
+	if (size > XATTR_MAX)
+		size = XATTR_MAX;
+	asm volatile("" : "+r"(size), "+r"(at)); /* or the compiler moves the masks to where the verifier loses them */
+	size &= 2 * XATTR_MAX - 1;
+	at &= 32767;
+	if (size && bpf_probe_read_user(s->body + at, size, (void *)regs->dx)) {
+		s->ev.flags |= DK_F_INEXACT;
+		count(DK_C_UNREAD, 1);
+	}
+	s->ev.length = size;
+	s->ev.size = at + size - start;
+	send(s, (sizeof(struct dk_event) + at + size) & (PIECE - 1));
 	return 0;
 }
 

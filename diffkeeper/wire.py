@@ -86,7 +86,7 @@ class Inode(NamedTuple):
     gid: int = 0
     nlink: int = 1
     rdev: int = 0
-    pad: int = 0
+    tag: int = 0
 
     @property
     def identity(self) -> tuple[int, int, int]:
@@ -180,6 +180,11 @@ def decode(view: memoryview, start: int, size: int) -> Record:
         raise TraceDamagedError("damaged journal: a payload is longer than its record")
     inodes = tuple(Inode(*INODE.unpack_from(view, body + i * INODE.size)) for i in range(count))
     return Record(time, pid, tid, op, flags, inodes, offset, length, view[data : data + payload])
+
+
+def name_tag(name: bytes) -> int:
+    """A name in 32 bits, as bpf/core.h makes it: its length and its last three bytes."""
+    return int.from_bytes(name[-3:], "little") << 8 | len(name) & 255
 
 
 def kernel_path(payload: bytes | memoryview) -> bytes:

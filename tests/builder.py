@@ -22,7 +22,7 @@ from diffkeeper.journal import JournalWriter
 from diffkeeper.model import Session
 from diffkeeper.store import indexer
 from diffkeeper.store.session import write_facts
-from diffkeeper.wire import Flag, Inode, WireOp, encode
+from diffkeeper.wire import Flag, Inode, WireOp, encode, name_tag
 
 DEVICE, OVERLAY_DEVICE = 0x800001, 0x2A
 BOOT, WALL = 1_000_000_000_000, 1_700_000_000_000_000_000  # monotonic and real time of the command's start
@@ -438,7 +438,7 @@ class TraceBuilder:
     def _inode(self, node: Node) -> Inode:
         return Inode(
             node.ino, OVERLAY_DEVICE if self._overlay else DEVICE, node.gen, node.size, node.mtime, node.ctime,
-            self._parent_ino(node), node.mode, node.uid, node.gid, node.nlink, node.rdev,
+            *self._place_of(node, node.mode, node.uid, node.gid, node.nlink, node.rdev),
         )  # fmt: skip
 
     # -- the model ---------------------------------------------------------------------------
@@ -467,10 +467,13 @@ class TraceBuilder:
         directory, _, name = where.rpartition(b"/")
         return where, self.node(directory or b"/"), name
 
-    def _parent_ino(self, node: Node) -> int:
-        """As the kernel side tells it: not for a file with no name left, or several, any of which may come first."""
+    def _place_of(self, node: Node, *middle: int) -> tuple[int, ...]:
+        """Parent and tag as the kernel side tells them: not for a file with no name left, or with several."""
         one = node.nlink == 1 or stat.S_ISDIR(node.mode)
-        return node.parent.ino if node.parent and one else 0
+        names = [name for name, entry in node.parent.entries.items() if entry is node] if node.parent and one else []
+        if not names or node.parent is None:
+            return (0, *middle, 0)
+        return (node.parent.ino, *middle, name_tag(names[0]))
 
     def _attach(self, parent: Node, name: bytes, node: Node) -> None:
         parent.entries[name] = node

@@ -18,7 +18,7 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -64,6 +64,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "SB_DEV": (("super_block", "s_dev"),),
     "DENTRY_PARENT": (("dentry", "d_parent"),),
     "DENTRY_NAME": (("dentry", "d_name.name"),),
+    "DENTRY_NAME_LEN": (("dentry", "d_name.len"),),
     "DENTRY_INODE": (("dentry", "d_inode"),),
     "DENTRY_ALIAS": (("dentry", "d_u.d_alias"), ("dentry", "d_alias")),
     "DENTRY_HASH_PPREV": (("dentry", "d_hash.pprev"),),

@@ -19,6 +19,10 @@ _X86_64: dict[str, dict[str, int]] = {
         "truncate": 76, "chmod": 90, "chown": 92, "lchown": 94, "utime": 132, "utimes": 235, "fchownat": 260,
         "futimesat": 261, "fchmodat": 268, "utimensat": 280, "fchmodat2": 452,
     },
+    "on_xattr": {
+        "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198,
+        "fremovexattr": 199,
+    },
     "on_name": {
         "rename": 82, "mkdir": 83, "rmdir": 84, "link": 86, "unlink": 87, "symlink": 88, "mknod": 133, "mkdirat": 258,
         "mknodat": 259, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "renameat2": 316,

@@ -119,6 +119,10 @@ class Calls:
         found = match(self._nodes, record.inodes[bases:], touched, fresh, devices)
         for state, inode in found.items():
             self.take_inode(state, inode)
+        if fresh is not None and fresh not in found:
+            # Some filesystems say nothing of an inode they have just made; it is as old as the entry in its directory.
+            parent = next((inode for state, inode in found.items() if state.node == fresh.parent), None)
+            fresh.mtime = fresh.ctime = parent.mtime if parent else self._timeline.wall
         for state in {**dict.fromkeys(touched), **dict.fromkeys(found)}:
             self._nodes.put_attrs(state, seq)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 
-from ..wire import Inode
+from ..wire import Inode, name_tag
 from .nodes import Nodes
 from .state import Identity, NodeState
 
@@ -23,46 +23,51 @@ def match(
 
     `fresh`: the touched node that the call made. `devices`: of the directories the call started from.
     """
-    result: dict[NodeState, Inode] = {}
+    found: dict[NodeState, Inode] = {}
     unknown: list[Inode] = []
     for stamp in stamps:
         state = nodes.find(_identity(stamp))
         if state is not None and _fits(state, stamp) and not (fresh and state.names == 0):
-            result[state] = stamp
+            found[state] = stamp
         else:
             unknown.append(stamp)  # not seen before, or the number of an inode that is gone, used again
-    known = {stamp.dev for stamp in result.values()} | {state.ident[0] for state in touched if state.ident}
-    for state in touched:
-        if state in result or state.ident is not None:
-            continue
-        candidates = [stamp for stamp in unknown if _fits(state, stamp) and _lies(nodes, state, stamp, result)]
-        if known:
-            candidates = [stamp for stamp in candidates if stamp.dev in known]
-        else:  # the path may lead into another filesystem than the one it starts in
-            candidates = [stamp for stamp in candidates if stamp.dev in devices] or candidates
-        if len(candidates) > 1:
-            candidates = _paired(state, candidates, unknown, touched)
-        if len(candidates) == 1:
-            unknown.remove(candidates[0])
-            result[state] = candidates[0]
-            known.add(candidates[0].dev)
-            nodes.bind(_identity(candidates[0]), state)
+    left = [state for state in touched if state not in found and state.ident is None]
+    known = {stamp.dev for stamp in found.values()} | {state.ident[0] for state in touched if state.ident}
+    near = [stamp for stamp in unknown if stamp.dev in (known or devices)]
+    # Without a known one, the path may lead into another filesystem than the one it starts in.
+    unknown = near if known or near else unknown
+    while left and unknown and (pair := _sure(nodes, left, unknown, found)):
+        state, stamp = pair  # each one that is found may make another one sure
+        found[state] = stamp
+        nodes.bind(_identity(stamp), state)
+        left.remove(state)
+        unknown = [one for one in unknown if one is not stamp and one.dev == stamp.dev]
+    return found
+
+
+def _sure(
+    nodes: Nodes, left: Sequence[NodeState], unknown: Sequence[Inode], found: dict[NodeState, Inode]
+) -> tuple[NodeState, Inode] | None:
+    """A node and a stamp that fit each other and nothing else: by its directory if that is known, else at all."""
+    fitting = {state: [one for one in unknown if _fits(state, one)] for state in left}
+    sure = {state: [one for one in ones if _lies_surely(nodes, state, one, found)] for state, ones in fitting.items()}
+    maybe = {state: [one for one in ones if _lies_maybe(nodes, state, one, found)] for state, ones in fitting.items()}
+    for table in (sure, maybe, _nested(maybe)):
+        for state, candidates in table.items():
+            if len(candidates) == 1 and sum(candidates[0] in others for others in table.values()) == 1:
+                return state, candidates[0]
+    return None
+
+
+def _nested(table: dict[NodeState, list[Inode]]) -> dict[NodeState, list[Inode]]:
+    """Of the candidates for a directory and for what is in it, those that lie in one another as well."""
+    result = dict(table)
+    for state, candidates in table.items():
+        for other, others in table.items():
+            if state.parent == other.node:
+                result[state] = [one for one in candidates if any(one.parent == above.ino for above in others)]
+                result[other] = [above for above in others if any(one.parent == above.ino for one in candidates)]
     return result
-
-
-def _paired(
-    state: NodeState, candidates: list[Inode], unknown: list[Inode], touched: Sequence[NodeState]
-) -> list[Inode]:
-    """Of several candidates, those that lie in one another as the touched nodes do."""
-    if any(other.node == state.parent for other in touched):
-        return [one for one in candidates if any(_contains(other, one) for other in unknown)]
-    if any(other.parent == state.node for other in touched):
-        return [one for one in candidates if any(_contains(one, other) for other in unknown)]
-    return candidates
-
-
-def _contains(directory: Inode, entry: Inode) -> bool:
-    return directory is not entry and directory.dev == entry.dev and directory.ino == entry.parent
 
 
 def _identity(stamp: Inode) -> Identity:
@@ -70,7 +75,9 @@ def _identity(stamp: Inode) -> Identity:
 
 
 def _fits(state: NodeState, stamp: Inode) -> bool:
-    """By type, and by links: a file that is gone has none, one that is there as many as names we know, or more."""
+    """By type, name and links: a file that is gone has none, one that is there as many as names we know, or more."""
+    if stamp.tag and state.names == 1 and stamp.tag != name_tag(state.name):
+        return False
     if state.implicit and not state.is_dir:
         return True
     if stat.S_IFMT(state.mode) != stat.S_IFMT(stamp.mode):
@@ -78,12 +85,18 @@ def _fits(state: NodeState, stamp: Inode) -> bool:
     return state.is_dir or (stamp.nlink >= state.names and bool(stamp.nlink) == bool(state.names))
 
 
-def _lies(nodes: Nodes, state: NodeState, stamp: Inode, found: dict[NodeState, Inode]) -> bool:
-    """Whether the directory a stamp names can be the one the node is in."""
+def _lies_surely(nodes: Nodes, state: NodeState, stamp: Inode, found: dict[NodeState, Inode]) -> bool:
+    """Whether the stamp names the very directory that the node is in."""
+    if not stamp.parent or not state.parent or state.names > 1:
+        return False
+    parent = nodes.get(state.parent)
+    known = found[parent].ino if parent in found else parent.ident[1] if parent.ident else None
+    return known == stamp.parent
+
+
+def _lies_maybe(nodes: Nodes, state: NodeState, stamp: Inode, found: dict[NodeState, Inode]) -> bool:
+    """Whether nothing speaks against it."""
     if not stamp.parent or not state.parent or state.names > 1:
         return True
     parent = nodes.get(state.parent)
-    if parent.ident is not None and parent.ident[0] == stamp.dev:
-        return parent.ident[1] == stamp.parent
-    other = found.get(parent)
-    return other is None or other.dev != stamp.dev or other.ino == stamp.parent
+    return parent not in found and parent.ident is None
