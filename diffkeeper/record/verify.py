@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ..model import Attrs, Op
 from ..progress import Progress
@@ -18,6 +18,11 @@ from . import baseline, scope
 
 _NO_PATH = frozenset({Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP})
 _MODE_MATTERS = 0o7777 | 0o170000
+
+
+def _compared(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What programs set; a security module labels files by itself."""
+    return {name: value for name, value in xattrs.items() if name.startswith((b"user.", b"system.posix_acl_"))}
 
 
 class Verifier:
@@ -115,6 +120,8 @@ class Verifier:
             return False
         if stat.S_ISLNK(status.st_mode):
             return os.readlink(path) == recorded.target
+        if _compared(baseline.xattrs_of(path)) != _compared(recorded.xattrs):
+            return False
         if not stat.S_ISREG(status.st_mode):
             return True
         if status.st_size != recorded.size:

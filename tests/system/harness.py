@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import diffkeeper
+from diffkeeper.record.baseline import xattrs_of
 
 DIFFKEEPER = [sys.executable, "-m", "diffkeeper"]
 
@@ -34,9 +35,14 @@ class Entry:
     nlink: int | None  # of all but directories, whose count a filesystem makes up
     target: str | None
     digest: str | None
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()  # user.* and ACLs
 
 
 Truth = dict[str, Entry]
+
+
+def chosen(xattrs: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(sorted(item for item in xattrs.items() if item[0].startswith((b"user.", b"system.posix_acl_"))))
 
 
 def truth(root: Path, *, leave_out: Sequence[Path] = ()) -> Truth:
@@ -57,6 +63,7 @@ def truth(root: Path, *, leave_out: Sequence[Path] = ()) -> Truth:
                 nlink=None if path.is_dir() and not path.is_symlink() else status.st_nlink,
                 target=os.readlink(path) if path.is_symlink() else None,
                 digest=hashlib.sha256(path.read_bytes()).hexdigest() if is_file else None,
+                xattrs=chosen(xattrs_of(os.fsencode(path))),
             )
     return found
 
@@ -88,6 +95,7 @@ def recorded(trace: Path, moment: str, below: str = "") -> Truth:
                 nlink=None if attrs.is_dir else attrs.nlink,
                 target=os.fsdecode(attrs.target) if attrs.is_symlink else None,
                 digest=digest.hexdigest() if attrs.is_file else None,
+                xattrs=chosen(attrs.xattrs),
             )
             if attrs.is_dir:
                 for name, child in reader.children(node, seq):
