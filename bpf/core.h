@@ -19,6 +19,8 @@
 #define S_IFMT 0170000
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
+#define S_IFIFO 0010000
+#define S_IFLNK 0120000
 #define AT_FDCWD_ (-100)
 
 struct dk_key {
@@ -74,6 +76,7 @@ struct dk_scratch {
 	struct dk_piece piece;
 	struct dk_request request;
 	struct dk_touched untouched; /* stays zero */
+	u64 taken[DK_STAMPS]; /* addresses of the inodes whose stamps are in the record */
 };
 
 /* What the `bind` program works on before it goes back to the handler. */
@@ -309,12 +312,15 @@ static inline u32 name_tag(char *dentry)
 }
 
 /* Put the inodes this thread touched into the slots from `at` on, and forget them. */
-static inline void take_stamps(struct dk_inode *slots)
+static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct dk_touched *t = touched.lookup(&tid);
-	for (int i = 0; i < DK_STAMPS; i++)
+	for (int i = 0; i < DK_STAMPS; i++) {
 		slots[i].ino = 0;
+		s->taken[i] = 0;
+	}
+	slots[DK_STAMPS].ino = 0;
 	if (!t)
 		return;
 	for (int i = 0; i < DK_STAMPS; i++) {
@@ -325,6 +331,7 @@ static inline void take_stamps(struct dk_inode *slots)
 		if (!inode || (u64)rdp(inode + INODE_INO) != t->ino[i])
 			continue;
 		read_inode(out, inode);
+		s->taken[i] = (u64)inode;
 		char *alias = rdp(inode + INODE_ALIASES);
 		if (alias && (out->nlink == 1 || (out->mode & S_IFMT) == S_IFDIR)) { /* else any of its names may come first */
 			char *dentry = alias - DENTRY_ALIAS;
@@ -335,6 +342,40 @@ static inline void take_stamps(struct dk_inode *slots)
 		}
 	}
 	t->count = 0;
+}
+
+/*
+ * Some filesystems set the times of an inode they have just made where no tracepoint looks. But its entry is among the
+ * youngest of its directory, which has a stamp: look there for the name that `path_end` is the end of (its last three
+ * bytes), and put what it names into `out`.
+ */
+#define YOUNGEST 8
+static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, struct dk_inode *out, u32 path_end)
+{
+	out->ino = 0;
+	for (int i = 0; i < DK_STAMPS; i++) {
+		char *directory = (char *)s->taken[i];
+		if (!directory || (slots[i].mode & S_IFMT) != S_IFDIR)
+			continue;
+		char *alias = rdp(directory + INODE_ALIASES);
+		if (!alias)
+			continue;
+		char *head = alias - DENTRY_ALIAS + DENTRY_CHILDREN, *link = rdp(head);
+		for (int j = 0; j < YOUNGEST; j++) {
+			if (!link || link == head)
+				break;
+			char *dentry = link - DENTRY_SIBLING, *inode = rdp(dentry + DENTRY_INODE);
+			u32 tag = name_tag(dentry), length = tag & 255;
+			u32 shift = length < 3 ? (3 - length) * 8 : 0;
+			if (inode && tag >> 8 == (path_end & 0xFFFFFF) >> (shift & 31)) {
+				read_inode(out, inode);
+				out->parent = slots[i].ino;
+				out->tag = tag;
+				return;
+			}
+			link = rdp(link);
+		}
+	}
 }
 
 static inline void drop_stamps(void)
@@ -367,4 +408,34 @@ static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 	}
 	bpf_probe_read_kernel(&s->regs, sizeof(s->regs), (void *)ctx->args[0]);
 	return s;
+}
+
+/* ---- the file behind a descriptor ---- */
+
+#define KIND(mode) (1u << ((mode) >> 12 & 15))
+#define REGULAR KIND(S_IFREG)
+#define ON_DISK (KIND(S_IFREG) | KIND(S_IFDIR) | KIND(S_IFIFO) | KIND(S_IFLNK))
+
+/*
+ * The file behind `fd`, its facts as inode 0: of one of `kinds`, on a filesystem in scope, known to user space.
+ * 0 when there is nothing (more) to do: an unknown one goes to the bind helper, which starts the handler anew.
+ */
+static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u32 kinds)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	char *file = file_of(fd);
+	if (!file)
+		return 0;
+	char *raw = rdp(file + FILE_INODE);
+	u16 mode = 0;
+	bpf_probe_read_kernel(&mode, sizeof(mode), raw + INODE_MODE);
+	if (!(KIND(mode) & kinds))
+		return 0;
+	read_inode(inode, raw);
+	if (skipped_devs.lookup(&inode->dev))
+		return 0;
+	if (is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw))
+		return file;
+	helpers.call(ctx, HELPER_BIND);
+	return 0;
 }

@@ -14,28 +14,6 @@
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
-/* The regular file behind `fd` on a filesystem in scope, its facts in `out`; 0 when it is none of ours. */
-static inline char *regular_file(int fd, struct dk_inode *out)
-{
-	char *file = file_of(fd);
-	if (!file)
-		return 0;
-	char *inode = rdp(file + FILE_INODE);
-	u16 mode = 0;
-	bpf_probe_read_kernel(&mode, sizeof(mode), inode + INODE_MODE);
-	if ((mode & S_IFMT) != S_IFREG)
-		return 0;
-	read_inode(out, inode);
-	if (skipped_devs.lookup(&out->dev))
-		return 0;
-	return file;
-}
-
-static inline int file_is_seen(struct dk_inode *inode, char *file)
-{
-	return is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), rdp(file + FILE_INODE));
-}
-
 /*
  * `length` bytes at `offset` changed and cannot be copied here: say so, stop the
  * writer, and leave a request for user space to read the range through `fd`.
@@ -99,13 +77,9 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 		return 0;
 	struct pt_regs *regs = &s->regs;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	char *file = regular_file(regs->di, inode);
+	char *file = known_file(ctx, s, regs->di, REGULAR);
 	if (!file)
 		return 0;
-	if (!file_is_seen(inode, file)) {
-		helpers.call(ctx, HELPER_BIND);
-		return 0;
-	}
 	u64 nr = regs->orig_ax, offset = regs->r10;
 	int positioned = nr == NR_PWRITE64 || nr == NR_PWRITEV || (nr == NR_PWRITEV2 && (s64)regs->r10 != -1);
 	if (!positioned)
@@ -201,13 +175,9 @@ HANDLER(on_kernel_copy)
 	if (!ret && nr != NR_FALLOCATE && nr != NR_IOCTL)
 		return 0;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	char *file = regular_file(fd, inode);
+	char *file = known_file(ctx, s, fd, REGULAR);
 	if (!file)
 		return 0;
-	if (!file_is_seen(inode, file)) {
-		helpers.call(ctx, HELPER_BIND);
-		return 0;
-	}
 	if (nr == NR_FALLOCATE) {
 		offset = regs->dx;
 		length = regs->r10;

@@ -15,6 +15,7 @@
 
 #define DK_WIRE_VERSION 1
 #define DK_STAMPS 8 /* inodes a call can be seen to have changed, at most; a power of two */
+#define DK_SLOTS (DK_STAMPS + 1) /* and the inode that a call made */
 
 /* What an inode said when the call returned. dev, ino and gen are the kernel's
  * own identity (s_dev, i_ino, i_generation), not what stat() shows. */

@@ -57,10 +57,8 @@ HANDLER(on_open)
 	if ((slots->mode & S_IFMT) != S_IFREG || skipped_devs.lookup(&slots->dev))
 		return 0;
 	if (!created) {
-		if (!is_seen(slots, dentry, mnt, raw)) {
-			helpers.call(ctx, HELPER_BIND);
+		if (!known_file(ctx, s, fd, REGULAR))
 			return 0;
-		}
 		begin(s, DK_OP_OPEN, DK_F_TRUNC, 1);
 		drop_stamps();
 		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
@@ -95,19 +93,8 @@ HANDLER(on_fd_attribute)
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
-	struct dk_inode *slots = (struct dk_inode *)s->body;
-	char *file = file_of(regs->di);
-	if (!file)
+	if (!known_file(ctx, s, regs->di, ON_DISK))
 		return 0;
-	char *raw = rdp(file + FILE_INODE);
-	read_inode(slots, raw);
-	u32 kind = slots->mode & S_IFMT;
-	if ((kind != S_IFREG && kind != S_IFDIR && kind != 0010000) || skipped_devs.lookup(&slots->dev))
-		return 0;
-	if (!is_seen(slots, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw)) {
-		helpers.call(ctx, HELPER_BIND);
-		return 0;
-	}
 	u64 nr = regs->orig_ax;
 	begin(s, nr == NR_FTRUNCATE ? DK_OP_TRUNCATE : nr == NR_FCHMOD ? DK_OP_CHMOD : DK_OP_CHOWN, 0, 1);
 	s->ev.offset = nr == NR_FCHMOD ? regs->si & 07777 : regs->si;

@@ -98,17 +98,22 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 			return 0;
 		if (!is_seen(&slots[1], dentry, mnt, raw))
 			return 1;
-		begin(s, c->op, DK_F_PATH | c->flags, 2 + DK_STAMPS);
-		take_stamps(&slots[2]);
+		begin(s, c->op, DK_F_PATH | c->flags, 2 + DK_SLOTS);
+		take_stamps(s, &slots[2]);
 	} else {
-		begin(s, c->op, DK_F_PATH | c->flags, 1 + DK_STAMPS);
-		take_stamps(&slots[1]);
+		begin(s, c->op, DK_F_PATH | c->flags, 1 + DK_SLOTS);
+		take_stamps(s, &slots[1]);
 	}
-	u32 start = (c->bases + DK_STAMPS) * sizeof(struct dk_inode);
+	u32 start = (c->bases + DK_SLOTS) * sizeof(struct dk_inode);
 	u32 at = start;
 	s->ev.offset = c->offset;
 	s->ev.length = c->length;
 	at = add_string(s, at, c->path1);
+	if (c->op == DK_OP_MKDIR || c->op == DK_OP_MKNOD || c->op == DK_OP_SYMLINK) {
+		u32 end = 0;
+		bpf_probe_read_kernel(&end, 3, s->body + ((at - 4) & 32767));
+		stamp_child(s, &slots[1], &slots[1 + DK_STAMPS], end);
+	}
 	if (c->path2)
 		at = add_string(s, at, c->path2);
 	s->ev.size = at - start;
@@ -138,22 +143,15 @@ HANDLER(on_xattr)
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *dentry = 0, *mnt = 0, *raw = 0;
 	u32 start;
-	if (by_fd) {
-		char *file = file_of(regs->di);
-		if (!file)
+	if (by_fd && !known_file(ctx, s, regs->di, ON_DISK))
+		return 0;
+	if (!by_fd) {
+		if (!base_of(AT_FDCWD_, regs->di, slots, &dentry, &mnt, &raw))
 			return 0;
-		dentry = rdp(file + FILE_PATH + PATH_DENTRY);
-		mnt = rdp(file + FILE_PATH + PATH_MNT);
-		raw = rdp(file + FILE_INODE);
-		read_inode(slots, raw);
-	} else if (!base_of(AT_FDCWD_, regs->di, slots, &dentry, &mnt, &raw)) {
-		return 0;
-	}
-	if (skipped_devs.lookup(&slots->dev) && by_fd)
-		return 0;
-	if (!is_seen(slots, dentry, mnt, raw)) {
-		helpers.call(ctx, HELPER_BIND);
-		return 0;
+		if (!is_seen(slots, dentry, mnt, raw)) {
+			helpers.call(ctx, HELPER_BIND);
+			return 0;
+		}
 	}
 	u16 op = sets ? DK_OP_SETXATTR : DK_OP_REMOVEXATTR;
 	if (by_fd) {
@@ -162,12 +160,12 @@ HANDLER(on_xattr)
 		s->piece.offset = sizeof(struct dk_inode);
 	} else {
 		u8 follows = nr == NR_SETXATTR || nr == NR_REMOVEXATTR;
-		begin(s, op, follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_STAMPS);
-		take_stamps(&slots[1]);
-		s->piece.offset = (1 + DK_STAMPS) * sizeof(struct dk_inode);
+		begin(s, op, follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_SLOTS);
+		take_stamps(s, &slots[1]);
+		s->piece.offset = (1 + DK_SLOTS) * sizeof(struct dk_inode);
 		s->piece.offset = add_string(s, s->piece.offset, regs->di);
 	}
-	start = by_fd ? sizeof(struct dk_inode) : (1 + DK_STAMPS) * sizeof(struct dk_inode);
+	start = by_fd ? sizeof(struct dk_inode) : (1 + DK_SLOTS) * sizeof(struct dk_inode);
 	u32 at = add_string(s, s->piece.offset, regs->si);
 	u32 size = sets ? regs->r10 : 0;
 	if (size > XATTR_MAX)
@@ -317,18 +315,8 @@ HANDLER(on_path_attribute)
 	if (c.path1)
 		bpf_probe_read_user(&first, 1, (void *)c.path1);
 	if (!c.path1 || (!first && (at_flags & AT_EMPTY_PATH_))) { /* the descriptor itself is meant */
-		struct dk_inode *slots = (struct dk_inode *)s->body;
-		char *file = file_of(c.dirfd1);
-		if (!file)
+		if (!known_file(ctx, s, c.dirfd1, ON_DISK))
 			return 0;
-		char *raw = rdp(file + FILE_INODE);
-		read_inode(slots, raw);
-		if (skipped_devs.lookup(&slots->dev))
-			return 0;
-		if (!is_seen(slots, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw)) {
-			helpers.call(ctx, HELPER_BIND);
-			return 0;
-		}
 		begin(s, c.op, 0, 1);
 		s->ev.offset = c.offset;
 		s->ev.length = c.length;

@@ -71,7 +71,7 @@ class TraceBuilder:
     """A recording in the making. `stamps=False`: calls carry no stamps; `overlay`: twice as many, as overlayfs does."""
 
     def __init__(
-        self, path: Path, roots: tuple[str | bytes, ...] = (b"/work/root",), *, stamps: bool = True,
+        self, path: Path, roots: tuple[str | bytes, ...] = (b"/opt/root",), *, stamps: bool = True,
         overlay: bool = False, frame: int = 64,
     ) -> None:
         self.path = path
@@ -388,7 +388,7 @@ class TraceBuilder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_facts(self.path, Session(
             format=1, version="0", command=("sh", "-c", "test"), cwd=self.roots[0], roots=self.roots,
-            trace=b"/work/trace", started=WALL, host="host", kernel="6.1.0",
+            trace=b"/opt/trace", started=WALL, host="host", kernel="6.1.0",
         ))  # fmt: skip
         writer = JournalWriter(self.path / "journal")
         for start in range(0, len(self._records), self._frame):

@@ -18,7 +18,7 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -68,6 +68,8 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "DENTRY_INODE": (("dentry", "d_inode"),),
     "DENTRY_ALIAS": (("dentry", "d_u.d_alias"), ("dentry", "d_alias")),
     "DENTRY_HASH_PPREV": (("dentry", "d_hash.pprev"),),
+    "DENTRY_CHILDREN": (("dentry", "d_children"), ("dentry", "d_subdirs")),
+    "DENTRY_SIBLING": (("dentry", "d_sib"), ("dentry", "d_child")),
     "VFSMOUNT_ROOT": (("vfsmount", "mnt_root"),),
     "MOUNT_MNT": (("mount", "mnt"),),
     "MOUNT_PARENT": (("mount", "mnt_parent"),),

@@ -44,7 +44,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.create(HOSTILE, b"", at=1.100)
     made.symlink("/etc/passwd", "link", at=1.200)
     made.gap(3, "ring full\x1b[2J", at=1.300)
-    made.create("/work/outside", b"elsewhere", at=1.400)
+    made.create("/opt/outside", b"elsewhere", at=1.400)
     made.unlink("d/moved", at=1.500)
     made.exit(0x300, at=1.900)
     made.end(0x300, at=2.0)
@@ -90,7 +90,7 @@ def test_filters(trace: Path) -> None:
     assert [event["op"] for event in objects(trace, "--path", "status.log")] == ["truncate", "write"]
     assert [event["op"] for event in objects(trace, "--path", "d/*", "--since", "half")] == ["unlink"]
     assert objects(trace, "--pid", "4711") == []
-    assert {event["path"] for event in objects(trace, "--path", "/work/out*")} == {"/work/outside"}
+    assert {event["path"] for event in objects(trace, "--path", "/opt/out*")} == {"/opt/outside"}
     assert all(event["outside"] for event in objects(trace, "--path", "outside"))
     assert objects(trace, "--since", "half", "--until", "half")[0]["detail"] == "half"
 

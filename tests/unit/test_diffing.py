@@ -153,14 +153,14 @@ def another_name(b: TraceBuilder) -> None:
 
 
 def outside_the_root(b: TraceBuilder) -> None:
-    b.create("/work/elsewhere", b"not in any moment")
+    b.create("/opt/elsewhere", b"not in any moment")
 
 
 def moved_out_and_in(b: TraceBuilder) -> None:
-    b.rename("/work/root/src", "/work/src")
-    b.mkdir("/work/incoming")
-    b.create("/work/incoming/file", b"x")
-    b.rename("/work/incoming", "/work/root/incoming")
+    b.rename("/opt/root/src", "/opt/src")
+    b.mkdir("/opt/incoming")
+    b.create("/opt/incoming/file", b"x")
+    b.rename("/opt/incoming", "/opt/root/incoming")
 
 
 CASES: list[tuple[Callable[[TraceBuilder], None], list[Line]]] = [
@@ -244,7 +244,7 @@ def test_only_the_paths_asked_for(tmp_path: Path) -> None:
             return listed(trace, list(trace.diff("start", "end", paths)))
 
         assert chosen("src") == [("removed", "src/main.c")]
-        assert chosen("dir", "/work/root/new") == [("added", "dir"), ("added", "dir/inside"), ("added", "new")]
+        assert chosen("dir", "/opt/root/new") == [("added", "dir"), ("added", "dir/inside"), ("added", "new")]
         assert chosen("*.c") == [("removed", "src/main.c")]
         assert chosen("site/") == [("renamed", "site/index", "index")]
         assert chosen("nowhere") == []
@@ -304,8 +304,8 @@ def alike(state: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def random_step(chance: random.Random, b: TraceBuilder) -> None:
     """Some call that a program could make on what stands there."""
-    tree = [path for path in b.tree() if path != b"/work/root"]
-    directories = [path for path in tree if stat.S_ISDIR(b.node(path).mode)] + [b"/work/root"]
+    tree = [path for path in b.tree() if path != b"/opt/root"]
+    directories = [path for path in tree if stat.S_ISDIR(b.node(path).mode)] + [b"/opt/root"]
     files = [path for path in tree if stat.S_ISREG(b.node(path).mode)]
     new = chance.choice(directories) + b"/" + chance.choice([b"a", b"b", b"c", b"d"])
     there = b.exists(new)

@@ -23,7 +23,7 @@ from diffkeeper.trace import Trace
 from tests.builder import TraceBuilder
 
 IS_ROOT = os.geteuid() == 0
-ROOT = b"/work/root"
+ROOT = b"/opt/root"
 MINE = {"uid": os.geteuid(), "gid": os.getegid()}
 MTIME = 1_600_000_000_123_456_789
 
@@ -222,7 +222,7 @@ def test_the_archive_is_the_same_bytes_in_a_pipe(made: tuple[Trace, Any], tmp_pa
         ((b"papers/deep",), {b"", b"papers", b"papers/deep", b"papers/deep/er"}),
         ((b"*.txt", b"./papers/deep/"), {b"", b"papers", b"papers/deep", b"papers/deep/er", b"papers/read me.txt"}),
         ((b"papers/*me*",), {b"", b"papers", b"papers/read me.txt"}),
-        ((b"/work/root/old",), {b"", b"old"}),
+        ((b"/opt/root/old",), {b"", b"old"}),
         ((b"odd*",), {b"", b"odd\xff\nname"}),
     ],
 )
@@ -258,16 +258,16 @@ def test_a_destination_that_exists_is_kept(made: tuple[Trace, Any], tmp_path: Pa
 
 def test_several_roots_stand_at_their_own_paths(tmp_path: Path) -> None:
     """With two roots the export holds each at its absolute path, and nothing else of what is above them."""
-    builder = TraceBuilder(tmp_path / "trace", roots=(b"/work/one", b"/srv/two"))
-    builder.baseline({"/work/one/a": b"1", "/srv/two/b": b"2"})
+    builder = TraceBuilder(tmp_path / "trace", roots=(b"/opt/one", b"/srv/two"))
+    builder.baseline({"/opt/one/a": b"1", "/srv/two/b": b"2"})
     builder.begin()
     builder.create("/srv/outside", b"not in any moment")
     builder.end()
     with diffkeeper.open(builder.build()) as trace:
         export(trace, "end", tmp_path / "out")
-        part = {b"", b"/work", b"/work/one", b"/work/one/a"}
+        part = {b"", b"/opt", b"/opt/one", b"/opt/one/a"}
         assert set(found(tmp_path / "out")) == part | {b"/srv", b"/srv/two", b"/srv/two/b"}
-        export(trace, "end", tmp_path / "part", paths=(b"/work",))
+        export(trace, "end", tmp_path / "part", paths=(b"/opt",))
         assert set(found(tmp_path / "part")) == part
 
 

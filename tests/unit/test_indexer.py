@@ -224,12 +224,12 @@ def test_what_is_not_a_trace(tmp_path: Path) -> None:
 
 def test_facts_keep_odd_bytes(tmp_path: Path) -> None:
     """A root or an argument that is not UTF-8 survives session.json and the store."""
-    builder = TraceBuilder(tmp_path / "trace", roots=(b"/work/\xff\xfe",))
+    builder = TraceBuilder(tmp_path / "trace", roots=(b"/opt/\xff\xfe",))
     builder.baseline({"f": b"1"})
     builder.begin()
     builder.exec("/bin/\udcff", "\udcfe")
     builder.end()
     with open_reader(builder.build()) as reader:
-        assert reader.session.roots == (b"/work/\xff\xfe",)
-        assert reader.resolve(b"/work/\xff\xfe/f", 0) is not None
+        assert reader.session.roots == (b"/opt/\xff\xfe",)
+        assert reader.resolve(b"/opt/\xff\xfe/f", 0) is not None
         assert reader.event(1).detail == "/bin/\udcff \udcfe"

@@ -26,7 +26,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
         {
             "a/b/deep.txt": b"deep\n", ".dot": b"",
             "a/plain": {"content": b"\xe9\r\n", "mode": 0o600, "uid": 3, "gid": 4, "mtime": 10**18 + 7},
-            "here": {"target": "a/plain"}, "up": {"target": "a/b/../plain"}, "absolute": {"target": "/work/root/a"},
+            "here": {"target": "a/plain"}, "up": {"target": "a/b/../plain"}, "absolute": {"target": "/opt/root/a"},
             "away": {"target": "/etc"}, "beyond": {"target": "../../etc/passwd"}, "loop": {"target": "loop"},
             "broken": {"target": "nowhere"}, "out-and-in": {"target": "../root/a/plain"},
         }
@@ -61,10 +61,10 @@ def test_moments_differ(trace: Trace) -> None:
 def test_names(start: MomentPath) -> None:
     """name, parent, str, equality; the parent of the top is the top."""
     path = start / "a" / "plain"
-    assert (path.name, str(path), path.path) == ("plain", "a/plain", b"/work/root/a/plain")
+    assert (path.name, str(path), path.path) == ("plain", "a/plain", b"/opt/root/a/plain")
     assert path.parent == start / "a" and start.parent == start and str(start) == "."
     assert len({path, start / "a/plain", start / "a"}) == 2
-    assert start / "/work/root/a" == start / "a"
+    assert start / "/opt/root/a" == start / "a"
 
 
 def test_stat(start: MomentPath) -> None:
@@ -143,17 +143,17 @@ def test_files_are_seekable(trace: Trace, reads: list[tuple[int, int]]) -> None:
 
 def test_several_roots(tmp_path: Path) -> None:
     """With several roots the top holds the way to each, and nothing that was not recorded."""
-    builder = TraceBuilder(tmp_path / "trace", roots=("/work/one", "/work/sub/two"))
-    builder.baseline({"x": b"1", "/work/sub/two/y": b"2"})
+    builder = TraceBuilder(tmp_path / "trace", roots=("/opt/one", "/opt/sub/two"))
+    builder.baseline({"x": b"1", "/opt/sub/two/y": b"2"})
     builder.begin()
-    builder.create("/work/outside", b"3")
+    builder.create("/opt/outside", b"3")
     builder.end()
     with diffkeeper.open(builder.build()) as trace:
         end = trace.at("end")
-        assert [str(path) for path in (end / "work").iterdir()] == ["/work/one", "/work/sub"]
-        assert [str(found) for found, _, _ in end.walk()] == ["/", "/work", "/work/one", "/work/sub", "/work/sub/two"]
-        assert (end / "work/sub/two/y").read_bytes() == b"2"
-        assert not (end / "work/outside").exists()
+        assert [str(path) for path in (end / "opt").iterdir()] == ["/opt/one", "/opt/sub"]
+        assert [str(found) for found, _, _ in end.walk()] == ["/", "/opt", "/opt/one", "/opt/sub", "/opt/sub/two"]
+        assert (end / "opt/sub/two/y").read_bytes() == b"2"
+        assert not (end / "opt/outside").exists()
 
 
 def test_roots() -> None:

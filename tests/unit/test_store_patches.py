@@ -57,7 +57,7 @@ def test_a_file_rewritten_in_place_is_a_chain_of_patches(tmp_path: Path) -> None
     assert max(blob.depth for blob in found.values()) == patches.MAX_DEPTH
     assert sum(len(blob.data) for blob in found.values()) < 20_000 * 3 + 40 * 1000
     with open_reader(path) as reader:
-        node = reader.resolve(b"/work/root/f", 0)
+        node = reader.resolve(b"/opt/root/f", 0)
         assert node is not None
         assert reader.read(node, 0, 0, 1 << 20) == versions[0]
         for seq, version in written.items():
@@ -76,7 +76,7 @@ def test_write_new_and_rename_is_a_patch_too(tmp_path: Path) -> None:
     path = builder.build()
     assert sorted(blob.depth for blob in blobs(path).values()) == [0, 1, 2]
     with open_reader(path) as reader:
-        node = reader.resolve(b"/work/root/f", reader.last_seq)
+        node = reader.resolve(b"/opt/root/f", reader.last_seq)
         assert node is not None
         assert reader.read(node, reader.last_seq, 0, 10_000) == versions[2]
 
@@ -121,7 +121,7 @@ def test_a_missing_differ_is_named_and_the_rest_stays_readable(
 
     monkeypatch.setattr(plugins, "differ", missing)
     with open_reader(path) as reader:
-        node, other = reader.resolve(b"/work/root/f", 0), reader.resolve(b"/work/root/other", 0)
+        node, other = reader.resolve(b"/opt/root/f", 0), reader.resolve(b"/opt/root/other", 0)
         assert node is not None
         assert other is not None
         assert reader.read(node, 0, 0, 5000) == one
@@ -167,7 +167,7 @@ def test_a_differ_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest.M
     path = builder.build()
     assert {blob.differ for blob in blobs(path).values()} == {b"raw"}
     with open_reader(path) as reader:
-        node = reader.resolve(b"/work/root/f", 0)
+        node = reader.resolve(b"/opt/root/f", 0)
         assert node is not None
         assert reader.read(node, reader.last_seq, 0, 5000) == two
 
@@ -206,7 +206,7 @@ def test_keyframes_bound_a_read(tmp_path: Path) -> None:
     path = builder.build()
     database = Database(path / DATA_FILE)
     with database.reading() as txn, open_reader(path) as reader:
-        node = reader.resolve(b"/work/root/f", 0)
+        node = reader.resolve(b"/opt/root/f", 0)
         assert node is not None
         blocks = content.ContentReader(patches.BlobReader())
         for seq in (3000, 2999, 2000, 1000):
@@ -235,7 +235,7 @@ def test_a_keyframe_in_many_parts(tmp_path: Path) -> None:
     builder.end()
     path = builder.build()
     with open_reader(path) as reader:
-        node = reader.resolve(b"/work/root/big", 1)
+        node = reader.resolve(b"/opt/root/big", 1)
         assert node is not None
         data = b"".join(reader.chunks(node, reader.last_seq))
         assert data == bytes(builder.node("big").data)

@@ -15,7 +15,7 @@ from diffkeeper.model import ROOT_NODE
 from diffkeeper.store.reader import Reader, open_reader
 from tests.builder import TraceBuilder
 
-ROOT = b"/work/root"
+ROOT = b"/opt/root"
 NAMES = [b"a", b"b", b"c", b"long-name.txt", b"d"]
 
 OPERATIONS = (

@@ -26,7 +26,7 @@ def builder(tmp_path: Path) -> TraceBuilder:
 
 def at(reader: Reader, path: str, seq: int | None = None) -> Attrs:
     seq = reader.last_seq if seq is None else seq
-    node = reader.resolve(b"/work/root/" + path.encode() if path[:1] != "/" else path.encode(), seq)
+    node = reader.resolve(b"/opt/root/" + path.encode() if path[:1] != "/" else path.encode(), seq)
     assert node is not None, f"nothing at {path} after event {seq}"
     attrs = reader.attrs(node, seq)
     assert attrs is not None
@@ -35,7 +35,7 @@ def at(reader: Reader, path: str, seq: int | None = None) -> Attrs:
 
 def content(reader: Reader, path: str, seq: int | None = None) -> bytes:
     seq = reader.last_seq if seq is None else seq
-    node = reader.resolve(b"/work/root/" + path.encode() if path[:1] != "/" else path.encode(), seq)
+    node = reader.resolve(b"/opt/root/" + path.encode() if path[:1] != "/" else path.encode(), seq)
     assert node is not None, f"nothing at {path} after event {seq}"
     return b"".join(reader.chunks(node, seq))
 
@@ -57,7 +57,7 @@ def test_events_are_numbered_and_timed(builder: TraceBuilder) -> None:
             (3, 2 * 10**9, Op.WRITE),
         ]
         assert [reader.seq_at(int(t * 1e9)) for t in (0, 0.99, 1, 1.5, 2, 99)] == [0, 0, 1, 1, 3, 3]
-        assert reader.event(2).path == b"/work/root/a"
+        assert reader.event(2).path == b"/opt/root/a"
         assert (reader.event(3).offset, reader.event(3).size) == (3, 4)
         with pytest.raises(PathError):
             reader.event(4)
@@ -100,8 +100,8 @@ def test_unlinked_but_open(builder: TraceBuilder) -> None:
     seq = file.write(b"B", 1)
     builder.end()
     with open_reader(builder.build()) as reader:
-        assert reader.resolve(b"/work/root/old", seq) is None
-        assert reader.event(seq).path == b"/work/root/old"
+        assert reader.resolve(b"/opt/root/old", seq) is None
+        assert reader.event(seq).path == b"/opt/root/old"
         node = reader.event(seq).node
         assert reader.read(node, seq, 0, 3) == b"AB3"
         attrs = reader.attrs(node, seq)
@@ -119,7 +119,7 @@ def test_a_new_file_on_an_old_name(builder: TraceBuilder) -> None:
     with open_reader(builder.build()) as reader:
         assert content(reader, "old", first - 1) == b"12345" * 1000 + b"x"
         assert content(reader, "old") == b"new"
-        assert reader.resolve(b"/work/root/old", 0) != reader.resolve(b"/work/root/old", reader.last_seq)
+        assert reader.resolve(b"/opt/root/old", 0) != reader.resolve(b"/opt/root/old", reader.last_seq)
 
 
 def test_an_inode_number_used_again_for_a_directory(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_directory_rename_moves_what_is_in_it(builder: TraceBuilder) -> None:
     later = builder.write("moved/f", b"2")
     builder.end()
     with open_reader(builder.build()) as reader:
-        assert reader.event(seq).to == b"/work/root/moved"
-        assert reader.event(later).path == b"/work/root/moved/f"
-        assert reader.resolve(b"/work/root/dir/f", seq - 1) == reader.resolve(b"/work/root/moved/f", seq)
-        assert reader.resolve(b"/work/root/dir", seq) is None
+        assert reader.event(seq).to == b"/opt/root/moved"
+        assert reader.event(later).path == b"/opt/root/moved/f"
+        assert reader.resolve(b"/opt/root/dir/f", seq - 1) == reader.resolve(b"/opt/root/moved/f", seq)
+        assert reader.resolve(b"/opt/root/dir", seq) is None
 
 
 def test_exchange_swaps(builder: TraceBuilder) -> None:
@@ -204,9 +204,9 @@ def test_paths_are_walked_as_the_kernel_does(builder: TraceBuilder) -> None:
     builder.end()
     with open_reader(builder.build()) as reader:
         assert [event.path for event in reader.events()] == [
-            b"/work/root/way",
-            b"/work/root/dir/new",
-            b"/work/root/dir/new",
+            b"/opt/root/way",
+            b"/opt/root/dir/new",
+            b"/opt/root/dir/new",
         ]
         assert stat.S_IMODE(at(reader, "dir/new").mode) == 0o700
 
@@ -224,8 +224,8 @@ def test_symlink_in_the_last_place(builder: TraceBuilder) -> None:
     with open_reader(builder.build()) as reader:
         assert stat.S_IMODE(at(reader, "old").mode) == 0o640
         assert content(reader, "old") == b"123"
-        assert reader.resolve(b"/work/root/link", reader.last_seq) is None
-        assert reader.resolve(b"/work/root/old", reader.last_seq) is not None
+        assert reader.resolve(b"/opt/root/link", reader.last_seq) is None
+        assert reader.resolve(b"/opt/root/old", reader.last_seq) is not None
 
 
 def test_without_stamps_the_arguments_count(tmp_path: Path) -> None:
@@ -281,12 +281,12 @@ def test_unnamed_temporary_file_gets_a_name(builder: TraceBuilder) -> None:
     """O_TMPFILE, writes, then linkat(/proc/self/fd/N): the file stands at its name with its bytes."""
     node = builder._new(stat.S_IFREG | 0o600)
     inodes = (builder._inode(node), builder._inode(builder.node("dir")))
-    builder._bind(builder.node("dir"), b"/work/root/dir")
+    builder._bind(builder.node("dir"), b"/opt/root/dir")
     builder._event(WireOp.OPEN, flags=Flag.CREATED, inodes=inodes)
     builder._bound.add(node)
     builder.write_node(node, b"hidden")
     base = builder._inode(builder.node(""))
-    builder._bind(builder.node(""), b"/work/root")
+    builder._bind(builder.node(""), b"/opt/root")
     builder._event(
         WireOp.LINK, flags=Flag.PATH, inodes=(base, base, builder._inode(node)), offset=0x400,
         payload=b"/proc/self/fd/3\0dir/shown\0",
@@ -294,7 +294,7 @@ def test_unnamed_temporary_file_gets_a_name(builder: TraceBuilder) -> None:
     builder.end()
     with open_reader(builder.build()) as reader:
         assert content(reader, "dir/shown") == b"hidden"
-        assert reader.event(3).to == b"/work/root/dir/shown"
+        assert reader.event(3).to == b"/opt/root/dir/shown"
         assert reader.resolve(b"/proc", reader.last_seq) is None
 
 
@@ -326,7 +326,7 @@ def test_what_comes_in_from_outside(builder: TraceBuilder) -> None:
         assert (attrs.size, stat.S_IMODE(attrs.mode), attrs.fidelity) == (5, 0o640, Fidelity.PARTIAL)
 
 
-@pytest.mark.parametrize("place", [b"/work/trace/journal/x", b"/proc/self/comm", b"/sys/kernel/x", b"/dev/null2"])
+@pytest.mark.parametrize("place", [b"/opt/trace/journal/x", b"/proc/self/comm", b"/sys/kernel/x", b"/dev/null2"])
 def test_no_concern_of_ours(builder: TraceBuilder, place: bytes) -> None:
     """The trace's own directory and pseudo filesystems make no events, by name or by descriptor."""
     builder._directory(place.rpartition(b"/")[0])
@@ -375,7 +375,7 @@ def test_dirty_and_fill(builder: TraceBuilder) -> None:
 def test_an_inexact_write_is_unknown_until_the_file_starts_anew(builder: TraceBuilder) -> None:
     """Bytes that could not be read are zeroes, and said to be unknown; a truncation forgets them."""
     node = builder.open("old").node
-    builder._bind(node, b"/work/root/old")
+    builder._bind(node, b"/opt/root/old")
     builder._event(
         WireOp.WRITE, inodes=(builder._inode(node),), offset=0, length=3, payload=bytes(3), flags=Flag.INEXACT
     )
@@ -404,7 +404,7 @@ def test_healing(builder: TraceBuilder) -> None:
         assert content(reader, "wrong") == b"good bytes"
         assert content(reader, "wrong", 4) == b"bad"
         assert stat.S_IMODE(at(reader, "wrong").mode) == 0o600
-        assert reader.resolve(b"/work/root/surplus", reader.last_seq) is None
+        assert reader.resolve(b"/opt/root/surplus", reader.last_seq) is None
         assert content(reader, "dir/missing") == b"was not seen"
         assert list(reader.problems()) == []
 
@@ -457,7 +457,7 @@ def test_versions(builder: TraceBuilder) -> None:
     builder.write("old", b"3")
     builder.end()
     with open_reader(builder.build()) as reader:
-        node = reader.resolve(b"/work/root/old", 0)
+        node = reader.resolve(b"/opt/root/old", 0)
         assert node is not None
         assert reader.versions(node) == [0, 1, 4, 5]
         before, after = reader.attrs(node, 2), reader.attrs(node, 4)
@@ -478,7 +478,7 @@ def test_holes_are_told_apart(builder: TraceBuilder) -> None:
     builder.truncate("sparse", 5000)
     builder.end()
     with open_reader(builder.build()) as reader:
-        node = reader.resolve(b"/work/root/sparse", full)
+        node = reader.resolve(b"/opt/root/sparse", full)
         assert node is not None
         assert reader.extents(node, full) == [(100, 20), (1000, 1)]
         assert reader.extents(node, reader.last_seq) == [(100, 5)]
@@ -504,7 +504,7 @@ def test_metadata_of_the_baseline(tmp_path: Path) -> None:
         assert (attrs.uid, attrs.gid, attrs.mtime, attrs.nlink, attrs.xattrs) == (1, 2, 3, 2, {b"user.k": b"\0v"})
         assert at(reader, "s", 0).target == b"nowhere"
         assert at(reader, "tty", 0).rdev == os.makedev(4, 7)
-        root = reader.resolve(b"/work/root", 1)
+        root = reader.resolve(b"/opt/root", 1)
         assert root is not None
         assert [name for name, _ in reader.children(root, 0)] == [b"a", b"b", b"s", b"tty"]
         assert [name for name, _ in reader.children(root, 1)][-1] == b"\xff\n" + b"n" * 250

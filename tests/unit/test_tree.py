@@ -27,7 +27,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
     builder.rename("dir", "moved", at=2.0)  # e3
     builder.write("moved/file", b"3", at=3.0)  # e4
     builder.link("same", "twin", at=4.0)  # e5
-    builder.create("/work/outside", b"4", at=5.0)  # e6, e7
+    builder.create("/opt/outside", b"4", at=5.0)  # e6, e7
     builder.unlink("log", at=6.0)  # e8
     builder.create("log", b"new", at=7.0)  # e9, e10
     builder.mark("a/b", at=8.0)  # e11
@@ -107,10 +107,10 @@ def test_directories_are_not_shared(trace: Trace) -> None:
 
 def test_outside(trace: Trace) -> None:
     """outside/@T holds what was seen elsewhere, without the root."""
-    assert content(at(trace, ".diffkeeper/outside/@end/work/outside")) == b"4"
-    assert find(trace, ".diffkeeper/outside/@start/work/outside") is None
-    assert find(trace, ".diffkeeper/outside/@end/work/root") is None
-    assert find(trace, "@end/work") is None
+    assert content(at(trace, ".diffkeeper/outside/@end/opt/outside")) == b"4"
+    assert find(trace, ".diffkeeper/outside/@start/opt/outside") is None
+    assert find(trace, ".diffkeeper/outside/@end/opt/root") is None
+    assert find(trace, "@end/opt") is None
 
 
 def test_history(trace: Trace) -> None:
@@ -136,7 +136,7 @@ def test_live_files(trace: Trace) -> None:
     read, close = at(trace, ".diffkeeper/status").place.open()
     status = read(0, 4096).decode()
     close()
-    assert "root: /work/root\n" in status and "events: 11\n" in status
+    assert "root: /opt/root\n" in status and "events: 11\n" in status
 
 
 def test_errors(trace: Trace) -> None:
@@ -151,18 +151,18 @@ def test_errors(trace: Trace) -> None:
 
 def test_several_roots_and_a_root_that_goes(tmp_path: Path) -> None:
     """With several roots a moment has each at its absolute path; a root that is gone is not there."""
-    builder = TraceBuilder(tmp_path / "trace", roots=("/work/one", "/work/two"))
+    builder = TraceBuilder(tmp_path / "trace", roots=("/opt/one", "/opt/two"))
     builder.baseline({"x": b"1"})
     builder.begin()
-    builder.create("/work/stray", b"", at=1.0)
-    builder.rmdir("/work/two", at=2.0)
+    builder.create("/opt/stray", b"", at=1.0)
+    builder.rmdir("/opt/two", at=2.0)
     builder.end()
     with diffkeeper.open(builder.build()) as trace:
-        assert names(at(trace, "@start")) == [b"work"]
-        assert names(at(trace, "@1s/work")) == [b"one", b"two"] and names(at(trace, "@2s/work")) == [b"one"]
-        assert find(trace, "@1s/work/stray") is None
-        assert content(at(trace, "@start/work/one/x")) == b"1"
-        assert names(at(trace, ".diffkeeper/history/work")) == [b"one", b"two"]
+        assert names(at(trace, "@start")) == [b"opt"]
+        assert names(at(trace, "@1s/opt")) == [b"one", b"two"] and names(at(trace, "@2s/opt")) == [b"one"]
+        assert find(trace, "@1s/opt/stray") is None
+        assert content(at(trace, "@start/opt/one/x")) == b"1"
+        assert names(at(trace, ".diffkeeper/history/opt")) == [b"one", b"two"]
 
 
 def test_the_root_is_deleted(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_root_is_deleted(tmp_path: Path) -> None:
     builder = TraceBuilder(tmp_path / "trace")
     builder.baseline({})
     builder.begin()
-    builder.rmdir("/work/root", at=1.0)
+    builder.rmdir("/opt/root", at=1.0)
     builder.end()
     with diffkeeper.open(builder.build()) as trace:
         assert isinstance(at(trace, "@end").place, Gone) and names(at(trace, "@end")) == []
