@@ -22,6 +22,7 @@
 #define S_IFIFO 0010000
 #define S_IFLNK 0120000
 #define AT_FDCWD_ (-100)
+#define PIDTYPE_PGID 2
 
 struct dk_key {
 	u64 ino;
@@ -38,6 +39,8 @@ struct dk_touched {
 	u64 ino[DK_STAMPS];
 };
 
+#define REQUEST_PATH 1024u
+
 /* A range that was changed without a user buffer: the writer is stopped, user space reads it. */
 struct dk_request {
 	struct dk_inode inode;
@@ -48,6 +51,9 @@ struct dk_request {
 	s32 fd;
 	u32 stopped;
 	u32 sent; /* its DIRTY record is in the ring */
+	u32 path_size;
+	u32 pad;
+	char path[REQUEST_PATH]; /* of a process that goes on, and may be gone when we look: kernel path of the file */
 };
 
 #define IOVECS 16
@@ -105,7 +111,7 @@ enum dk_control {
 BPF_F_TABLE("array", u32, u64, control, DK_C_SLOTS, BPF_F_MMAPABLE);
 BPF_HASH(tracked, u32, u8, 65536);
 BPF_HASH(stopped, u32, u8, 65536);
-BPF_HASH(requests, u32, struct dk_request, 16384);
+BPF_HASH(requests, u32, struct dk_request, 4096);
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(skipped_devs, u32, u8, 1024);
 BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);
@@ -114,6 +120,7 @@ BPF_ARRAY(bindings, struct dk_binding, NCPU);
 BPF_PROG_ARRAY(on_exit, 512);
 BPF_PROG_ARRAY(helpers, 4);
 #define HELPER_BIND 0
+#define HELPER_REQUEST 1
 
 static inline void *rdp(const void *p)
 {
@@ -234,6 +241,23 @@ static inline int inode_count_size(int inodes)
 	return inodes * (int)sizeof(struct dk_inode);
 }
 
+static inline char *process_group(char *task)
+{
+	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));
+}
+
+/*
+ * Whether the current process is a job: a shell with job control waits for it, in a process group of its own, would
+ * see it stopped, and take that for the end of the wait.
+ */
+static inline int is_job(void)
+{
+	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
+	if (process_group(task) == process_group(parent))
+		return 0;
+	return is_tracked(rd32(parent + TASK_TGID));
+}
+
 /* Stop the current process before it returns to user space. */
 static inline int stop_current(void)
 {
@@ -241,6 +265,10 @@ static inline int stop_current(void)
 	u8 one = 1;
 	if (control_value(DK_C_DISABLED))
 		return -1;
+	if (is_job()) {
+		count(DK_C_UNSTOPPABLE, 1);
+		return -1;
+	}
 	stopped.update(&tgid, &one);
 	if (bpf_send_signal(19 /* SIGSTOP */)) {
 		stopped.delete(&tgid);
@@ -437,5 +465,40 @@ static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 	if (is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw))
 		return file;
 	helpers.call(ctx, HELPER_BIND);
+	return 0;
+}
+
+/* ---- kernel paths ---- */
+
+#define WALK_MAX 32768u
+
+/*
+ * The names from `dentry` up, leaf first and across mounts, to the body from `start` on; s->ev.size becomes their
+ * length. It lives there and not in a register, so that the verifier sees the same state at every turn. Says 0 when the
+ * path is deeper than we walk.
+ */
+static inline int walk_path(struct dk_scratch *s, u32 start, char *dentry, char *mnt)
+{
+	s->ev.size = 0;
+	for (int i = 0; i < BIND_DEPTH; i++) {
+		if (dentry == rdp(mnt + VFSMOUNT_ROOT)) {
+			char *mount = mnt - MOUNT_MNT;
+			char *up = rdp(mount + MOUNT_PARENT);
+			if (up == mount)
+				return 1;
+			dentry = rdp(mount + MOUNT_MOUNTPOINT);
+			mnt = up + MOUNT_MNT;
+			continue;
+		}
+		char *parent = rdp(dentry + DENTRY_PARENT);
+		if (parent == dentry) /* an inode outside every mount: a detached tree */
+			return 1;
+		u32 at = s->ev.size & (WALK_MAX - 1);
+		int n = bpf_probe_read_kernel_str(s->body + start + at, 256, rdp(dentry + DENTRY_NAME));
+		if (n <= 0)
+			return 0;
+		s->ev.size = at + n;
+		dentry = parent;
+	}
 	return 0;
 }

@@ -15,27 +15,29 @@
 #define RWF_APPEND_ 0x10
 
 /*
- * `length` bytes at `offset` changed and cannot be copied here: say so, stop the
- * writer, and leave a request for user space to read the range through `fd`.
+ * `length` bytes at `offset` of `fd` changed and cannot be copied here: say so, stop the writer if that can be, and leave
+ * a request for user space to read the range. The last thing that a handler does.
  */
-static inline void dirty(struct dk_scratch *s, int fd, u64 offset, u64 length)
+static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 offset, u64 length)
 {
-	struct dk_inode *inode = (struct dk_inode *)s->body;
 	u32 tid = bpf_get_current_pid_tgid();
 	struct dk_request *r = &s->request;
 	begin(s, DK_OP_DIRTY, 0, 1);
 	s->ev.offset = offset;
 	s->ev.length = length;
-	r->inode = *inode;
+	r->inode = *(struct dk_inode *)s->body;
 	r->time = s->ev.time;
 	r->offset = offset;
 	r->length = length;
 	r->pid = s->ev.pid;
 	r->fd = fd;
+	r->path_size = 0;
 	r->stopped = stop_current() == 0;
 	if (!r->stopped)
 		s->ev.flags = DK_F_INEXACT;
 	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
+	if (!r->stopped)
+		helpers.call(ctx, HELPER_REQUEST);
 	requests.update(&tid, r);
 	count(DK_C_STOPPED, 1);
 }
@@ -91,7 +93,7 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	s->piece.offset = offset;
 	s->piece.rest = ret;
 	if (ret > DIRECT_MAX) {
-		dirty(s, regs->di, offset, ret);
+		dirty(ctx, s, regs->di, offset, ret);
 		return 0;
 	}
 	return s;
@@ -125,7 +127,7 @@ HANDLER(on_writev)
 		s->piece.left += s->iov[i].len;
 	}
 	if (s->piece.left < s->piece.rest) { /* more vectors, or longer ones, than are copied here */
-		dirty(s, s->regs.di, s->piece.offset, s->piece.rest);
+		dirty(ctx, s, s->regs.di, s->piece.offset, s->piece.rest);
 		return 0;
 	}
 	for (u32 i = 0; i < IOVECS; i++) {
@@ -194,6 +196,6 @@ HANDLER(on_kernel_copy)
 		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
 		offset -= ret; /* the call left the end here */
 	}
-	dirty(s, fd, offset, length);
+	dirty(ctx, s, fd, offset, length);
 	return 0;
 }

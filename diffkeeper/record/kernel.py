@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import KernelTooOldError, NoBccError, NotPermittedError
-from ..wire import INODE, Inode
+from ..wire import INODE, Inode, kernel_path
 from . import bpf, compiler, layout, syscalls
 
 PARTS = ("event.h", "core.h", "dispatch.c", "data.c", "names.c", "files.c", "process.c", "touch.c")
+HELPERS = ("bind_inode", "add_request")  # in the order of the HELPER_* numbers in bpf/core.h
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 OPTIONAL_TRACEPOINTS = ("inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty")
 BIND_DEPTH = 64
 MINIMUM_KERNEL = (5, 8)
 _RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will be
-_REQUEST_TAIL = struct.Struct("<QQQIiII")
+_REQUEST_TAIL = struct.Struct("<QQQIiIIII")
 _U32 = struct.Struct("<I")
 
 
@@ -46,6 +47,7 @@ class Request(NamedTuple):
     fd: int
     stopped: bool
     sent: bool
+    path: bytes  # of the file, when the process was not stopped; empty: not known
 
 
 def sources() -> Path:
@@ -102,7 +104,8 @@ class Kernel:
         except OSError as error:
             raise NoBccError(f"this kernel does not take the recorder's programs: {error}") from error
         self._fds += self._programs.values()
-        self._maps["helpers"].put(_U32.pack(0), _U32.pack(self._programs["bind_inode"]))
+        for slot, program in enumerate(HELPERS):
+            self._maps["helpers"].put(_U32.pack(slot), _U32.pack(self._programs[program]))
         for program, numbers in syscalls.handlers().items():
             for number in numbers:
                 self._maps["on_exit"].put(_U32.pack(number), _U32.pack(self._programs[program]))
@@ -162,7 +165,9 @@ class Kernel:
             requests.delete(key)
             if raw is not None:
                 inode = Inode(*INODE.unpack_from(raw))
-                time, offset, length, pid, fd, stopped, sent = _REQUEST_TAIL.unpack_from(raw, INODE.size)
+                time, offset, length, pid, fd, stopped, sent, size, _ = _REQUEST_TAIL.unpack_from(raw, INODE.size)
+                names = raw[INODE.size + _REQUEST_TAIL.size :][:size]
+                path = kernel_path(names) if size else b""
                 tid = _U32.unpack(key)[0]
-                found.append(Request(tid, inode, time, offset, length, pid, fd, bool(stopped), bool(sent)))
+                found.append(Request(tid, inode, time, offset, length, pid, fd, bool(stopped), bool(sent), path))
         return found

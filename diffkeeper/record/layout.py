@@ -18,7 +18,7 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -30,6 +30,8 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_SIGNAL": (("task_struct", "signal"),),
     "TASK_EXIT_CODE": (("task_struct", "exit_code"),),
     "TASK_STATUS": (("task_struct", "thread_info.status"),),
+    "TASK_REAL_PARENT": (("task_struct", "real_parent"),),
+    "SIGNAL_PIDS": (("signal_struct", "pids"),),
     "CRED_UID": (("cred", "uid"),),
     "MM_ARG_START": (("mm_struct", "arg_start"),),
     "MM_ARG_END": (("mm_struct", "arg_end"),),

@@ -6,6 +6,7 @@ A `Request` (made by bpf/data.c) names a descriptor of a stopped process; this r
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -28,7 +29,7 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
             inodes=(request.inode,), offset=request.offset, length=request.length,
         )  # fmt: skip
     try:
-        fd = os.open(f"/proc/{request.pid}/fd/{request.fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = _open(request)
     except OSError as error:
         yield gap(error)
         return
@@ -46,3 +47,21 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
         yield gap(error)
     finally:
         os.close(fd)
+
+
+def _open(request: Request) -> int:
+    """The file, through the writer's descriptor; of one that went on, by its path, if it is still the same file."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(f"/proc/{request.pid}/fd/{request.fd}", flags)
+        if request.stopped or os.fstat(fd).st_ino == request.inode.ino:
+            return fd
+        os.close(fd)
+    except (FileNotFoundError, ProcessLookupError):
+        if not request.path:
+            raise
+    fd = os.open(request.path, flags | os.O_NOFOLLOW)
+    if os.fstat(fd).st_ino != request.inode.ino:
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, "the file was replaced meanwhile")
+    return fd

@@ -307,6 +307,8 @@ class _Recording:
             notes.append(f"what filter {name}:{given} rejects is in no moment")
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
+        if unstoppable := kernel.control[Control.UNSTOPPABLE]:
+            notes.append(f"{unstoppable:,} times a writer could not be held: a shell with job control waits for it")
         if self._left_behind:
             notes.append(f"recording ended with the command; still running: {', '.join(map(str, self._left_behind))}")
         notes += [f"not readable: {os.fsdecode(path)}" for path in self._baseline.unreadable[:20]]

@@ -234,6 +234,17 @@ def test_a_root_that_is_deleted_meanwhile(tmp_path: Path, trace: Path) -> None:
         assert (opened.at("start") / "file").read_text() == "was here"
 
 
+def test_a_shell_with_job_control_does_not_see_its_jobs_stopped(workspace: Path, trace: Path) -> None:
+    """`cp` has no buffer to read and is held for that, except where a shell would take it for suspended."""
+    script = "set -m; head -c 100000 /dev/urandom > a; for i in $(seq 100); do cp a b$i || exit 9; done"
+    result = harness.record(trace, ["bash", "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
+    facts = harness.info(trace)
+    assert facts["fidelity"].get("reread", 0) > 50
+    assert facts["verified"]["mismatches"] == 0
+
+
 def test_eight_processes_in_one_directory(workspace: Path, trace: Path) -> None:
     """100,000 events from eight processes at once, appending to one file and renaming in one directory: none lost."""
     script = """
