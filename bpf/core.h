@@ -115,6 +115,7 @@ BPF_HASH(requests, u32, struct dk_request, 4096);
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(skipped_devs, u32, u8, 1024);
 BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);
+BPF_TABLE("lru_hash", u64, u64, positions, 16384); /* struct file * -> where its last write ended */
 BPF_ARRAY(scratch, struct dk_scratch, NCPU);
 BPF_ARRAY(bindings, struct dk_binding, NCPU);
 BPF_PROG_ARRAY(on_exit, 512);

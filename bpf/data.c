@@ -65,6 +65,31 @@ static inline u32 send_piece(struct dk_scratch *s)
 	return n;
 }
 
+/* Whether somebody else may write with the same file position: through another descriptor or thread. */
+static inline int is_shared(char *file)
+{
+	char *files = rdp((char *)bpf_get_current_task() + TASK_FILES);
+	return (u64)rdp(file + FILE_REFERENCES) != FILE_ONE_REFERENCE || rd32(files + FILES_COUNT) > 1;
+}
+
+/*
+ * The position is read when the call returns. Where it is shared, another writer may have moved it by then, so `offset`
+ * may be too high. Sure it is only where the last write we saw ended just there. Says from where on the file must be
+ * read again to have both writers' bytes in their places; `offset` itself after a seek, or when all is well: DK_SURE.
+ */
+#define DK_SURE (~0ULL)
+#define UNSURE_MAX 1048576
+static inline u64 unsure_from(char *file, u64 offset, u64 length)
+{
+	u64 key = (u64)file, end = offset + length, from = offset;
+	u64 *last = positions.lookup(&key);
+	int sure = !last || *last == offset;
+	if (last && *last < offset && end - *last <= UNSURE_MAX)
+		from = *last;
+	positions.update(&key, &end);
+	return sure ? DK_SURE : from;
+}
+
 /*
  * What the write family has in common: is it for us, and where did it write?
  * Leaves scratch ready for the pieces; 0 when there is nothing (more) to do.
@@ -84,10 +109,17 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 		return 0;
 	u64 nr = regs->orig_ax, offset = regs->r10;
 	int positioned = nr == NR_PWRITE64 || nr == NR_PWRITEV || (nr == NR_PWRITEV2 && (s64)regs->r10 != -1);
-	if (!positioned)
+	u64 from = DK_SURE;
+	if (!positioned) {
 		offset = (u64)rdp(file + FILE_POS) - ret;
-	else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
+		if (is_shared(file))
+			from = unsure_from(file, offset, ret);
+	} else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
 		offset = inode->size - ret; /* Linux appends, whatever the argument says */
+	if (from != DK_SURE) {
+		dirty(ctx, s, regs->di, from, offset + ret - from);
+		return 0;
+	}
 	begin(s, DK_OP_WRITE, 0, 1);
 	s->ev.length = ret;
 	s->piece.offset = offset;

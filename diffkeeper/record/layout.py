@@ -18,7 +18,7 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -47,6 +47,8 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "FILE_INODE": (("file", "f_inode"),),
     "FILE_PATH": (("file", "f_path"),),
     "FILE_POS": (("file", "f_pos"),),
+    "FILE_REFERENCES": (("file", "f_ref"), ("file", "f_count")),
+    "FILES_COUNT": (("files_struct", "count"),),
     "FILE_MODE": (("file", "f_mode"),),
     "FILE_FLAGS": (("file", "f_flags"),),
     "INODE_MODE": (("inode", "i_mode"),),
@@ -158,6 +160,8 @@ def parse(blob: bytes) -> dict[str, int]:
             offset = btf.offset(structs[name], member) if name in structs else None
             if offset is not None:
                 found[key] = offset
+                if key == "FILE_REFERENCES":  # file_ref_t (6.13) counts from 0, f_count from 1
+                    found["FILE_ONE_REFERENCE"] = int(member == "f_count")
                 break
         else:
             raise KernelTooOldError(
@@ -187,7 +191,8 @@ def load() -> dict[str, int]:
     path = _cache_path(os.uname().release, blob)
     try:
         cached = json.loads(path.read_bytes())
-        if set(cached) == {*WANTED, "INODE_HEAD"} and all(isinstance(value, int) for value in cached.values()):
+        whole = set(cached) == {*WANTED, "INODE_HEAD", "FILE_ONE_REFERENCE"}
+        if whole and all(isinstance(value, int) for value in cached.values()):
             return dict(cached)
     except (OSError, ValueError):
         pass  # not there, or not ours: found out again below

@@ -276,6 +276,34 @@ def small_ring(ring_bytes: int, script: str, workspace: Path, trace: Path) -> su
     return subprocess.Popen(words, cwd=workspace, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
 
 
+@pytest.mark.parametrize("flags", ["0", "os.O_APPEND"])
+@pytest.mark.parametrize("workers", ["processes", "threads"])
+def test_writers_that_share_a_file_position(workspace: Path, trace: Path, flags: str, workers: str) -> None:
+    """Four writers on one descriptor, as in `make -j > log`: every byte is where it was written."""
+    script = f"""
+import os, threading
+fd = os.open('log', os.O_CREAT | os.O_WRONLY | {flags})
+def work(worker):
+    for number in range(4000): os.write(fd, b'%d:%07d\\n' % (worker, number) * (1 + number % 3))
+def wait_for(pid): assert os.waitpid(pid, 0)[1] == 0
+def fork(worker):
+    pid = os.fork()
+    if not pid:
+        work(worker)
+        os._exit(0)
+    return pid
+if {workers == "processes"}:
+    for pid in [fork(worker) for worker in range(4)]: wait_for(pid)
+else:
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
 def test_a_tiny_ring_holds_the_writer_and_loses_nothing(workspace: Path, trace: Path) -> None:
     """With a ring far too small for the command's speed it is slowed down, and every byte is there."""
     script = """
