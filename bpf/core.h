@@ -53,7 +53,13 @@ struct dk_request {
 	u32 sent; /* its DIRTY record is in the ring */
 	u32 path_size;
 	u32 pad;
-	char path[REQUEST_PATH]; /* of a process that goes on, and may be gone when we look: kernel path of the file */
+	char path[REQUEST_PATH]; /* kernel path of the file */
+};
+
+/* Where the last write through a file ended; `ino` tells when the file's memory serves another one. */
+struct dk_position {
+	u64 end;
+	u64 ino;
 };
 
 #define IOVECS 16
@@ -115,7 +121,7 @@ BPF_HASH(requests, u32, struct dk_request, 4096);
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(skipped_devs, u32, u8, 1024);
 BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);
-BPF_TABLE("lru_hash", u64, u64, positions, 16384); /* struct file * -> where its last write ended */
+BPF_TABLE("lru_hash", u64, struct dk_position, positions, 16384); /* by struct file * */
 BPF_ARRAY(scratch, struct dk_scratch, NCPU);
 BPF_ARRAY(bindings, struct dk_binding, NCPU);
 BPF_PROG_ARRAY(on_exit, 512);
@@ -259,23 +265,25 @@ static inline int is_job(void)
 	return is_tracked(rd32(parent + TASK_TGID));
 }
 
-/* Stop the current process before it returns to user space. */
+/* Whether the current process may be stopped now. */
+static inline int may_stop(void)
+{
+	return !control_value(DK_C_DISABLED) && !is_job();
+}
+
+/*
+ * Stop the current process before it returns to user space. It is listed after the signal was sent: listed before, it
+ * could be continued first and stopped then, for good.
+ */
 static inline int stop_current(void)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u8 one = 1;
-	if (control_value(DK_C_DISABLED))
-		return -1;
-	if (is_job()) {
+	if (!may_stop() || bpf_send_signal(19 /* SIGSTOP */)) {
 		count(DK_C_UNSTOPPABLE, 1);
 		return -1;
 	}
 	stopped.update(&tgid, &one);
-	if (bpf_send_signal(19 /* SIGSTOP */)) {
-		stopped.delete(&tgid);
-		count(DK_C_UNSTOPPABLE, 1);
-		return -1;
-	}
 	count(DK_C_STOPS, 1);
 	count(DK_C_STOPPED, 1);
 	return 0;

@@ -20,7 +20,6 @@
  */
 static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 offset, u64 length)
 {
-	u32 tid = bpf_get_current_pid_tgid();
 	struct dk_request *r = &s->request;
 	begin(s, DK_OP_DIRTY, 0, 1);
 	s->ev.offset = offset;
@@ -32,14 +31,11 @@ static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch 
 	r->pid = s->ev.pid;
 	r->fd = fd;
 	r->path_size = 0;
-	r->stopped = stop_current() == 0;
+	r->stopped = may_stop();
 	if (!r->stopped)
 		s->ev.flags = DK_F_INEXACT;
 	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
-	if (!r->stopped)
-		helpers.call(ctx, HELPER_REQUEST);
-	requests.update(&tid, r);
-	count(DK_C_STOPPED, 1);
+	helpers.call(ctx, HELPER_REQUEST);
 }
 
 /* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says how many. */
@@ -79,14 +75,15 @@ static inline int is_shared(char *file)
  */
 #define DK_SURE (~0ULL)
 #define UNSURE_MAX 1048576
-static inline u64 unsure_from(char *file, u64 offset, u64 length)
+static inline u64 unsure_from(char *file, u64 ino, u64 offset, u64 length)
 {
-	u64 key = (u64)file, end = offset + length, from = offset;
-	u64 *last = positions.lookup(&key);
-	int sure = !last || *last == offset;
-	if (last && *last < offset && end - *last <= UNSURE_MAX)
-		from = *last;
-	positions.update(&key, &end);
+	u64 key = (u64)file, from = offset;
+	struct dk_position now = {.end = offset + length, .ino = ino};
+	struct dk_position *last = positions.lookup(&key);
+	int sure = !last || last->ino != ino || last->end == offset;
+	if (!sure && last->end < offset && now.end - last->end <= UNSURE_MAX)
+		from = last->end;
+	positions.update(&key, &now);
 	return sure ? DK_SURE : from;
 }
 
@@ -113,7 +110,7 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	if (!positioned) {
 		offset = (u64)rdp(file + FILE_POS) - ret;
 		if (is_shared(file))
-			from = unsure_from(file, offset, ret);
+			from = unsure_from(file, inode->ino, offset, ret);
 	} else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
 		offset = inode->size - ret; /* Linux appends, whatever the argument says */
 	if (from != DK_SURE) {

@@ -40,7 +40,7 @@ HANDLER(bind_inode)
 	return 0;
 }
 
-/* A request of a process that goes on: with the path of its file, for when its descriptor is gone. */
+/* The request in scratch, with the path of its file: for when the descriptor is gone, because the writer was not stopped. */
 HANDLER(add_request)
 {
 	struct dk_scratch *s = get_scratch();
@@ -56,6 +56,11 @@ HANDLER(add_request)
 		}
 	}
 	requests.update(&tid, r);
+	/* Only now: whoever is continued must have no request that was not yet to be seen. */
+	if (stop_current() && r->stopped) {
+		r->stopped = 0;
+		requests.update(&tid, r);
+	}
 	count(DK_C_STOPPED, 1);
 	return 0;
 }

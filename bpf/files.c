@@ -51,6 +51,8 @@ HANDLER(on_open)
 	u32 truncated = (flags & O_TRUNC_) && !(flags & O_PATH_);
 	if (!created && !truncated)
 		return 0;
+	u64 key = (u64)file;
+	positions.delete(&key);
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *raw = rdp(file + FILE_INODE), *dentry = rdp(file + FILE_PATH + PATH_DENTRY), *mnt = rdp(file + FILE_PATH + PATH_MNT);
 	read_inode(slots, raw);

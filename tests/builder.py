@@ -33,6 +33,9 @@ def to_bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else text
 
 
+STALE = Inode(0, 1 << 20, 7, mode=stat.S_IFDIR | 0o700, uid=4711, parent=100)
+
+
 @dataclass(eq=False)
 class Node:
     """One inode of the model. `entries` of a directory, `data` of a regular file."""
@@ -426,8 +429,10 @@ class TraceBuilder:
                 inode._replace(dev=DEVICE, ino=inode.ino + shift, parent=inode.parent and inode.parent + shift)
                 for inode in inodes
             ]
-            inodes = [both for pair in zip(upper, inodes, strict=True) for both in pair][:6]
-        return self._event(op, inodes=(*bases, *inodes), payload=payload + rest, flags=Flag.PATH | flags, **fields)
+            inodes = [both for pair in zip(upper, inodes, strict=True) for both in pair][:8]
+        # Nine slots as the kernel side has them: one inode may come twice, and what is in an empty one means nothing.
+        slots = (inodes + inodes[:1] + [STALE] * 9)[:9] if self._stamps else []
+        return self._event(op, inodes=(*bases, *slots), payload=payload + rest, flags=Flag.PATH | flags, **fields)
 
     def _bind(self, node: Node, path: bytes) -> None:
         if node not in self._bound:

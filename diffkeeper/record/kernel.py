@@ -47,7 +47,7 @@ class Request(NamedTuple):
     fd: int
     stopped: bool
     sent: bool
-    path: bytes  # of the file, when the process was not stopped; empty: not known
+    path: bytes  # of the file; empty: longer than a request holds
 
 
 def sources() -> Path:

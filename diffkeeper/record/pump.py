@@ -20,6 +20,7 @@ from .ring import Ring
 
 RESERVE = 1 << 20
 BATCH = 4 << 20
+SETTLE_TIME = 0.05  # seconds that a half-written record is waited for before its reader goes on without
 
 
 class Pump:
@@ -96,25 +97,34 @@ class Pump:
         if self.failure:
             child.resume(kernel.take_stopped())  # who was on the way to a stop when we gave up
             return False
-        # Read before draining: whoever stops later is served in the next step.
-        stopped = kernel.control[Control.STOPPED]
+        stopped = kernel.control[Control.STOPPED]  # read before draining: whoever stops later is for the next step
+        drained = self._drain(ring, ring.produced)
+        if stopped != self._noticed:
+            self._noticed = stopped
+            self._serve(kernel, ring)
+            return True
+        return drained
+
+    def _drain(self, ring: Ring, end: int) -> bool:
+        """Up to the position `end`, or to a record that is not finished. Says whether anything was there."""
         drained = False
-        while (span := ring.span()) is not None:
+        while ring.consumed < end and (span := ring.span()) is not None:
             self.flush()
             self._append(span)
             ring.release(span)
             drained = True
-        if stopped != self._noticed and (not ring.waiting or ring.settle(0.05)):
-            if ring.waiting:
-                return True  # finished meanwhile: drain first, serve in the next step
-            self._noticed = stopped
-            self._serve(kernel)
-            drained = True
         return drained
 
-    def _serve(self, kernel: Kernel) -> None:
-        for request in kernel.take_requests():
-            for pieces in reread.fills(request):
-                self.emit(pieces)
+    def _serve(self, kernel: Kernel, ring: Ring) -> None:
+        """Read what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""
+        stopped = kernel.take_stopped()
+        while requests := kernel.take_requests():
+            # Their DIRTY records are in the ring by now, and must come before what answers them.
+            end = ring.produced
+            while ring.consumed < end and (self._drain(ring, end) or ring.settle(SETTLE_TIME)):
+                continue
+            for request in requests:
+                for pieces in reread.fills(request):
+                    self.emit(pieces)
         self.flush()
-        child.resume(kernel.take_stopped())
+        child.resume(stopped)

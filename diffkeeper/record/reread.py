@@ -50,13 +50,12 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
 
 
 def _open(request: Request) -> int:
-    """The file, through the writer's descriptor; of one that went on, by its path, if it is still the same file."""
+    """The file, through the writer's descriptor; by its path where that is gone or another file's by now."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    link = f"/proc/{request.pid}/fd/{request.fd}"
     try:
-        fd = os.open(f"/proc/{request.pid}/fd/{request.fd}", flags)
-        if request.stopped or os.fstat(fd).st_ino == request.inode.ino:
-            return fd
-        os.close(fd)
+        if os.fsencode(os.readlink(link)) == request.path or os.stat(link).st_ino == request.inode.ino:
+            return os.open(link, flags)
     except (FileNotFoundError, ProcessLookupError):
         if not request.path:
             raise

@@ -48,6 +48,16 @@ class Ring:
             return
 
     @property
+    def produced(self) -> int:
+        """The position up to which there are records, finished or not; positions only grow."""
+        return self._produced[0]
+
+    @property
+    def consumed(self) -> int:
+        """The position up to which records were released."""
+        return self._at
+
+    @property
     def waiting(self) -> int:
         """Bytes produced and not yet consumed."""
         return self._produced[0] - self._at

@@ -7,6 +7,7 @@ Where a stamp tells what an inode said afterwards, that counts; else the call's 
 from __future__ import annotations
 
 import stat
+import struct
 from collections.abc import Callable, Sequence
 
 from ..model import Fidelity, Op
@@ -24,6 +25,19 @@ AT_SYMLINK_FOLLOW = 0x400
 RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
 UNCHANGED = 0xFFFFFFFF
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+
+
+ACL = b"system.posix_acl_access"
+_ACL_ENTRY = struct.Struct("<HHI")
+_OWNER_GROUP_OTHER = {1, 4, 32}  # ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_OTHER of include/uapi/linux/posix_acl.h
+
+
+def _is_only_mode(acl: bytes) -> bool:
+    """Whether an ACL says no more than the permission bits do: the kernel sets those and keeps no ACL."""
+    entries = acl[4:]
+    if len(entries) % _ACL_ENTRY.size:
+        return False
+    return {tag for tag, _, _ in _ACL_ENTRY.iter_unpack(entries)} == _OWNER_GROUP_OTHER
 
 
 class Calls:
@@ -165,7 +179,7 @@ class Calls:
         name, value = strings(rest, 1)
         if found := self.target(record, path):
             op = Op.SETXATTR if record.op == WireOp.SETXATTR else Op.REMOVEXATTR
-            if op is Op.SETXATTR:
+            if op is Op.SETXATTR and not (name == ACL and _is_only_mode(value)):
                 found[0].xattrs[name] = value
             else:
                 found[0].xattrs.pop(name, None)

@@ -285,13 +285,14 @@ class Replay:
             self._trust[Fidelity.UNKNOWN] += 1
             self._touch(state, record.inodes[0], seq)
             self.writer.grow(state, seq, record.offset, record.length)
-            call = Call(seq, state.node, record.length, state.mtime, state.ctime, Fidelity.UNKNOWN, state.fidelity)
+            times, trust = (state.mtime, state.ctime), (Fidelity.UNKNOWN, state.fidelity)
+            call = Call(seq, state.node, record.length, *times, *trust, record.time)
             _await(self.progress.fills, record.tid, call)
             self._doubt(state, Fidelity.UNKNOWN, seq)
 
     def _fill(self, record: Record) -> None:
         call = self.progress.fills.get(record.tid)
-        if call is None:
+        if call is None or call.time != record.time:
             return
         state = self.nodes.get(call.node)
         trust = Fidelity.REREAD if record.flags & Flag.INEXACT else Fidelity.EXACT

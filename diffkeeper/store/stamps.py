@@ -25,8 +25,8 @@ def match(
     """
     found: dict[NodeState, Inode] = {}
     unknown: list[Inode] = []
-    for stamp in stamps:
-        state = nodes.find(_identity(stamp))
+    for identity, stamp in {_identity(stamp): stamp for stamp in stamps if stamp.ino}.items():
+        state = nodes.find(identity)
         if state is not None and _fits(state, stamp) and not (fresh and state.names == 0):
             found[state] = stamp
         else:

@@ -24,6 +24,7 @@ class Call(msgspec.Struct, array_like=True):
     ctime: int = 0
     trust: int = 0  # of what came so far
     before: int = Fidelity.EXACT  # the node's fidelity without this call
+    time: int = 0  # of a DIRTY, as recorded: a FILL of another one is too late for it
 
 
 class Progress(msgspec.Struct):

@@ -73,6 +73,23 @@ git tag v1 && git gc -q --prune=now && git stash list && git reset -q --hard HEA
     subprocess.run(["git", "-C", exported, "fsck", "--strict"], check=True, capture_output=True)
 
 
+def test_copies_of_many_files(workspace: Path, trace: Path) -> None:
+    """cp and rsync of hundreds of small files: each is re-read while its writer stands still, none for another."""
+    script = "cp -r /usr/include/linux one; cp -r one two; cp -a two three; tar cf three.tar three; sed -i s/a/b/ two/*.h"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
+def test_pip_installs_into_a_directory(workspace: Path, trace: Path) -> None:
+    """Files and whole directories are moved in from outside the root."""
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", "lib", "click==8.1.8"]
+    result = harness.record(trace, command, cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+    assert harness.info(trace)["events"] > 50
+
+
 def test_a_sqlite_workload(workspace: Path, trace: Path) -> None:
     """Transactions with a rollback journal: a database exported from the middle holds what was committed by then."""
     aside = trace.parent / "aside"
