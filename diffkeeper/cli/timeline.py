@@ -9,6 +9,7 @@ from __future__ import annotations
 import json.encoder
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def batches(lines: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-class LineForm:
+class LineForm(ABC):
     """What both forms need to know of an event that it does not hold itself."""
 
     def __init__(self, trace: Trace) -> None:
@@ -112,8 +113,9 @@ class LineForm:
             comm = self._comms[event.pid] = process.comm if process else ""
         return comm
 
+    @abstractmethod
     def line(self, event: Event) -> str:
-        raise NotImplementedError
+        """How one event is shown, without a newline."""
 
 
 class JsonLines(LineForm):

@@ -64,14 +64,16 @@ class Bars:
         self._drawn = now
         bars = self._bars or self._start()
         if label not in self._tasks:
-            self._tasks[label] = bars.add_task(label, total=None)
-        bars.update(self._tasks[label], completed=done, total=total or None)
+            self._tasks[label] = bars.add_task(label, total=None, so_far="")
+        so_far = f"{done:,}" if done and not total else ""  # where there is no end to measure by
+        bars.update(self._tasks[label], completed=done, total=total or None, so_far=so_far)
 
     def _start(self) -> RichBars:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        words, so_far = TextColumn("{task.description}"), TextColumn("{task.fields[so_far]}")
+        columns = (words, BarColumn(), TaskProgressColumn(), so_far, TimeRemainingColumn())
         self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
         self._bars.start()
         return self._bars

@@ -16,6 +16,7 @@ import enum
 import errno
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import NamedTuple, NoReturn
 
@@ -58,7 +59,7 @@ class Handle(NamedTuple):
     close: Callable[[], None] = _nothing_to_close
 
 
-class Place:
+class Place(ABC):
     """Something that stands in the mount. What it is not asked for twice, it does not keep."""
 
     __slots__ = ("key",)
@@ -68,8 +69,9 @@ class Place:
     def __init__(self, key: Hashable) -> None:
         self.key = key
 
+    @abstractmethod
     def attrs(self) -> Attrs:
-        raise NotImplementedError
+        """What stat() says of it."""
 
     def lookup(self, name: bytes) -> Entry | None:
         """What `name` is in this directory, None when there is nothing."""
