@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffkeeper
+from diffkeeper.model import Attrs
 from diffkeeper.trace import Trace
 from diffkeeper.view.hidden import Top
 from diffkeeper.view.recorded import Gone
@@ -178,7 +179,10 @@ def test_the_root_is_deleted(tmp_path: Path) -> None:
 
 
 class Named(Place):
-    pass
+    """Nothing but a key."""
+
+    def attrs(self) -> Attrs:
+        return Attrs(0o40755)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3))))
