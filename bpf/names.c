@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
-/* Calls that make, move and remove names, and path forms of attribute calls: strings, where they start, stamps. */
+/* Calls that make, move and remove names; and what calls with paths have in common: strings, where they start, stamps. */
 
 #define NR_OPEN 2
 #define NR_RENAME 82
@@ -121,68 +121,6 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 	return 0;
 }
 
-#define NR_SETXATTR 188
-#define NR_LSETXATTR 189
-#define NR_FSETXATTR 190
-#define NR_REMOVEXATTR 197
-#define NR_LREMOVEXATTR 198
-#define NR_FREMOVEXATTR 199
-#define XATTR_MAX 65536u
-
-/* Extended attributes, ACLs among them (which change the mode as well). */
-HANDLER(on_xattr)
-{
-	if ((s64)ctx->args[1] < 0)
-		return 0;
-	struct dk_scratch *s = enter(ctx);
-	if (!s)
-		return 0;
-	struct pt_regs *regs = &s->regs;
-	u64 nr = regs->orig_ax;
-	int sets = nr <= NR_FSETXATTR, by_fd = nr == NR_FSETXATTR || nr == NR_FREMOVEXATTR;
-	struct dk_inode *slots = (struct dk_inode *)s->body;
-	char *dentry = 0, *mnt = 0, *raw = 0;
-	u32 start;
-	if (by_fd && !known_file(ctx, s, regs->di, ON_DISK))
-		return 0;
-	if (!by_fd) {
-		if (!base_of(AT_FDCWD_, regs->di, slots, &dentry, &mnt, &raw))
-			return 0;
-		if (!is_seen(slots, dentry, mnt, raw)) {
-			helpers.call(ctx, HELPER_BIND);
-			return 0;
-		}
-	}
-	u16 op = sets ? DK_OP_SETXATTR : DK_OP_REMOVEXATTR;
-	if (by_fd) {
-		begin(s, op, 0, 1);
-		drop_stamps();
-		s->piece.offset = sizeof(struct dk_inode);
-	} else {
-		u8 follows = nr == NR_SETXATTR || nr == NR_REMOVEXATTR;
-		begin(s, op, follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_SLOTS);
-		take_stamps(s, &slots[1]);
-		s->piece.offset = (1 + DK_SLOTS) * sizeof(struct dk_inode);
-		s->piece.offset = add_string(s, s->piece.offset, regs->di);
-	}
-	start = by_fd ? sizeof(struct dk_inode) : (1 + DK_SLOTS) * sizeof(struct dk_inode);
-	u32 at = add_string(s, s->piece.offset, regs->si);
-	u32 size = sets ? regs->r10 : 0;
-	if (size > XATTR_MAX)
-		size = XATTR_MAX;
-	asm volatile("" : "+r"(size), "+r"(at)); /* or the compiler moves the masks to where the verifier loses them */
-	size &= 2 * XATTR_MAX - 1;
-	at &= 32767;
-	if (size && bpf_probe_read_user(s->body + at, size, (void *)regs->dx)) {
-		s->ev.flags |= DK_F_INEXACT;
-		count(DK_C_UNREAD, 1);
-	}
-	s->ev.length = size;
-	s->ev.size = at + size - start;
-	send(s, (sizeof(struct dk_event) + at + size) & (PIECE - 1));
-	return 0;
-}
-
 HANDLER(on_name)
 {
 	if ((s64)ctx->args[1] < 0)
@@ -234,97 +172,6 @@ HANDLER(on_name)
 			c.offset = nr == NR_RENAMEAT ? 0 : (u32)regs->r8;
 		}
 	}
-	if (send_path_call(s, &c))
-		helpers.call(ctx, HELPER_BIND);
-	return 0;
-}
-
-/* utimes arguments, in user memory, to nanoseconds; 0 pointer: now. */
-static inline u64 times_argument(u64 nr, u64 user)
-{
-	s64 t[4] = {};
-	if (!user)
-		return DK_TIME_NOW;
-	if (nr == NR_UTIME) {
-		bpf_probe_read_user(t, 16, (void *)user);
-		return t[1] * 1000000000LL;
-	}
-	bpf_probe_read_user(t, 32, (void *)user);
-	if (nr != NR_UTIMENSAT)
-		return t[2] * 1000000000LL + t[3] * 1000;
-	if (t[3] == 0x3fffffff)
-		return DK_TIME_NOW;
-	if (t[3] == 0x3ffffffe)
-		return DK_TIME_OMIT;
-	return t[2] * 1000000000LL + t[3];
-}
-
-/* Attribute calls by path: chmod, chown, utimes, truncate and their *at forms. */
-HANDLER(on_path_attribute)
-{
-	if ((s64)ctx->args[1] < 0)
-		return 0;
-	struct dk_scratch *s = enter(ctx);
-	if (!s)
-		return 0;
-	struct pt_regs *regs = &s->regs;
-	u64 nr = regs->orig_ax, at_flags = 0;
-	struct dk_call c = {.dirfd1 = AT_FDCWD_, .bases = 1};
-	if (nr == NR_TRUNCATE) {
-		c.op = DK_OP_TRUNCATE;
-		c.path1 = regs->di;
-		c.offset = regs->si;
-	} else if (nr == NR_CHMOD) {
-		c.op = DK_OP_CHMOD;
-		c.path1 = regs->di;
-		c.offset = regs->si & 07777;
-	} else if (nr == NR_FCHMODAT || nr == NR_FCHMODAT2) {
-		c.op = DK_OP_CHMOD;
-		c.dirfd1 = regs->di;
-		c.path1 = regs->si;
-		c.offset = regs->dx & 07777;
-		if (nr == NR_FCHMODAT2)
-			at_flags = regs->r10;
-	} else if (nr == NR_CHOWN || nr == NR_LCHOWN) {
-		c.op = DK_OP_CHOWN;
-		c.path1 = regs->di;
-		c.offset = (u32)regs->si;
-		c.length = (u32)regs->dx;
-		if (nr == NR_LCHOWN)
-			at_flags = AT_SYMLINK_NOFOLLOW_;
-	} else if (nr == NR_FCHOWNAT) {
-		c.op = DK_OP_CHOWN;
-		c.dirfd1 = regs->di;
-		c.path1 = regs->si;
-		c.offset = (u32)regs->dx;
-		c.length = (u32)regs->r10;
-		at_flags = regs->r8;
-	} else {
-		c.op = DK_OP_UTIME;
-		if (nr == NR_UTIME || nr == NR_UTIMES) {
-			c.path1 = regs->di;
-			c.length = times_argument(nr, regs->si);
-		} else {
-			c.dirfd1 = regs->di;
-			c.path1 = regs->si;
-			c.length = times_argument(nr, regs->dx);
-			at_flags = nr == NR_UTIMENSAT ? regs->r10 : 0;
-		}
-	}
-	char first = 1;
-	if (c.path1)
-		bpf_probe_read_user(&first, 1, (void *)c.path1);
-	if (!c.path1 || (!first && (at_flags & AT_EMPTY_PATH_))) { /* the descriptor itself is meant */
-		if (!known_file(ctx, s, c.dirfd1, ON_DISK))
-			return 0;
-		begin(s, c.op, 0, 1);
-		s->ev.offset = c.offset;
-		s->ev.length = c.length;
-		drop_stamps();
-		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
-		return 0;
-	}
-	c.flags = at_flags & AT_SYMLINK_NOFOLLOW_ ? DK_F_NOFOLLOW : 0;
 	if (send_path_call(s, &c))
 		helpers.call(ctx, HELPER_BIND);
 	return 0;

@@ -183,7 +183,7 @@ def decode(view: memoryview, start: int, size: int) -> Record:
 
 
 def name_tag(name: bytes) -> int:
-    """A name in 32 bits, as bpf/core.h makes it: its length and its last three bytes."""
+    """A name in 32 bits, as bpf/stamps.h makes it: its length and its last three bytes."""
     return int.from_bytes(name[-3:], "little") << 8 | len(name) & 255
 
 

@@ -18,8 +18,21 @@ from ..errors import KernelTooOldError, NoBccError, NotPermittedError
 from ..wire import INODE, Inode, kernel_path
 from . import bpf, compiler, layout, syscalls
 
-PARTS = ("event.h", "core.h", "dispatch.c", "data.c", "names.c", "files.c", "process.c", "touch.c")
-HELPERS = ("bind_inode", "add_request")  # in the order of the HELPER_* numbers in bpf/core.h
+PARTS = (
+    "event.h",
+    "maps.h",
+    "objects.h",
+    "send.h",
+    "stamps.h",
+    "dispatch.c",
+    "data.c",
+    "names.c",
+    "attributes.c",
+    "files.c",
+    "process.c",
+    "touch.c",
+)
+HELPERS = ("bind_inode", "add_request")  # in the order of the HELPER_* numbers in bpf/maps.h
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 OPTIONAL_TRACEPOINTS = ("inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty")
 BIND_DEPTH = 64
@@ -30,7 +43,7 @@ _U32 = struct.Struct("<I")
 
 
 class Control:
-    """Slots of the `control` map, as enum dk_control in bpf/core.h numbers them."""
+    """Slots of the `control` map, as enum dk_control in bpf/maps.h numbers them."""
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, SENT, THRESHOLD = range(9)
 

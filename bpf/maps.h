@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * The maps, and what is in them: what handlers share with each other and with user space.
+ *
+ * Handlers run at sys_exit with preemption off, so one scratch buffer for each
+ * CPU is enough. No handler looks into a user pointer before it knows that the
+ * task is tracked and the call succeeded.
+ */
+
+/* One program: loaded and attached (or put into a program array) by its name. */
+#define HANDLER(name) int name(struct bpf_raw_tracepoint_args *ctx)
+
+#define PIECE 262144u        /* bytes of one WRITE record at most; a power of two */
+#define PATH_MAX_ 4096u
+#define DIRECT_PIECES 16
+#define DIRECT_MAX (DIRECT_PIECES * PIECE) /* longer writes are read again instead, while the writer stands still */
+
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+#define S_IFDIR 0040000
+#define S_IFIFO 0010000
+#define S_IFLNK 0120000
+#define AT_FDCWD_ (-100)
+#define PIDTYPE_PGID 2
+
+struct dk_key {
+	u64 ino;
+	u32 dev;
+	u32 gen;
+};
+
+/* Inodes whose ctime a thread changed since its last record, latest last. */
+struct dk_touched {
+	u32 count;
+	u32 pad;
+	u64 inode[DK_STAMPS];
+	u64 ino[DK_STAMPS];
+};
+
+#define REQUEST_PATH 1024u
+
+/* A range that was changed without a user buffer: the writer is stopped, user space reads it. */
+struct dk_request {
+	struct dk_inode inode;
+	u64 time;
+	u64 offset;
+	u64 length;
+	u32 pid;
+	s32 fd;
+	u32 stopped;
+	u32 sent; /* its DIRTY record is in the ring */
+	u32 path_size;
+	u32 pad;
+	char path[REQUEST_PATH]; /* kernel path of the file */
+};
+
+/* Where the last write through a file ended; `ino` tells when the file's memory serves another one. */
+struct dk_position {
+	u64 end;
+	u64 ino;
+};
+
+#define IOVECS 16
+struct dk_iovec {
+	u64 base;
+	u64 len;
+};
+
+/*
+ * How far a write has been copied. In memory, not in registers, so that every
+ * turn of a loop looks the same to the verifier.
+ */
+struct dk_piece {
+	u64 from;
+	u64 offset;
+	u64 left;
+	u64 rest; /* of the call, behind `left` */
+};
+
+/* One record under construction (strings of path calls may reach past PIECE), and what is too big for the stack. */
+struct dk_scratch {
+	struct dk_event ev;
+	char body[PIECE + 32768];
+	struct pt_regs regs;
+	struct dk_iovec iov[IOVECS];
+	struct dk_piece piece;
+	struct dk_request request;
+	struct dk_touched untouched; /* stays zero */
+	u64 taken[DK_STAMPS]; /* addresses of the inodes whose stamps are in the record */
+};
+
+/* What the `bind` program works on before it goes back to the handler. */
+struct dk_binding {
+	u64 dentry;
+	u64 mnt;
+	u64 inode;
+};
+
+enum dk_control {
+	DK_C_DISABLED,   /* set from user space: stop no one any more */
+	DK_C_LOST,       /* records that found no room in the ring */
+	DK_C_STOPS,      /* times a writer was stopped */
+	DK_C_STOPPED,    /* bumped whenever something is put into `stopped` or `requests` */
+	DK_C_COMPAT,     /* 32-bit calls that were not looked at */
+	DK_C_UNREAD,     /* pieces whose user pages could not be read */
+	DK_C_UNSTOPPABLE,/* tasks that could not be stopped when it was needed */
+	DK_C_SENT,       /* records sent */
+	DK_C_THRESHOLD,  /* bytes waiting in the ring from which on writers are stopped */
+	DK_C_SLOTS = 16,
+};
+
+/* The ring is made by kernel.py and named by descriptor: bcc's table type has no query. */
+#define ring() ((void *)bpf_pseudo_fd(1, RING_FD))
+
+BPF_F_TABLE("array", u32, u64, control, DK_C_SLOTS, BPF_F_MMAPABLE);
+BPF_HASH(tracked, u32, u8, 65536);
+BPF_HASH(stopped, u32, u8, 65536);
+BPF_HASH(requests, u32, struct dk_request, 4096);
+BPF_HASH(touched, u32, struct dk_touched, 65536);
+BPF_HASH(skipped_devs, u32, u8, 1024);
+BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);
+BPF_TABLE("lru_hash", u64, struct dk_position, positions, 16384); /* by struct file * */
+BPF_ARRAY(scratch, struct dk_scratch, NCPU);
+BPF_ARRAY(bindings, struct dk_binding, NCPU);
+BPF_PROG_ARRAY(on_exit, 512);
+BPF_PROG_ARRAY(helpers, 4);
+#define HELPER_BIND 0
+#define HELPER_REQUEST 1

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * Reading kernel objects by the offsets that diffkeeper/record/layout.py took from BTF: files, inodes, paths, the
+ * calling task. Writes nothing but scratch.
+ */
+
+static inline void *rdp(const void *p)
+{
+	void *v = 0;
+	bpf_probe_read_kernel(&v, sizeof(v), p);
+	return v;
+}
+
+static inline u32 rd32(const void *p)
+{
+	u32 v = 0;
+	bpf_probe_read_kernel(&v, sizeof(v), p);
+	return v;
+}
+
+static inline void count(u32 slot, u64 n)
+{
+	u64 *c = control.lookup(&slot);
+	if (c)
+		__sync_fetch_and_add(c, n);
+}
+
+static inline u64 control_value(u32 slot)
+{
+	u64 *c = control.lookup(&slot);
+	return c ? *c : 0;
+}
+
+static inline int is_tracked(u32 tgid)
+{
+	return tracked.lookup(&tgid) != 0;
+}
+
+static inline struct dk_scratch *get_scratch(void)
+{
+	int cpu = bpf_get_smp_processor_id();
+	return scratch.lookup(&cpu);
+}
+
+static inline char *file_of(int fd)
+{
+	char *files = rdp((char *)bpf_get_current_task() + TASK_FILES);
+	char *fdt = rdp(files + FILES_FDT);
+	if ((u32)fd >= rd32(fdt + FDT_MAX_FDS))
+		return 0;
+	char **fds = rdp(fdt + FDT_FD);
+	return rdp(&fds[(u32)fd]);
+}
+
+/* As stat() shows a device number, from the kernel's own 12:20 form. */
+static inline u32 stat_dev(u32 dev)
+{
+	u32 major = dev >> 20, minor = dev & 0xFFFFF;
+	return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12);
+}
+
+static inline u32 sb_dev(char *inode)
+{
+	return rd32((char *)rdp(inode + INODE_SB) + SB_DEV);
+}
+
+static inline char *parent_of(char *dentry)
+{
+	return rdp((char *)rdp(dentry + DENTRY_PARENT) + DENTRY_INODE);
+}
+
+/* Fills all but `parent`. INODE_HEAD covers every member but i_generation, which moved around. */
+static inline void read_inode(struct dk_inode *out, char *inode)
+{
+	char head[INODE_HEAD];
+	bpf_probe_read_kernel(head, sizeof(head), inode);
+	out->ino = *(u64 *)(head + INODE_INO);
+	out->dev = sb_dev(inode);
+#if INODE_GENERATION + 4 <= INODE_HEAD
+	out->gen = *(u32 *)(head + INODE_GENERATION);
+#else
+	out->gen = rd32(inode + INODE_GENERATION);
+#endif
+	out->size = *(u64 *)(head + INODE_SIZE);
+	out->mtime = *(s64 *)(head + INODE_MTIME_SEC) * 1000000000LL + (*(u32 *)(head + INODE_MTIME_NSEC) & 0x3FFFFFFF);
+	out->ctime = *(s64 *)(head + INODE_CTIME_SEC) * 1000000000LL + (*(u32 *)(head + INODE_CTIME_NSEC) & 0x3FFFFFFF);
+	out->parent = 0;
+	out->mode = *(u16 *)(head + INODE_MODE);
+	out->uid = *(u32 *)(head + INODE_UID);
+	out->gid = *(u32 *)(head + INODE_GID);
+	out->nlink = *(u32 *)(head + INODE_NLINK);
+	out->rdev = stat_dev(*(u32 *)(head + INODE_RDEV));
+	out->tag = 0;
+}
+
+static inline void key_of(struct dk_key *key, struct dk_inode *inode)
+{
+	key->ino = inode->ino;
+	key->dev = inode->dev;
+	key->gen = inode->gen;
+}
+
+static inline int is_compat(void)
+{
+	return rd32((char *)bpf_get_current_task() + TASK_STATUS) & 2 /* TS_COMPAT */;
+}
+
+/* Common entry of all handlers: this CPU's scratch with the registers in it, when the task is tracked and 64-bit. */
+static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	if (!is_tracked(tgid))
+		return 0;
+	if (is_compat()) {
+		count(DK_C_COMPAT, 1);
+		return 0;
+	}
+	struct dk_scratch *s = get_scratch();
+	if (!s) {
+		count(DK_C_LOST, 1); /* a CPU that was plugged in meanwhile */
+		return 0;
+	}
+	bpf_probe_read_kernel(&s->regs, sizeof(s->regs), (void *)ctx->args[0]);
+	return s;
+}
+
+#define WALK_MAX 32768u
+
+/*
+ * The names from `dentry` up, leaf first and across mounts, to the body from `start` on; s->ev.size becomes their
+ * length. It lives there and not in a register, so that the verifier sees the same state at every turn. Says 0 when the
+ * path is deeper than we walk.
+ */
+static inline int walk_path(struct dk_scratch *s, u32 start, char *dentry, char *mnt)
+{
+	s->ev.size = 0;
+	for (int i = 0; i < BIND_DEPTH; i++) {
+		if (dentry == rdp(mnt + VFSMOUNT_ROOT)) {
+			char *mount = mnt - MOUNT_MNT;
+			char *up = rdp(mount + MOUNT_PARENT);
+			if (up == mount)
+				return 1;
+			dentry = rdp(mount + MOUNT_MOUNTPOINT);
+			mnt = up + MOUNT_MNT;
+			continue;
+		}
+		char *parent = rdp(dentry + DENTRY_PARENT);
+		if (parent == dentry) /* an inode outside every mount: a detached tree */
+			return 1;
+		u32 at = s->ev.size & (WALK_MAX - 1);
+		int n = bpf_probe_read_kernel_str(s->body + start + at, 256, rdp(dentry + DENTRY_NAME));
+		if (n <= 0)
+			return 0;
+		s->ev.size = at + n;
+		dentry = parent;
+	}
+	return 0;
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Sending a record, holding its writer where the ring is crowded, and telling user space of an inode the first time. */
+
+static inline void begin(struct dk_scratch *s, u16 op, u8 flags, u8 inodes)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	s->ev.time = bpf_ktime_get_ns();
+	s->ev.pid = id >> 32;
+	s->ev.tid = id;
+	s->ev.op = op;
+	s->ev.flags = flags;
+	s->ev.inodes = inodes;
+	s->ev.size = 0;
+	s->ev.offset = 0;
+	s->ev.length = 0;
+}
+
+static inline int inode_count_size(int inodes)
+{
+	return inodes * (int)sizeof(struct dk_inode);
+}
+
+static inline char *process_group(char *task)
+{
+	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));
+}
+
+/*
+ * Whether the current process is a job: a shell with job control waits for it, in a process group of its own, would
+ * see it stopped, and take that for the end of the wait.
+ */
+static inline int is_job(void)
+{
+	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
+	if (process_group(task) == process_group(parent))
+		return 0;
+	return is_tracked(rd32(parent + TASK_TGID));
+}
+
+/* Whether the current process may be stopped now. */
+static inline int may_stop(void)
+{
+	return !control_value(DK_C_DISABLED) && !is_job();
+}
+
+/*
+ * Stop the current process before it returns to user space. It is listed after the signal was sent: listed before, it
+ * could be continued first and stopped then, for good.
+ */
+static inline int stop_current(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u8 one = 1;
+	if (!may_stop() || bpf_send_signal(19 /* SIGSTOP */)) {
+		count(DK_C_UNSTOPPABLE, 1);
+		return -1;
+	}
+	stopped.update(&tgid, &one);
+	count(DK_C_STOPS, 1);
+	count(DK_C_STOPPED, 1);
+	return 0;
+}
+
+/* Send `size` bytes of scratch; a full ring counts as lost. Says 0 when sent. */
+static inline int send(struct dk_scratch *s, u32 size)
+{
+	u64 waiting = bpf_ringbuf_query(ring(), 0 /* BPF_RB_AVAIL_DATA */);
+	int crowded = waiting > control_value(DK_C_THRESHOLD);
+	int failed = bpf_ringbuf_output(ring(), s, size, crowded ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	if (failed)
+		count(DK_C_LOST, 1);
+	if (crowded) {
+		u32 tgid = bpf_get_current_pid_tgid() >> 32;
+		if (!stopped.lookup(&tgid))
+			stop_current();
+	}
+	return failed;
+}
+
+/*
+ * True when user space was told where this inode is. When not, `bind` is set up
+ * and the caller tail-calls it; it comes back to the handler from its start.
+ */
+static inline int is_seen(struct dk_inode *inode, char *dentry, char *mnt, char *raw)
+{
+	struct dk_key key = {};
+	key_of(&key, inode);
+	if (seen.lookup(&key))
+		return 1;
+	int cpu = bpf_get_smp_processor_id();
+	struct dk_binding *b = bindings.lookup(&cpu);
+	if (!b)
+		return 1;
+	b->dentry = (u64)dentry;
+	b->mnt = (u64)mnt;
+	b->inode = (u64)raw;
+	return 0;
+}
+
+static inline void mark_seen(struct dk_inode *inode)
+{
+	struct dk_key key = {};
+	u8 one = 1;
+	key_of(&key, inode);
+	seen.update(&key, &one);
+}
+
+#define KIND(mode) (1u << ((mode) >> 12 & 15))
+#define REGULAR KIND(S_IFREG)
+#define ON_DISK (KIND(S_IFREG) | KIND(S_IFDIR) | KIND(S_IFIFO) | KIND(S_IFLNK))
+
+/*
+ * The file behind `fd`, its facts as inode 0: of one of `kinds`, on a filesystem in scope, known to user space.
+ * 0 when there is nothing (more) to do: an unknown one goes to the bind helper, which starts the handler anew.
+ */
+static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u32 kinds)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	char *file = file_of(fd);
+	if (!file)
+		return 0;
+	char *raw = rdp(file + FILE_INODE);
+	u16 mode = 0;
+	bpf_probe_read_kernel(&mode, sizeof(mode), raw + INODE_MODE);
+	if (!(KIND(mode) & kinds))
+		return 0;
+	read_inode(inode, raw);
+	if (skipped_devs.lookup(&inode->dev))
+		return 0;
+	if (is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw))
+		return file;
+	helpers.call(ctx, HELPER_BIND);
+	return 0;
+}

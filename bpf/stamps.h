@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Stamps: what the inodes say that a call changed (touch.c puts their addresses aside). */
+
+/* A name in 32 bits, to tell a stamp's node from its neighbours. Names have 1 to 255 bytes. */
+static inline u32 name_tag(char *dentry)
+{
+	u32 length = rd32(dentry + DENTRY_NAME_LEN) & 255, tag = 0;
+	char *name = rdp(dentry + DENTRY_NAME);
+	bpf_probe_read_kernel(&tag, 3, length < 3 ? name : name + length - 3);
+	if (length < 3)
+		tag &= length == 2 ? 0xFFFF : 0xFF;
+	return tag << 8 | length;
+}
+
+/* Put the inodes this thread touched into the slots from `at` on, and forget them. */
+static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct dk_touched *t = touched.lookup(&tid);
+	for (int i = 0; i < DK_STAMPS; i++) {
+		slots[i].ino = 0;
+		s->taken[i] = 0;
+	}
+	slots[DK_STAMPS].ino = 0;
+	if (!t)
+		return;
+	for (int i = 0; i < DK_STAMPS; i++) {
+		struct dk_inode *out = &slots[i];
+		char *inode = (char *)t->inode[i];
+		t->inode[i] = 0;
+		/* The pointer may be stale: an inode that is gone does not answer with its number. */
+		if (!inode || (u64)rdp(inode + INODE_INO) != t->ino[i])
+			continue;
+		read_inode(out, inode);
+		s->taken[i] = (u64)inode;
+		char *alias = rdp(inode + INODE_ALIASES);
+		if (alias && (out->nlink == 1 || (out->mode & S_IFMT) == S_IFDIR)) { /* else any of its names may come first */
+			char *dentry = alias - DENTRY_ALIAS;
+			if (rdp(dentry + DENTRY_HASH_PPREV)) {
+				out->parent = (u64)rdp(parent_of(dentry) + INODE_INO);
+				out->tag = name_tag(dentry);
+			}
+		}
+	}
+	t->count = 0;
+}
+
+/*
+ * Some filesystems set the times of an inode they have just made where no tracepoint looks. But its entry is among the
+ * youngest of its directory, which has a stamp: look there for the name that `path_end` is the end of (its last three
+ * bytes), and put what it names into `out`.
+ */
+#define YOUNGEST 8
+static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, struct dk_inode *out, u32 path_end)
+{
+	out->ino = 0;
+	for (int i = 0; i < DK_STAMPS; i++) {
+		char *directory = (char *)s->taken[i];
+		if (!directory || (slots[i].mode & S_IFMT) != S_IFDIR)
+			continue;
+		char *alias = rdp(directory + INODE_ALIASES);
+		if (!alias)
+			continue;
+		char *head = alias - DENTRY_ALIAS + DENTRY_CHILDREN, *link = rdp(head);
+		for (int j = 0; j < YOUNGEST; j++) {
+			if (!link || link == head)
+				break;
+			char *dentry = link - DENTRY_SIBLING, *inode = rdp(dentry + DENTRY_INODE);
+			u32 tag = name_tag(dentry), length = tag & 255;
+			u32 shift = length < 3 ? (3 - length) * 8 : 0;
+			if (inode && tag >> 8 == (path_end & 0xFFFFFF) >> (shift & 31)) {
+				read_inode(out, inode);
+				out->parent = slots[i].ino;
+				out->tag = tag;
+				return;
+			}
+			link = rdp(link);
+		}
+	}
+}
+
+static inline void drop_stamps(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	touched.delete(&tid);
+}
