@@ -20,6 +20,7 @@ from .ring import Ring
 
 RESERVE = 1 << 20
 BATCH = 4 << 20
+ROUNDS = 16  # looks for more requests, before those who are stopped have waited long enough
 SETTLE_TIME = 0.05  # seconds that a half-written record is waited for before its reader goes on without
 
 
@@ -118,7 +119,10 @@ class Pump:
     def _serve(self, kernel: Kernel, ring: Ring) -> None:
         """Read what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""
         stopped = kernel.take_stopped()
-        while requests := kernel.take_requests():
+        for _ in range(ROUNDS):
+            requests = kernel.take_requests()
+            if not requests:
+                break
             # Their DIRTY records are in the ring by now, and must come before what answers them.
             end = ring.produced
             while ring.consumed < end and (self._drain(ring, end) or ring.settle(SETTLE_TIME)):
