@@ -10,13 +10,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from ..model import Attrs, Op
+from ..model import Attrs
 from ..progress import Progress
 from ..store.reader import Reader
 from ..wire import Flag, WireOp, encode
 from . import baseline, scope
 
-_NO_PATH = frozenset({Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP})
 _MODE_MATTERS = 0o7777 | 0o170000
 
 
@@ -48,13 +47,7 @@ class Verifier:
 
     def touched(self) -> list[bytes]:
         """Paths under the roots that events named, and the directories above them, parents first."""
-        found: set[bytes] = set()
-        for event in self._reader.events():
-            if event.op in _NO_PATH or (event.outside and not event.to):
-                continue
-            found.add(event.path)
-            if event.to and event.op is not Op.SYMLINK:
-                found.add(event.to)
+        found = self._reader.changed_paths()
         for path in list(found):
             above = os.path.dirname(path)
             while above not in found and above != b"/":

@@ -140,6 +140,18 @@ def decode_block(first: int, value: bytes) -> list[Event]:
     return events
 
 
+_WITH_PATH = np.array([op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP)])
+_TO_PATH = np.array([Op.RENAME, Op.EXCHANGE, Op.LINK])
+
+
+def paths_of_block(value: bytes) -> set[bytes]:
+    """The paths that a block's events changed something at, new names among them."""
+    columns, strings = _decode(value)
+    op, path, to = columns[1], columns[3], columns[4]
+    chosen = np.union1d(path[np.isin(op, _WITH_PATH)], to[np.isin(op, _TO_PATH) & (to != NONE)])
+    return {strings[index] for index in chosen.tolist()}
+
+
 class BlockRef(NamedTuple):
     first: int
     events: int

@@ -15,7 +15,7 @@ from typing import Self
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
 from . import check, names, processes, session
-from .blocks import EventIndex
+from .blocks import EventIndex, paths_of_block
 from .content import ContentReader
 from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
@@ -152,6 +152,11 @@ class Reader:
         """The last event at or before a time since the command's start; 0: none."""
         with self._read() as txn:
             return self._events.seq_at(txn, time_ns)
+
+    def changed_paths(self) -> set[bytes]:
+        """Every path at which an event changed something, without making the events."""
+        with self._read() as txn:
+            return set().union(*(paths_of_block(value) for _, value in txn.scan(Table.EVENTS)))
 
     def marks(self) -> list[Mark]:
         with self._read() as txn:

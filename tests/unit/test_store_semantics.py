@@ -525,3 +525,14 @@ def test_records_that_make_no_sense_are_damage(builder: TraceBuilder, op: WireOp
     builder.emit(op, flags=Flag.PATH | Flag.CREATED, length=1, payload=b"a\0b\0c\0")
     with pytest.raises(TraceDamagedError):
         builder.build()
+
+
+def test_changed_paths(builder: TraceBuilder) -> None:
+    """Each path that an event changed something at, old and new names alike; nothing of processes and marks."""
+    builder.exec("/usr/bin/make")
+    builder.create("new", b"1")
+    builder.rename("new", "newer")
+    builder.mark("half")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert reader.changed_paths() == {b"/opt/root/new", b"/opt/root/newer"}
