@@ -9,8 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.environment import Probe, probe_all
+
+settings.register_profile("diffkeeper", deadline=None)  # machines are shared: no example fails for being slow
+settings.load_profile("diffkeeper")
 
 UNIT = Path(__file__).parent / "unit"
 PROBES = pytest.StashKey[list[Probe]]()

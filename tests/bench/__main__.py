@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 WRITER = r"""
 #include <fcntl.h>
@@ -113,12 +114,12 @@ def timed(command: list[str], top: Path, prefix: list[str]) -> tuple[float, floa
 
 def compare(
     workload: Workload, command: list[str], top: Path, rounds: int
-) -> tuple[float, float, float, dict[str, object]]:
+) -> tuple[float, float, float, dict[str, Any]]:
     """Medians: bare seconds, recorded seconds, seconds around the command; and what the last trace says."""
     trace = top / "trace"
     record = [sys.executable, "-m", "diffkeeper", "record", "--force", "-o", str(trace), "--"]
     bare, recorded, around = [], [], []
-    facts: dict[str, object] = {}
+    facts: dict[str, Any] = {}
     for _ in range(rounds):
         bare.append(timed(command, top, [])[0])
         alone, whole = timed(command, top, record)
@@ -158,7 +159,7 @@ def main() -> None:
             parts = [part.format(**words) if "{" in part and "$" not in part else part for part in workload.command]
             command = ["sh", "-c", parts[0]] if len(parts) == 1 else parts
             bare, recorded, around, facts = compare(workload, command, top, arguments.rounds)
-            notes = [note for note in facts.get("notes", []) if "held" in note]  # type: ignore[attr-defined]
+            notes = [note for note in facts["notes"] if note.startswith("held")]
             held = notes[0].split()[2] if notes else "0"
             print(
                 f"{workload.name:34}{bare:9.3f}{recorded:12.3f}{recorded / bare:8.2f}{around:10.2f}"

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from diffkeeper import journal
@@ -29,7 +29,6 @@ def payloads(reader: JournalReader) -> list[bytes]:
     return [payload for payload, _ in reader.frames()]
 
 
-@settings(deadline=None)
 @given(spans, spans)
 def test_frames_come_back_over_segments(first: list[bytes], second: list[bytes]) -> None:
     """In order, also when the journal was opened for writing twice."""
@@ -50,7 +49,6 @@ def test_segments_are_given_to_the_owner(tmp_path: Path) -> None:
     assert found == {owner}
 
 
-@settings(deadline=None)
 @given(spans, st.data())
 def test_reading_goes_on_at_any_cursor(parts: list[bytes], data: st.DataObject) -> None:
     """The cursor that came with a frame is where a new reader finds the next."""
@@ -62,7 +60,6 @@ def test_reading_goes_on_at_any_cursor(parts: list[bytes], data: st.DataObject) 
         assert payloads(JournalReader(directory, cursors[at])) == parts[at:]
 
 
-@settings(deadline=None)
 @given(spans.filter(bool), st.data())
 def test_a_torn_tail_loses_only_itself(parts: list[bytes], data: st.DataObject) -> None:
     """Cut anywhere: whole frames before the cut are there, nothing else, and writing goes on in a new segment."""
@@ -83,7 +80,6 @@ def test_a_torn_tail_loses_only_itself(parts: list[bytes], data: st.DataObject) 
         assert reader.torn == cut - max([len(journal.SEGMENT_MAGIC), *ends[:whole]])
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=5), st.data())
 def test_a_flipped_bit_ends_the_segment(parts: list[bytes], data: st.DataObject) -> None:
     """What comes out is what went in, up to the damage: never other bytes."""
