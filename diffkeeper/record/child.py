@@ -71,7 +71,8 @@ def find_command(command: Sequence[str]) -> str:
 class Child:
     """The command, forked but held before its exec until `release()`."""
 
-    def __init__(self, command: Sequence[str], user: User) -> None:
+    def __init__(self, command: Sequence[str], user: User, blocked: Iterable[int]) -> None:
+        """`blocked`: the signals that the command finds blocked, as whoever called the recorder left them."""
         hold, self._go = os.pipe()
         report, failed = os.pipe()
         self.pid = os.fork()
@@ -79,7 +80,7 @@ class Child:
             try:
                 os.close(self._go)
                 os.close(report)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
                 for number in (*HANDLED, *_RESTORED):
                     if number in _RESTORED or signal.getsignal(number) is not signal.SIG_IGN:
                         signal.signal(number, signal.SIG_DFL)

@@ -223,7 +223,7 @@ class _Recording:
             stopped=lambda: filter(child.is_stopped, kernel.tracked()),
         )
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, child.HANDLED)
-        process = child.Child(self._command, self._user)
+        process = child.Child(self._command, self._user, previous)
         kernel.track(process.pid)
         self._began = time.monotonic_ns()
         self._pump.emit(
