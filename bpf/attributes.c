@@ -93,10 +93,8 @@ HANDLER(on_path_attribute)
 }
 
 #define NR_SETXATTR 188
-#define NR_LSETXATTR 189
 #define NR_FSETXATTR 190
 #define NR_REMOVEXATTR 197
-#define NR_LREMOVEXATTR 198
 #define NR_FREMOVEXATTR 199
 #define XATTR_MAX 65536u
 

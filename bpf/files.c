@@ -5,7 +5,6 @@
 #define NR_FCHMOD 91
 #define NR_FCHOWN 93
 
-static const char MARK_PREFIX[] = "/.diffkeeper/mark/";
 #define MARK_PREFIX_LEN 18
 #define MARK_MAX 256
 

@@ -104,7 +104,6 @@ enum dk_control {
 	DK_C_COMPAT,     /* 32-bit calls that were not looked at */
 	DK_C_UNREAD,     /* pieces whose user pages could not be read */
 	DK_C_UNSTOPPABLE,/* tasks that could not be stopped when it was needed */
-	DK_C_SENT,       /* records sent */
 	DK_C_THRESHOLD,  /* bytes waiting in the ring from which on writers are stopped */
 	DK_C_SLOTS = 16,
 };

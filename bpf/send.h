@@ -15,11 +15,6 @@ static inline void begin(struct dk_scratch *s, u16 op, u8 flags, u8 inodes)
 	s->ev.length = 0;
 }
 
-static inline int inode_count_size(int inodes)
-{
-	return inodes * (int)sizeof(struct dk_inode);
-}
-
 static inline char *process_group(char *task)
 {
 	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));

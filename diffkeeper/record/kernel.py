@@ -45,7 +45,7 @@ _U32 = struct.Struct("<I")
 class Control:
     """Slots of the `control` map, as enum dk_control in bpf/maps.h numbers them."""
 
-    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, SENT, THRESHOLD = range(9)
+    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
 
 
 class Request(NamedTuple):
