@@ -12,30 +12,6 @@
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
-/*
- * `length` bytes at `offset` of `fd` changed and cannot be copied here: say so, stop the writer if that can be, and leave
- * a request for user space to read the range. The last thing that a handler does.
- */
-static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 offset, u64 length)
-{
-	struct dk_request *r = &s->request;
-	begin(s, DK_OP_DIRTY, 0, 1);
-	s->ev.offset = offset;
-	s->ev.length = length;
-	r->inode = *(struct dk_inode *)s->body;
-	r->time = s->ev.time;
-	r->offset = offset;
-	r->length = length;
-	r->pid = s->ev.pid;
-	r->fd = fd;
-	r->path_size = 0;
-	r->stopped = may_stop();
-	if (!r->stopped)
-		s->ev.flags = DK_F_INEXACT;
-	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
-	helpers.call(ctx, HELPER_REQUEST);
-}
-
 /* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says how many. */
 static inline u32 send_piece(struct dk_scratch *s)
 {

@@ -40,11 +40,10 @@ HANDLER(bind_inode)
 	return 0;
 }
 
-/* The request in scratch, with the path of its file: for when the descriptor is gone, because the writer was not stopped. */
+/* Posts the request in scratch, with the path of its file: for when the descriptor is gone, because nobody was stopped. */
 HANDLER(add_request)
 {
 	struct dk_scratch *s = get_scratch();
-	u32 tid = bpf_get_current_pid_tgid();
 	if (!s)
 		return 0;
 	struct dk_request *r = &s->request;
@@ -55,12 +54,6 @@ HANDLER(add_request)
 			bpf_probe_read_kernel(r->path, REQUEST_PATH, s->body);
 		}
 	}
-	requests.update(&tid, r);
-	/* Only now: whoever is continued must have no request that was not yet to be seen. */
-	if (stop_current() && r->stopped) {
-		r->stopped = 0;
-		requests.update(&tid, r);
-	}
-	count(DK_C_STOPPED, 1);
+	post(r);
 	return 0;
 }

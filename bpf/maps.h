@@ -39,19 +39,44 @@ struct dk_touched {
 
 #define REQUEST_PATH 1024u
 
-/* A range that was changed without a user buffer: the writer is stopped, user space reads it. */
+enum dk_request_kind {
+	DK_R_RANGE, /* a range that changed without a user buffer: read it */
+	DK_R_MAP,   /* a range of a file was mapped, shared: keep an eye on it */
+	DK_R_WIDEN, /* what was mapped may be writable now, or more of it than was said */
+	DK_R_SYNC,  /* look at all that is mapped and writable */
+};
+
+/* Something that user space is to look at while the caller stands still. */
 struct dk_request {
 	struct dk_inode inode;
 	u64 time;
 	u64 offset;
 	u64 length;
+	u64 position; /* of the ring: records before it are older */
 	u32 pid;
+	u32 tid;
 	s32 fd;
+	u32 kind;
 	u32 stopped;
-	u32 sent; /* its DIRTY record is in the ring */
+	u32 sent;     /* its DIRTY record is in the ring */
+	u32 writable; /* MAP: from the beginning */
 	u32 path_size;
-	u32 pad;
-	char path[REQUEST_PATH]; /* kernel path of the file */
+	char path[REQUEST_PATH]; /* kernel path of the file: for when the descriptor is gone */
+};
+
+/* Shared mappings of files by one process; a slot with end 0 is free. */
+#define DK_MAPPINGS 8
+struct dk_mapping {
+	u64 start;
+	u64 end;
+	u64 ino;
+	u32 dev;
+	u32 writable;
+};
+
+struct dk_mappings {
+	struct dk_mapping of[DK_MAPPINGS];
+	u64 many; /* there are more than the slots hold */
 };
 
 /* Where the last write through a file ended; `ino` tells when the file's memory serves another one. */
@@ -86,6 +111,7 @@ struct dk_scratch {
 	struct dk_piece piece;
 	struct dk_request request;
 	struct dk_touched untouched; /* stays zero */
+	struct dk_mappings unmapped; /* stays zero, too */
 	u64 taken[DK_STAMPS]; /* addresses of the inodes whose stamps are in the record */
 };
 
@@ -105,6 +131,9 @@ enum dk_control {
 	DK_C_UNREAD,     /* pieces whose user pages could not be read */
 	DK_C_UNSTOPPABLE,/* tasks that could not be stopped when it was needed */
 	DK_C_THRESHOLD,  /* bytes waiting in the ring from which on writers are stopped */
+	DK_C_UNASKED,    /* requests that found no room */
+	DK_C_UNMAPPED,   /* mappings that found no room */
+	DK_C_MAPPED,     /* set from user space: how many files are mapped and watched */
 	DK_C_SLOTS = 16,
 };
 
@@ -114,7 +143,8 @@ enum dk_control {
 BPF_F_TABLE("array", u32, u64, control, DK_C_SLOTS, BPF_F_MMAPABLE);
 BPF_HASH(tracked, u32, u8, 65536);
 BPF_HASH(stopped, u32, u8, 65536);
-BPF_HASH(requests, u32, struct dk_request, 4096);
+BPF_HASH(requests, u64, struct dk_request, 4096);
+BPF_HASH(mappings, u32, struct dk_mappings, 8192);
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(skipped_devs, u32, u8, 1024);
 BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);

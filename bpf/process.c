@@ -23,6 +23,7 @@ HANDLER(sched_process_fork)
 	if (parent_tgid == child_tgid || !is_tracked(parent_tgid))
 		return 0;
 	tracked.update(&child_tgid, &one);
+	inherit_mappings(parent, child);
 	struct dk_scratch *s = get_scratch();
 	if (!s)
 		return 0;
@@ -43,6 +44,7 @@ HANDLER(sched_process_exec)
 	struct dk_scratch *s = get_scratch();
 	if (!s)
 		return 0;
+	unmap_all(s);
 	begin(s, DK_OP_EXEC, 0, 0);
 	s->ev.length = uid_of(task);
 	u32 at = copy_comm(s, task);
@@ -72,6 +74,7 @@ HANDLER(sched_process_exit)
 		return 0; /* other threads go on */
 	struct dk_scratch *s = get_scratch();
 	if (s) {
+		unmap_all(s);
 		begin(s, DK_OP_EXIT, 0, 0);
 		u32 code = rd32(group + SIGNAL_EXIT_CODE);
 		s->ev.offset = code ? code : rd32(task + TASK_EXIT_CODE);

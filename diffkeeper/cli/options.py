@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from diffkeeper.errors import DiffKeeperError
 from diffkeeper.model import Op
+from diffkeeper.view.moments import duration
 
 DEFAULT_TRACE = Path("diffkeeper-trace")
 
@@ -66,6 +67,22 @@ class OpsType(click.ParamType[frozenset[Op]]):
         del ctx, param
         head, comma, last = incomplete.rpartition(",")
         return [CompletionItem(head + comma + op.label) for op in Op if op.label.startswith(last.lower())]
+
+
+class DurationType(click.ParamType[float]):
+    """A span of time such as `100ms` or `2s`; `off` is none. Becomes seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        if value in ("off", "0"):
+            return 0.0
+        found = duration(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no span of time: write 100ms, 2s or off", param, ctx)
+        return found / 1e9
 
 
 class KeyValueType(click.ParamType[tuple[str, str]]):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH
+from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH, DurationType
 from diffkeeper.cli.ui import open_ui
 
 
@@ -26,6 +26,11 @@ from diffkeeper.cli.ui import open_ui
     "--filter", "filters", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", multiple=True,
     help="Leave out what this filter plugin rejects; may be repeated.",
 )
+@click.option(
+    "--mmap-interval", type=DurationType(), metavar="TIME", default="100ms", show_default=True,
+    help="How often to look for changes in files mapped into memory; off: only at msync, munmap, a mark and exit.",
+)
+@click.option("--wait-tree", is_flag=True, help="Record until all processes that CMD started have ended, not only CMD.")
 @click.option("--force", is_flag=True, help="Replace the trace if it exists.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARG]...")
 @click.pass_context
@@ -34,6 +39,8 @@ def record(
     trace: Path,
     roots: tuple[Path, ...],
     filters: tuple[tuple[str, dict[str, str]], ...],
+    mmap_interval: float,
+    wait_tree: bool,
     force: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -46,6 +53,13 @@ def record(
     from diffkeeper.record.session import record as record_command
 
     status = record_command(
-        command, trace=trace, roots=roots or (Path.cwd(),), filters=filters, force=force, ui=open_ui()
+        command,
+        trace=trace,
+        roots=roots or (Path.cwd(),),
+        filters=filters,
+        mmap_interval=mmap_interval,
+        wait_tree=wait_tree,
+        force=force,
+        ui=open_ui(),
     )
     ctx.exit(status)

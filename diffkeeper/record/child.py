@@ -140,12 +140,12 @@ def become(user: User) -> None:
     os.setuid(user.uid)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a process stands still because of a signal."""
+def state(pid: int) -> str:
+    """A process's state as /proc shows it: T is stopped by a signal, Z a zombie; X when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
 
 
 def resume(pids: Iterable[int]) -> None:

@@ -6,6 +6,7 @@ tracepoints. `diffkeeper.record.ring` reads the ring buffer this opens; nothing 
 
 from __future__ import annotations
 
+import enum
 import errno
 import mmap
 import os
@@ -23,9 +24,11 @@ PARTS = (
     "maps.h",
     "objects.h",
     "send.h",
+    "requests.h",
     "stamps.h",
     "dispatch.c",
     "data.c",
+    "mapped.c",
     "names.c",
     "attributes.c",
     "files.c",
@@ -38,28 +41,40 @@ OPTIONAL_TRACEPOINTS = ("inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_sk
 BIND_DEPTH = 64
 MINIMUM_KERNEL = (5, 8)
 _RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will be
-_REQUEST_TAIL = struct.Struct("<QQQIiIIII")
+_REQUEST_TAIL = struct.Struct("<QQQQIIiIIIII")
+_MAPPING = struct.Struct("<QQQII")  # struct dk_mapping
+_MAPPINGS = 8
 _U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
 
 
 class Control:
     """Slots of the `control` map, as enum dk_control in bpf/maps.h numbers them."""
 
-    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
+    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD, UNASKED, UNMAPPED, MAPPED = range(11)
+
+
+class Ask(enum.IntEnum):
+    """enum dk_request_kind of bpf/maps.h."""
+
+    RANGE, MAP, WIDEN, SYNC = range(4)
 
 
 class Request(NamedTuple):
-    """struct dk_request: a range that user space is to read while its writer stands still."""
+    """struct dk_request: something that user space is to look at while the caller stands still."""
 
-    tid: int
-    inode: Inode
+    inode: Inode  # of RANGE and MAP
     time: int
     offset: int
     length: int
+    position: int  # of the ring; records before it are older
     pid: int
+    tid: int
     fd: int
+    kind: Ask
     stopped: bool
-    sent: bool
+    sent: bool  # RANGE: its DIRTY record is in the ring
+    writable: bool  # MAP: from the beginning
     path: bytes  # of the file; empty: longer than a request holds
 
 
@@ -171,16 +186,54 @@ class Kernel:
         return [_U32.unpack(key)[0] for key in keys]
 
     def take_requests(self) -> list[Request]:
+        """What was asked and not yet taken, the oldest first."""
         requests = self._maps["requests"]
         found = []
         for key in list(requests):
             raw = requests.get(key)
             requests.delete(key)
-            if raw is not None:
-                inode = Inode(*INODE.unpack_from(raw))
-                time, offset, length, pid, fd, stopped, sent, size, _ = _REQUEST_TAIL.unpack_from(raw, INODE.size)
-                names = raw[INODE.size + _REQUEST_TAIL.size :][:size]
-                path = kernel_path(names) if size else b""
-                tid = _U32.unpack(key)[0]
-                found.append(Request(tid, inode, time, offset, length, pid, fd, bool(stopped), bool(sent), path))
+            if raw is None:
+                continue
+            inode = Inode(*INODE.unpack_from(raw))
+            (time, offset, length, position, pid, tid, fd, kind, stopped, sent, writable, size) = (
+                _REQUEST_TAIL.unpack_from(raw, INODE.size)
+            )
+            names = raw[INODE.size + _REQUEST_TAIL.size :][:size]
+            path = kernel_path(names) if size else b""
+            found.append(
+                Request(
+                    inode,
+                    time,
+                    offset,
+                    length,
+                    position,
+                    pid,
+                    tid,
+                    fd,
+                    Ask(kind),
+                    bool(stopped),
+                    bool(sent),
+                    bool(writable),
+                    path,
+                )
+            )
+        return sorted(found, key=lambda request: (request.position, request.time))
+
+    def mapped(self) -> set[tuple[int, int]] | None:
+        """(device, inode number) of each file that a tracked process has mapped, shared; None: there may be others."""
+        found = set()
+        mappings = self._maps["mappings"]
+        for key in mappings:
+            raw = mappings.get(key)
+            if raw is None:
+                continue
+            if _U64.unpack_from(raw, _MAPPING.size * _MAPPINGS)[0]:
+                return None
+            for _start, end, ino, dev, _writable in _MAPPING.iter_unpack(raw[: _MAPPING.size * _MAPPINGS]):
+                if end:
+                    found.add((dev, ino))
         return found
+
+    def mappers(self) -> list[int]:
+        """Processes that have files mapped, shared."""
+        return [_U32.unpack(key)[0] for key in self._maps["mappings"]]

@@ -15,7 +15,8 @@ from ..journal import JournalWriter
 from ..wire import WireOp, encode
 from . import child, reread
 from .baseline import Piece
-from .kernel import Control, Kernel
+from .kernel import Ask, Control, Kernel, Request
+from .mapped import Mapped
 from .ring import Ring
 
 RESERVE = 1 << 20
@@ -27,7 +28,9 @@ SETTLE_TIME = 0.05  # seconds that a half-written record is waited for before it
 class Pump:
     """Moves records into a journal. After a write error it only keeps the command going: `failure` says why."""
 
-    def __init__(self, journal: JournalWriter, trace: Path) -> None:
+    def __init__(self, journal: JournalWriter, trace: Path, mmap_interval: float) -> None:
+        """`mmap_interval`: seconds between two looks at files that are mapped; 0: none but when they are synced."""
+        self._mapped = Mapped(mmap_interval)
         self._journal = journal
         self._kernel: Kernel | None = None
         self._ring: Ring | None = None
@@ -42,6 +45,7 @@ class Pump:
 
     def connect(self, kernel: Kernel, ring: Ring) -> None:
         self._kernel, self._ring = kernel, ring
+        self._mapped.connect(kernel)
 
     def emit(self, pieces: Iterable[Piece]) -> None:
         """Add a user-space record; it reaches the journal with `flush` or when enough are waiting."""
@@ -98,18 +102,22 @@ class Pump:
         if self.failure:
             child.resume(kernel.take_stopped())  # who was on the way to a stop when we gave up
             return False
-        stopped = kernel.control[Control.STOPPED]  # read before draining: whoever stops later is for the next step
-        drained = self._drain(ring, ring.produced)
-        if stopped != self._noticed:
+        # Read in this order: whatever came before one of these records and asks for something, has asked by now.
+        end, stopped = ring.produced, kernel.control[Control.STOPPED]
+        served = stopped != self._noticed
+        if served:
             self._noticed = stopped
             self._serve(kernel, ring)
-            return True
-        return drained
+        drained = self._drain(ring, end)
+        if self._mapped.is_due():
+            self._mapped.look(self.emit)
+            self.flush()
+        return drained or served
 
     def _drain(self, ring: Ring, end: int) -> bool:
         """Up to the position `end`, or to a record that is not finished. Says whether anything was there."""
         drained = False
-        while ring.consumed < end and (span := ring.span()) is not None:
+        while ring.consumed < end and (span := ring.span(end)) is not None:
             self.flush()
             self._append(span)
             ring.release(span)
@@ -117,18 +125,28 @@ class Pump:
         return drained
 
     def _serve(self, kernel: Kernel, ring: Ring) -> None:
-        """Read what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""
+        """Look at what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""
         stopped = kernel.take_stopped()
         for _ in range(ROUNDS):
             requests = kernel.take_requests()
             if not requests:
                 break
-            # Their DIRTY records are in the ring by now, and must come before what answers them.
-            end = ring.produced
-            while ring.consumed < end and (self._drain(ring, end) or ring.settle(SETTLE_TIME)):
-                continue
             for request in requests:
-                for pieces in reread.fills(request):
-                    self.emit(pieces)
+                while ring.consumed < request.position:
+                    if not self._drain(ring, request.position) and not ring.settle(SETTLE_TIME):
+                        break
+                self._answer(request)
         self.flush()
         child.resume(stopped)
+
+    def _answer(self, request: Request) -> None:
+        if request.kind is Ask.RANGE:
+            for record in reread.fills(request):
+                self.emit(record)
+        else:
+            self._mapped.answer(request, self.emit)
+
+    def look_at_mapped(self) -> None:
+        """What was written to memory by now, whoever has it mapped."""
+        self._mapped.look(self.emit)
+        self.flush()

@@ -29,7 +29,7 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
             inodes=(request.inode,), offset=request.offset, length=request.length,
         )  # fmt: skip
     try:
-        fd = _open(request)
+        fd = open_file(request)
     except OSError as error:
         yield gap(error)
         return
@@ -49,7 +49,7 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
         os.close(fd)
 
 
-def _open(request: Request) -> int:
+def open_file(request: Request) -> int:
     """The file, through the writer's descriptor; by its path where that is gone or another file's by now."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     link = f"/proc/{request.pid}/fd/{request.fd}"

@@ -37,8 +37,8 @@ class Ring:
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def register(self, fd: int) -> None:
-        """Let `wait` end early when `fd` is readable, too."""
-        self._epoll.register(fd, select.EPOLLIN)
+        """Let `wait` end early when `fd` becomes readable, too."""
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def wait(self, seconds: float) -> None:
         """Sleep until a wake-up or the time is over."""
@@ -62,14 +62,14 @@ class Ring:
         """Bytes produced and not yet consumed."""
         return self._produced[0] - self._at
 
-    def span(self) -> memoryview | None:
-        """The next run of finished records, up to about SPAN_LIMIT bytes; None when there is none.
+    def span(self, upto: int) -> memoryview | None:
+        """The next run of finished records before the position `upto`, of about SPAN_LIMIT bytes at most, or None.
 
         Valid until `release()` is called with it.
         """
-        head, size, words = self._produced[0], self._size, self._words
+        size, words = self._size, self._words
         start = self._at % size
-        end = start + min(head - self._at, SPAN_LIMIT)
+        end = start + min(upto - self._at, SPAN_LIMIT)
         at = start
         while at < end:
             length = words[at >> 2]

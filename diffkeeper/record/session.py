@@ -35,6 +35,9 @@ from .ring import Ring
 from .verify import Verifier
 
 RING_BYTES = 64 << 20
+MMAP_INTERVAL = 0.1
+"""Seconds between two looks at files that are mapped and writable."""
+
 IDLE_WAIT = 0.01
 """Seconds between two looks at the ring when nothing wakes us: what bounds the batch that a crash loses."""
 
@@ -53,12 +56,16 @@ def record(
     filters: Sequence[FilterSpec] = (),
     force: bool = False,
     ui: Progress,
+    mmap_interval: float = MMAP_INTERVAL,
+    wait_tree: bool = False,
     ring_bytes: int = RING_BYTES,
 ) -> int:
     """Run `command` and record what it does to files into the directory `trace`. Returns its exit code.
 
     Raises DiffKeeperError only before the command has begun; after that, what goes wrong is told
-    through `ui.note` and stands in the trace.
+    through `ui.note` and stands in the trace. `mmap_interval`: seconds between two looks at files that are
+    written through memory; 0: only when the program syncs or unmaps them, or ends. `wait_tree`: record on
+    until everything that the command started has ended, or a signal says that it is enough.
     """
     check_kernel()
     child.find_command(command)
@@ -66,7 +73,7 @@ def record(
     user = child.invoking_user()
     path_verdict(filters, resolved)  # a filter that cannot be made ends it before anything is touched
     _make_trace(trace, force, user)
-    recording = _Recording(command, trace, resolved, filters, user, ui, ring_bytes)
+    recording = _Recording(command, trace, resolved, filters, user, ui, mmap_interval, wait_tree, ring_bytes)
     try:
         recording.prepare()
     except BaseException:
@@ -101,6 +108,8 @@ class _Recording:
         filters: Sequence[FilterSpec],
         user: child.User,
         ui: Progress,
+        mmap_interval: float,
+        wait_tree: bool,
         ring_bytes: int,
     ) -> None:
         self._command = list(command)
@@ -111,6 +120,8 @@ class _Recording:
         self._keeps = path_verdict(filters, roots)
         self._user = user
         self._ui = ui
+        self._mmap_interval = mmap_interval
+        self._wait_tree = wait_tree
         self._ring_bytes = ring_bytes
         self._indexer = 0
         self._kernel: Kernel | None = None
@@ -135,7 +146,7 @@ class _Recording:
         write_facts(self._trace, facts)
         owner = None if self._user.is_caller else (self._user.uid, self._user.gid)
         self._journal = JournalWriter(self._trace / "journal", owner)
-        self._pump = Pump(self._journal, self._trace)
+        self._pump = Pump(self._journal, self._trace, self._mmap_interval)
         self._give_away()
         # The baseline comes before the compiler: a root that is changed by others meanwhile is not our
         # command's doing, and the indexer has something to do while clang runs.
@@ -220,7 +231,7 @@ class _Recording:
         guardian = child.Guardian(
             disable=lambda: kernel.control.__setitem__(Control.DISABLED, 1),
             # All that stand still: the recorder may die between taking a process off the list and continuing it.
-            stopped=lambda: filter(child.is_stopped, kernel.tracked()),
+            stopped=lambda: (pid for pid in kernel.tracked() if child.state(pid) == "T"),
         )
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, child.HANDLED)
         process = child.Child(self._command, self._user, previous)
@@ -255,7 +266,8 @@ class _Recording:
         return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
 
     def _follow(self, process: child.Child) -> int:
-        failure_told = False
+        """Until the command has ended, and with `wait_tree` all that it started. Returns the command's wait status."""
+        failure_told = enough = waiting_told = False
         while True:
             try:
                 busy = self._pump.step()
@@ -266,24 +278,34 @@ class _Recording:
                 # What the terminal sends reaches the command by itself; only a kill(2) is passed on.
                 if received.si_code <= 0:
                     process.send(received.si_signo)
+                enough = True
             if self._pump.failure and not failure_told:
                 failure_told = True
                 self._ui.note(f"recording stopped, the command runs on: {self._pump.failure}")
             status = process.poll()
-            if status is not None:
+            if status is not None and (not self._wait_tree or enough or not self._alive()):
                 return status
+            if status is not None and not waiting_told:
+                waiting_told = True
+                self._ui.note("the command has ended; recording until all that it started has, too (Ctrl-C ends this)")
             if not busy:
                 self._ring.wait(IDLE_WAIT)
+
+    def _alive(self) -> list[int]:
+        """Processes of the recording that have not ended."""
+        assert self._kernel is not None
+        return [pid for pid in self._kernel.tracked() if child.state(pid) not in "ZX"]
 
     def _stop_capture(self, kernel: Kernel) -> None:
         """Take what the command's last calls left, and let go of whatever outlives it."""
         self._ring.settle(SETTLE_TIME)
         self._pump.step()
         kernel.control[Control.DISABLED] = 1
-        self._left_behind = [pid for pid in kernel.tracked() if os.path.exists(f"/proc/{pid}")]
+        self._left_behind = self._alive()
         deadline = time.monotonic() + SETTLE_TIME
         while self._pump.step() and time.monotonic() < deadline:
             continue
+        self._pump.look_at_mapped()
         child.resume(kernel.take_stopped())
 
     def _losses(self, kernel: Kernel, now: int) -> list[bytes]:
@@ -293,6 +315,8 @@ class _Recording:
             "ring full": control[Control.LOST],
             "32-bit system call": control[Control.COMPAT],
             "user memory not readable": control[Control.UNREAD],
+            "too many ranges to read": control[Control.UNASKED],
+            "too many processes with mapped files": control[Control.UNMAPPED],
         }
         return [
             encode(WireOp.GAP, time=now, offset=number, payload=cause.encode())

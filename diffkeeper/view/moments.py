@@ -97,6 +97,11 @@ def parse(timeline: Timeline, text: str) -> Moment:
     return Moment(span(timeline, text).last, text.removeprefix("@"))
 
 
+def duration(text: str) -> int | None:
+    """Nanoseconds of a span of time as moments spell it (`100ms`, `1m30s`); None when it is none."""
+    return found[0] if (found := _interval(text)) else None
+
+
 def listed_marks(timeline: Timeline) -> list[tuple[str, Mark]]:
     """Each mark with the shortest spelling that means it, the last one of a name only, by time."""
     latest = {mark.name: mark for mark in timeline.marks()}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.system import harness
 from tests.system.test_record import EVERY_CALL
@@ -19,40 +15,6 @@ sqlite3 db "create table t(a); insert into t values (1), (2)"
 setfattr -n user.colour -v blue copy; setfattr -x user.colour copy; setfattr -n user.shape -v round before
 setfacl -m u:1:rw copy
 """
-SIZE = "400M"
-
-
-def mount(*words: object) -> None:
-    subprocess.run(["mount", *map(str, words)], check=True)
-
-
-@pytest.fixture(params=["ext4", "xfs", "btrfs", "tmpfs", "overlay"])
-def filesystem(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A fresh filesystem of each kind, mounted; overlayfs with something in its lower layer."""
-    point = tmp_path / "mounted"
-    point.mkdir()
-    mounted = [point]
-    if request.param == "overlay":
-        layers = tmp_path / "layers"
-        layers.mkdir()
-        mount("-t", "tmpfs", "none", layers)
-        mounted.append(layers)
-        for name in ("lower/low/sub", "upper", "work"):
-            (layers / name).mkdir(parents=True)
-        (layers / "lower/low/file").write_text("from below\n")
-        (layers / "lower/low/sub/other").write_text("from below, too\n")
-        paths = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
-        mount("-t", "overlay", "-o", paths, "none", point)
-    elif request.param == "tmpfs":
-        mount("-t", "tmpfs", "none", point)
-    else:
-        image = tmp_path / "image"
-        subprocess.run(["truncate", "-s", SIZE, image], check=True)
-        subprocess.run([f"mkfs.{request.param}", "-q", image], check=True, capture_output=True)
-        mount("-o", "loop", image, point)
-    yield point
-    for path in mounted:
-        subprocess.run(["umount", path], check=True)
 
 
 def test_every_call_on_every_filesystem(filesystem: Path, trace: Path) -> None:

@@ -491,3 +491,29 @@ mv build/sub/x.o rescued; echo lost > goes; mv goes z.o; cd node_modules && echo
         named = [event.path for event in opened.events()]
         assert not [path for path in named if b"node_modules" in path or path.endswith(b"y.o")]
         assert any("glob" in note for note in opened.session.notes)
+
+
+def test_what_outlives_the_command_is_recorded_when_asked(workspace: Path, trace: Path) -> None:
+    """`--wait-tree` records a daemon to its end; the exit code is the command's."""
+    script = "(while [ ! -e go ]; do sleep 0.01; done; echo late > late) >/dev/null 2>&1 & touch go; exit 3"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, options=["--wait-tree"])
+    assert result.returncode == 3, result.stderr
+    harness.assert_faithful(trace, workspace)
+    with diffkeeper.open(trace) as opened:
+        assert (opened.at("end") / "late").read_text() == "late\n"
+
+
+def test_waiting_for_what_outlives_the_command_ends_with_a_signal(workspace: Path, trace: Path) -> None:
+    """With `--wait-tree` and a daemon that never ends, SIGTERM ends the recording; the daemon runs on."""
+    script = "sleep 300 >/dev/null 2>&1 & echo $! > pid; exit 0"
+    arguments = ["record", "--wait-tree", "-o", trace, "--", "sh", "-c", script]
+    with subprocess.Popen(
+        [*harness.DIFFKEEPER, *map(str, arguments)], cwd=workspace, stderr=subprocess.PIPE, text=True
+    ) as recorder:
+        assert recorder.stderr is not None
+        assert "has ended" in recorder.stderr.readline()
+        recorder.send_signal(signal.SIGTERM)
+        assert recorder.wait(60) == 0
+    daemon = int((workspace / "pid").read_text())
+    os.kill(daemon, signal.SIGKILL)
+    assert any(str(daemon) in note for note in harness.info(trace)["notes"])

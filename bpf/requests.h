@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Asking user space to look at a file, while the writer stands still where that can be. */
+
+/* A request in scratch, to be filled in; nothing is asked before `post`. */
+static inline struct dk_request *new_request(struct dk_scratch *s, u32 kind, int fd, u64 offset, u64 length)
+{
+	struct dk_request *r = &s->request;
+	u64 id = bpf_get_current_pid_tgid();
+	r->time = bpf_ktime_get_ns();
+	r->offset = offset;
+	r->length = length;
+	r->pid = id >> 32;
+	r->tid = id;
+	r->fd = fd;
+	r->kind = kind;
+	r->stopped = 0;
+	r->sent = 1;
+	r->path_size = 0;
+	return r;
+}
+
+/* Asks, and stops the caller if the request says so. What is in the ring by now is older than what user space will see. */
+static inline void post(struct dk_request *r)
+{
+	u64 key = r->time << 8 | (bpf_get_smp_processor_id() & 255);
+	r->position = bpf_ringbuf_query(ring(), 3 /* BPF_RB_PROD_POS */);
+	if (requests.update(&key, r))
+		count(DK_C_UNASKED, 1);
+	/* Only now: whoever is continued must have no request that was not yet to be seen. */
+	if (r->stopped && stop_current()) {
+		r->stopped = 0;
+		requests.update(&key, r);
+	}
+	count(DK_C_STOPPED, 1);
+}
+
+/*
+ * `length` bytes at `offset` of `fd` changed and cannot be copied here: say so, stop the writer if that can be, and leave
+ * a request for user space to read the range. The last thing that a handler does.
+ */
+static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 offset, u64 length)
+{
+	struct dk_request *r = new_request(s, DK_R_RANGE, fd, offset, length);
+	begin(s, DK_OP_DIRTY, 0, 1);
+	s->ev.time = r->time;
+	s->ev.offset = offset;
+	s->ev.length = length;
+	r->inode = *(struct dk_inode *)s->body;
+	r->stopped = may_stop();
+	if (!r->stopped)
+		s->ev.flags = DK_F_INEXACT;
+	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
+	helpers.call(ctx, HELPER_REQUEST);
+}
+
+/* The pages that are mapped are to be looked at before anything that follows. `stops`: this task may be stopped for it. */
+static inline void ask_for_sync(struct dk_scratch *s, u32 kind, int stops)
+{
+	struct dk_request *r = new_request(s, kind, -1, 0, 0);
+	r->stopped = stops && may_stop();
+	post(r);
+}

@@ -1,0 +1,158 @@
+"""Files that are written through memory: each moment a program makes sure of has the bytes that were there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import diffkeeper
+from diffkeeper.model import Op
+from tests.system import harness
+
+PRELUDE = """
+import ctypes, json, mmap, os, signal, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open('file', os.O_RDWR | os.O_CREAT)
+os.ftruncate(fd, 50_000)
+told = {}
+def mark(name):
+    told[name] = open('file', 'rb').read().hex()
+    try: os.open('/.diffkeeper/mark/' + name, 0)
+    except OSError: pass
+def child(act, reap=True):
+    pid = os.fork()
+    if not pid:
+        act(); os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+WAYS = """
+m = mmap.mmap(fd, 50_000)
+m[5000:5004] = b'sync'; m.flush(); mark('msync')
+m[9000:9004] = b'none'; mark('mark')
+m[100:103] = b'fsy'; os.fsync(fd); mark('fsync')
+os.pwrite(fd, b'by write', 20_000); m[20_001:20_003] = b'MM'; mark('mixed')
+m[1:3] = b'un'; m.close(); mark('munmap')
+def killed():
+    m = mmap.mmap(fd, 50_000); m[100:103] = b'DDD'; os.kill(os.getpid(), 9)
+child(killed); mark('kill')
+m = mmap.mmap(fd, 50_000)
+def leaves():
+    m[200:203] = b'EEE'
+child(leaves); mark('exit-of-fork')
+def executes():
+    m[300:303] = b'FFF'; os.execvp('true', ['true'])
+child(executes); mark('exec')
+m.resize(90_000); m[80_000:80_004] = b'grew'; mark('mremap')
+m.close()
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+at = libc.mmap(None, 8192, mmap.PROT_READ, mmap.MAP_SHARED, fd, 4096)
+assert libc.mprotect(at, 8192, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+ctypes.memmove(at + 10, b'late', 4); mark('mprotect')
+ctypes.memmove(at + 4106, b'over', 4)
+libc.mmap(at, 8192, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10, -1, 0); mark('mapped-over')
+m = mmap.mmap(fd, 50_000)
+class Vector(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+def pokes():
+    text = ctypes.create_string_buffer(b'poked')
+    here = Vector(ctypes.addressof(text), 5)
+    there = Vector(ctypes.addressof(ctypes.c_char.from_buffer(m)) + 400, 5)
+    assert libc.process_vm_writev(os.getppid(), ctypes.byref(here), 1, ctypes.byref(there), 1, 0) == 5
+    mark('poked'); sys.stdout.write(json.dumps({'poked': told['poked']}) + '\\n'); sys.stdout.flush()
+child(pokes)
+m[600:603] = b'end'; mark('last')
+print(json.dumps(told))
+"""
+
+
+def run(trace: Path, work: Path, script: str, *options: str) -> dict[str, str]:
+    """Record a script that prints what it saw at its marks."""
+    result = harness.record(trace, [sys.executable, "-c", PRELUDE + script], cwd=work, options=options)
+    assert result.returncode == 0, result.stderr
+    told: dict[str, str] = {}
+    for line in result.stdout.splitlines():
+        told.update(json.loads(line))
+    return told
+
+
+def differing(trace: Path, told: dict[str, str]) -> list[str]:
+    """Names of the marks at which the recorded file is not what the program read."""
+    with diffkeeper.open(trace) as opened:
+        return [name for name, text in told.items() if (opened.at(name) / "file").read_bytes() != bytes.fromhex(text)]
+
+
+def test_every_way_to_be_sure_of_a_mapped_store(filesystem: Path, trace: Path) -> None:
+    """After msync, fsync, munmap, a mark, exit, kill -9, exec, mremap, mprotect and a poke: no byte is wrong."""
+    told = run(trace, filesystem, WAYS)
+    assert len(told) == 13
+    assert differing(trace, told) == []
+    harness.assert_faithful(trace, filesystem)
+
+
+def test_stores_are_seen_while_the_file_stays_mapped(workspace: Path, trace: Path) -> None:
+    """Without any call, a store shows up after the interval, as bytes that were read later."""
+    script = """
+import time
+m = mmap.mmap(fd, 50_000)
+m[7000:7005] = b'quiet'
+while not os.path.exists('seen'):
+    time.sleep(0.01)
+m[7000:7005] = b'after'
+"""
+    watcher = "sleep 1; touch seen; wait"  # ten intervals
+    command = ["sh", "-c", f'"$0" -c "$1" & {watcher}', sys.executable, PRELUDE + script]
+    result = harness.record(trace, command, cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    with diffkeeper.open(trace) as opened:
+        seen = next(event for event in opened.events(path="seen") if event.op is Op.CREATE)
+        assert b"quiet" in (opened.at(f"e{seen.seq}") / "file").read_bytes()
+    harness.assert_faithful(trace, workspace)
+
+
+def test_nothing_is_looked_at_between_the_calls_when_told_so(workspace: Path, trace: Path) -> None:
+    """`--mmap-interval off`: only what the program syncs is recorded, and its end."""
+    script = """
+m = mmap.mmap(fd, 50_000)
+m[7000:7005] = b'quiet'
+import time; time.sleep(0.4)
+m[7000:7005] = b'later'
+"""
+    run(trace, workspace, script, "--mmap-interval", "off")
+    with diffkeeper.open(trace) as opened:
+        writes = [event for event in opened.events(path="file") if event.op is Op.WRITE]
+        assert len(writes) == 1
+        assert b"later" in (opened.at("end") / "file").read_bytes()
+
+
+def test_more_mappings_than_are_told_apart(workspace: Path, trace: Path) -> None:
+    """Twenty files mapped by one process at once are followed like one."""
+    script = """
+maps = []
+for number in range(20):
+    other = os.open(f'other-{number}', os.O_RDWR | os.O_CREAT); os.ftruncate(other, 4096 * 3)
+    maps.append(mmap.mmap(other, 4096 * 3))
+for number, each in enumerate(maps):
+    each[number:number + 4] = b'many'; each.flush()
+maps[3][8000:8004] = b'last'; maps.clear()
+"""
+    run(trace, workspace, script)
+    harness.assert_faithful(trace, workspace)
+
+
+def test_a_mapped_file_outside_the_roots(tmp_path: Path, workspace: Path, trace: Path) -> None:
+    """What is stored into a mapped file elsewhere is recorded, too."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x" * 10_000)
+    script = f"""
+other = os.open({str(outside)!r}, os.O_RDWR)
+m = mmap.mmap(other, 10_000); m[5000:5004] = b'here'; m.flush()
+"""
+    run(trace, workspace, script)
+    with diffkeeper.open(trace) as opened:
+        events = list(opened.events(path=str(outside)))
+    assert [event.op for event in events] == [Op.WRITE]
