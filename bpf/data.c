@@ -88,7 +88,7 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	} else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
 		offset = inode->size - ret; /* Linux appends, whatever the argument says */
 	if (from != DK_SURE) {
-		dirty(ctx, s, regs->di, from, offset + ret - from);
+		dirty(ctx, s, file, regs->di, from, offset + ret - from);
 		return 0;
 	}
 	begin(s, DK_OP_WRITE, 0, 1);
@@ -96,7 +96,7 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	s->piece.offset = offset;
 	s->piece.rest = ret;
 	if (ret > DIRECT_MAX) {
-		dirty(ctx, s, regs->di, offset, ret);
+		dirty(ctx, s, file, regs->di, offset, ret);
 		return 0;
 	}
 	return s;
@@ -130,7 +130,7 @@ HANDLER(on_writev)
 		s->piece.left += s->iov[i].len;
 	}
 	if (s->piece.left < s->piece.rest) { /* more vectors, or longer ones, than are copied here */
-		dirty(ctx, s, s->regs.di, s->piece.offset, s->piece.rest);
+		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
 		return 0;
 	}
 	for (u32 i = 0; i < IOVECS; i++) {
@@ -156,6 +156,15 @@ HANDLER(on_writev)
 #define FICLONE_ 0x40049409
 #define FICLONERANGE_ 0x4020940D
 #define FALLOC_KEEP_SIZE_ 1
+
+/* How much from `offset` on an fallocate changed; says 0 when it was nothing that anybody could read. */
+static inline int allocated(u32 mode, u64 offset, u64 asked, u64 size, u64 *length)
+{
+	*length = asked;
+	if (mode & ~3U) /* collapse, insert, unshare, zero: what follows the range may move */
+		*length = size > offset ? size - offset : 0;
+	return mode != FALLOC_KEEP_SIZE_;
+}
 
 HANDLER(on_kernel_copy)
 {
@@ -185,12 +194,8 @@ HANDLER(on_kernel_copy)
 		return 0;
 	if (nr == NR_FALLOCATE) {
 		offset = regs->dx;
-		length = regs->r10;
-		if (regs->si & ~3UL) { /* collapse, insert, unshare, zero: what follows the range may move */
-			length = inode->size > offset ? inode->size - offset : 0;
-		} else if (!(regs->si & 2) && (regs->si & FALLOC_KEEP_SIZE_)) {
-			return 0; /* space only: nothing that anybody could read changed */
-		}
+		if (!allocated(regs->si, offset, regs->r10, inode->size, &length))
+			return 0;
 	} else if (nr == NR_IOCTL) {
 		length = inode->size;
 	} else if (from_pos) {
@@ -199,6 +204,6 @@ HANDLER(on_kernel_copy)
 		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
 		offset -= ret; /* the call left the end here */
 	}
-	dirty(ctx, s, fd, offset, length);
+	dirty(ctx, s, file, fd, offset, length);
 	return 0;
 }

@@ -35,12 +35,15 @@ static inline void post(struct dk_request *r)
 }
 
 /*
- * `length` bytes at `offset` of `fd` changed and cannot be copied here: say so, stop the writer if that can be, and leave
- * a request for user space to read the range. The last thing that a handler does.
+ * `length` bytes at `offset` of a file changed and cannot be copied here: say so, stop the writer if that can be, and
+ * leave a request for user space to read the range. `fd`: where the file is open; -1: only its path tells.
+ * The last thing that a handler does.
  */
-static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 offset, u64 length)
+static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u64 offset,
+			 u64 length)
 {
 	struct dk_request *r = new_request(s, DK_R_RANGE, fd, offset, length);
+	s->file = (u64)file;
 	begin(s, DK_OP_DIRTY, 0, 1);
 	s->ev.time = r->time;
 	s->ev.offset = offset;

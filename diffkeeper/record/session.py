@@ -315,6 +315,7 @@ class _Recording:
             "ring full": control[Control.LOST],
             "32-bit system call": control[Control.COMPAT],
             "user memory not readable": control[Control.UNREAD],
+            "io_uring or AIO call not followed": control[Control.ASYNC],
             "too many ranges to read": control[Control.UNASKED],
             "too many processes with mapped files": control[Control.UNMAPPED],
         }

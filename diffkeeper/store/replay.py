@@ -275,7 +275,8 @@ class Replay:
             self.nodes.put_attrs(state, seq)
 
     def _dirty(self, record: Record) -> None:
-        self.progress.fills.pop(record.tid, None)
+        fills = self.progress.fills
+        fills.pop(record.time, None)
         if found := self._file(record):
             state, path = found
             seq = self.timeline.event(
@@ -285,14 +286,16 @@ class Replay:
             self._trust[Fidelity.UNKNOWN] += 1
             self._touch(state, record.inodes[0], seq)
             self.writer.grow(state, seq, record.offset, record.length)
-            times, trust = (state.mtime, state.ctime), (Fidelity.UNKNOWN, state.fidelity)
-            call = Call(seq, state.node, record.length, *times, *trust, record.time)
-            _await(self.progress.fills, record.tid, call)
+            before = min((call.before for call in fills.values() if call.node == state.node), default=state.fidelity)
+            trust = Fidelity.UNKNOWN, before
+            call = Call(seq, state.node, record.length, state.mtime, state.ctime, *trust, record.tid)
+            _await(fills, record.time, call)
             self._doubt(state, Fidelity.UNKNOWN, seq)
 
     def _fill(self, record: Record) -> None:
-        call = self.progress.fills.get(record.tid)
-        if call is None or call.time != record.time:
+        fills = self.progress.fills
+        call = fills.get(record.time)
+        if call is None or call.tid != record.tid:
             return
         state = self.nodes.get(call.node)
         trust = Fidelity.REREAD if record.flags & Flag.INEXACT else Fidelity.EXACT
@@ -304,9 +307,10 @@ class Replay:
         state.mtime, state.ctime = now
         call.left -= len(record.payload)
         if call.left <= 0:
-            state.fidelity = max(call.before, call.trust)
+            del fills[record.time]
+            awaited = any(other.node == call.node for other in fills.values())
+            state.fidelity = Fidelity.UNKNOWN if awaited else Fidelity(max(call.before, call.trust))
             self.nodes.put_attrs(state, state.changed)
-            del self.progress.fills[record.tid]
 
 
 def _await(calls: dict[int, Call], tid: int, call: Call) -> None:
