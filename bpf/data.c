@@ -102,6 +102,16 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	return s;
 }
 
+/* All of s->piece, which is no longer than DIRECT_MAX. */
+static inline void send_pieces(struct dk_scratch *s)
+{
+	for (u32 i = 0; i < DIRECT_PIECES; i++) {
+		if (!s->piece.left)
+			break;
+		send_piece(s);
+	}
+}
+
 HANDLER(on_write)
 {
 	struct dk_scratch *s = enter_write(ctx);
@@ -109,31 +119,25 @@ HANDLER(on_write)
 		return 0;
 	s->piece.from = s->regs.si;
 	s->piece.left = s->piece.rest;
-	for (u32 i = 0; i < DIRECT_PIECES; i++) {
-		if (!s->piece.left)
-			break;
-		send_piece(s);
-	}
+	send_pieces(s);
 	return 0;
 }
 
-HANDLER(on_writev)
+/*
+ * s->piece.rest bytes of `vectors` buffers in s->iov, `room` of them at most. Says 0, and does nothing, when there are
+ * more, or longer ones, than are copied here.
+ */
+static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 {
-	struct dk_scratch *s = enter_write(ctx);
-	if (!s)
-		return 0;
-	bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
-	s->piece.left = 0;
-	for (u32 i = 0; i < IOVECS; i++) {
-		if (i >= s->regs.dx || s->iov[i].len > PIECE)
+	u64 held = 0;
+	for (u32 i = 0; i < room; i++) {
+		if (i >= vectors || s->iov[i].len > PIECE)
 			break;
-		s->piece.left += s->iov[i].len;
+		held += s->iov[i].len;
 	}
-	if (s->piece.left < s->piece.rest) { /* more vectors, or longer ones, than are copied here */
-		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
+	if (held < s->piece.rest)
 		return 0;
-	}
-	for (u32 i = 0; i < IOVECS; i++) {
+	for (u32 i = 0; i < room; i++) {
 		if (!s->piece.rest)
 			break;
 		u64 n = s->iov[i].len;
@@ -145,6 +149,17 @@ HANDLER(on_writev)
 		if (n)
 			send_piece(s);
 	}
+	return 1;
+}
+
+HANDLER(on_writev)
+{
+	struct dk_scratch *s = enter_write(ctx);
+	if (!s)
+		return 0;
+	bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
+	if (!send_vectors(s, s->regs.dx, IOVECS))
+		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
 	return 0;
 }
 

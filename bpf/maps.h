@@ -103,14 +103,24 @@ struct dk_piece {
 	u64 rest; /* of the call, behind `left` */
 };
 
+/* What a path call asks for, spelt the same way for all its forms. */
+struct dk_call {
+	u64 path1, path2, offset, length;
+	int dirfd1, dirfd2;
+	u16 op;
+	u8 flags, bases;
+	u8 saved; /* the paths were put aside in our own memory */
+};
+
 /* One record under construction (strings of path calls may reach past PIECE), and what is too big for the stack. */
 struct dk_scratch {
 	struct dk_event ev;
 	char body[PIECE + 32768];
 	struct pt_regs regs;
 	struct dk_iovec iov[IOVECS];
-	u32 iov_at, iov_count, iocb_at; /* how far a call with several buffers is */
+	u32 iocb_at; /* how far an io_submit is */
 	struct dk_piece piece;
+	struct dk_call call;
 	struct dk_request request;
 	u64 file;  /* that the request is about */
 	u32 stamps_of; /* the thread whose stamps count for this call */
@@ -178,3 +188,5 @@ BPF_PROG_ARRAY(helpers, 8);
 #define HELPER_URING_FILE 3
 #define HELPER_URING_OPEN 4
 #define HELPER_URING_NAME 5
+#define HELPER_AIO 6
+#define HELPER_NAME 7

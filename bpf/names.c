@@ -60,15 +60,6 @@ static inline int base_of(int dirfd, char first, struct dk_inode *out, char **de
 	return 1;
 }
 
-/* What a path call asks for, spelt the same way for all its forms. */
-struct dk_call {
-	u64 path1, path2, offset, length;
-	int dirfd1, dirfd2;
-	u16 op;
-	u8 flags, bases;
-	u8 saved; /* the paths were put aside in our own memory */
-};
-
 static inline char first_char(u64 path, u8 saved)
 {
 	char first = 0;
@@ -181,7 +172,16 @@ HANDLER(on_name)
 			c.offset = nr == NR_RENAMEAT ? 0 : (u32)regs->r8;
 		}
 	}
-	if (send_path_call(s, &c))
+	s->call = c;
+	helpers.call(ctx, HELPER_NAME);
+	return 0;
+}
+
+/* The path call in scratch: shared by all who have one to send, as it takes the verifier long. */
+HANDLER(send_name)
+{
+	struct dk_scratch *s = get_scratch();
+	if (s && send_path_call(s, &s->call))
 		helpers.call(ctx, HELPER_BIND);
 	return 0;
 }

@@ -149,35 +149,22 @@ HANDLER(uring_write)
 	begin(s, DK_OP_WRITE, 0, 1);
 	s->ev.length = ret;
 	s->piece.offset = offset;
-	s->piece.left = 0;
 	s->piece.rest = ret;
-	s->iov_at = 0;
-	s->iov_count = 1;
-	s->iov[0].base = (u64)rdp(req + URING_RW_ADDR);
-	s->iov[0].len = ret;
-	if (opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED) {
-		struct dk_pending *p = pending.lookup(&key);
-		if (!p || p->flags > SAVED_IOVECS) {
-			dirty(ctx, s, file, -1, offset, ret);
-			return 0;
-		}
+	if (opcode == URING_WRITE || opcode == URING_WRITE_FIXED) {
+		s->piece.from = (u64)rdp(req + URING_RW_ADDR);
+		s->piece.left = ret;
+		send_pieces(s);
+		return 0;
+	}
+	struct dk_pending *p = pending.lookup(&key);
+	if (p) {
 		bpf_probe_read_kernel(s->iov, sizeof(p->iov), p->iov);
-		s->iov_count = p->flags;
+		u32 vectors = p->flags;
 		pending.delete(&key);
+		if (send_vectors(s, vectors, SAVED_IOVECS))
+			return 0;
 	}
-	for (u32 step = 0; step < DIRECT_PIECES + 2 * SAVED_IOVECS; step++) {
-		if (s->piece.left) {
-			send_piece(s);
-		} else if (s->piece.rest && s->iov_at < s->iov_count) {
-			struct dk_iovec *v = &s->iov[s->iov_at & (IOVECS - 1)];
-			s->piece.from = v->base;
-			s->piece.left = v->len < s->piece.rest ? v->len : s->piece.rest;
-			s->piece.rest -= s->piece.left;
-			s->iov_at++;
-		} else {
-			break;
-		}
-	}
+	dirty(ctx, s, file, -1, offset, ret);
 	return 0;
 }
 
@@ -275,9 +262,8 @@ HANDLER(uring_name)
 		c.path2 = (u64)p->path2;
 		c.offset = p->flags;
 	}
-	if (send_path_call(s, &c))
-		helpers.call(ctx, HELPER_BIND);
-	pending.delete(&key);
+	s->call = c;
+	helpers.call(ctx, HELPER_NAME);
 	return 0;
 }
 

@@ -37,7 +37,9 @@ PARTS = (
     "aio.c",
     "uring.c",
 )
-HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name")  # in the order of the HELPER_* numbers in bpf/maps.h
+# In the order of the HELPER_* numbers in bpf/maps.h.
+HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
+           "send_name")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 OPTIONAL_TRACEPOINTS = (
     "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
@@ -153,7 +155,7 @@ class Kernel:
         for name in (*OPTIONAL_TRACEPOINTS, *REQUIRED_TRACEPOINTS):
             try:
                 if name not in self._programs:
-                    raise OSError(errno.ENOENT, "not for this kernel")  # noqa: TRY301  as if it were not there
+                    raise OSError(errno.ENOENT, "not for this kernel")
                 self._fds.append(bpf.attach_raw_tracepoint(name, self._programs[name]))
             except OSError as error:
                 if name in REQUIRED_TRACEPOINTS or error.errno != errno.ENOENT:
