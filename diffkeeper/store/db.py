@@ -202,6 +202,11 @@ class Database:
         with _ours():
             return Txn(self._env.begin(write=True), self._tables, self._extend)
 
+    def sync(self) -> None:
+        """Return when what was committed would survive a power cut."""
+        with _ours():
+            self._env.sync(True)
+
     def _extend(self) -> None:
         """Make the file as long as LMDB counts: without free pages at its end it looks as if it were cut off."""
         wanted = _wanted_size(self._env)

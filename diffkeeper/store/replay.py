@@ -22,6 +22,7 @@ from ..wire import (
     Record,
     WireOp,
     decode,
+    encode,
     kernel_path,
 )
 from .blocks import BLOCK_EVENTS, NONE
@@ -130,6 +131,20 @@ class Replay:
         apply(record)
         if self.nodes.crowded:
             self.nodes.save(forget=True)
+
+    def gap(self, cause: bytes) -> None:
+        """Records are missing here, nobody knows how many."""
+        self.give_up_waiting()
+        self.span(encode(WireOp.GAP, payload=cause))
+
+    def give_up_waiting(self) -> None:
+        """The pieces of calls that have not come by now never will: those calls are not exact."""
+        for call in self.progress.writes.values():
+            if call.trust != Fidelity.UNKNOWN:
+                self._distrust(call, Fidelity.UNKNOWN)
+                self._doubt(self.nodes.get(call.node), Fidelity.UNKNOWN, call.seq)
+        self.progress.writes.clear()
+        self.progress.fills.clear()
 
     # -- identities --------------------------------------------------------------------------
 
