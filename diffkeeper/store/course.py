@@ -15,7 +15,6 @@ from . import processes
 from .db import Table
 from .timeline import Timeline
 
-
 MAX_CAUSES, MAX_NOTES, MAX_TEXT = 64, 256, 4096
 """What of a stranger's journal the session, which is written with every commit, takes in."""
 

@@ -79,7 +79,8 @@ def unfinished(trace_dir: Path) -> bool:
             if numbers[-1] > cursor.segment:
                 return True
             reader = JournalReader(trace_dir / JOURNAL, cursor)
-            return next(reader.frames(), None) is not None or (reader.rest() > 0 and not is_written(trace_dir / JOURNAL))
+            more = next(reader.frames(), None) is not None
+            return more or (reader.rest() > 0 and not is_written(trace_dir / JOURNAL))
     except (DiffKeeperError, OSError):
         return False
 

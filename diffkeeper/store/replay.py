@@ -63,6 +63,7 @@ class Replay:
             WireOp.FILL: self._fill,
             **self._course.apply,
             **self._standing.apply,
+            WireOp.END: self._end,
         }
 
     def begin(self, txn: Txn) -> None:
@@ -140,11 +141,18 @@ class Replay:
     def give_up_waiting(self) -> None:
         """The pieces of calls that have not come by now never will: those calls are not exact."""
         for call in self.progress.writes.values():
-            if call.trust != Fidelity.UNKNOWN:
-                self._distrust(call, Fidelity.UNKNOWN)
-                self._doubt(self.nodes.get(call.node), Fidelity.UNKNOWN, call.seq)
+            self._give_up(call)
         self.progress.writes.clear()
         self.progress.fills.clear()
+
+    def _give_up(self, call: Call | None) -> None:
+        if call is not None and call.trust != Fidelity.UNKNOWN:
+            self._distrust(call, Fidelity.UNKNOWN)
+            self._doubt(self.nodes.get(call.node), Fidelity.UNKNOWN, call.seq)
+
+    def _end(self, record: Record) -> None:
+        self.give_up_waiting()
+        self._course.apply[WireOp.END](record)
 
     # -- identities --------------------------------------------------------------------------
 
@@ -200,6 +208,7 @@ class Replay:
                 outside=state.outside,
             )  # fmt: skip
             self._trust[trust] += 1
+            self._give_up(self.progress.writes.pop(record.tid, None))
             call = Call(seq, state.node, record.length, trust=trust)
             _await(self.progress.writes, record.tid, call)
         elif record.flags & Flag.INEXACT and call.trust != Fidelity.UNKNOWN:

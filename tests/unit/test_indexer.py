@@ -192,7 +192,7 @@ def test_private_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fields", [{"op": 99}, {"op": WireOp.TRUNCATE, "offset": 1 << 63}])
 def test_a_record_that_makes_no_sense(tmp_path: Path, fields: dict[str, Any]) -> None:
-    """A frame with a record nobody knows, or with numbers no kernel gives, is left out as a whole, and a GAP says so."""
+    """A frame with a record nobody knows, or numbers no kernel gives, is left out as a whole, and a GAP says so."""
     builder = TraceBuilder(tmp_path / "trace", frame=1)
     builder.baseline({"f": b"1"})
     builder.begin()
@@ -264,23 +264,28 @@ def test_a_torn_end_is_told_when_nobody_writes(tmp_path: Path) -> None:
         assert everything(path, run)[1].lost == {"journal cut off": 1}
 
 
-def test_a_write_of_which_a_part_is_missing(tmp_path: Path) -> None:
-    """Cut off between the pieces of a call, its event does not claim to be exact; complete ones still do."""
+@pytest.mark.parametrize("then", ["nothing", "another", "end"])
+def test_a_write_of_which_a_part_is_missing(tmp_path: Path, then: str) -> None:
+    """Where a piece of a call never came, its event does not claim to be exact; complete ones still do."""
     builder = TraceBuilder(tmp_path / "trace", frame=1)
     builder.baseline({})
     builder.begin()
     builder.create("f", b"whole")
     builder.write("f", b"x" * 300, piece=100)
     builder._records.pop()
+    if then == "another":
+        builder.create("g", b"y" * 300)
+    if then != "nothing":
+        builder.end()
     path = builder.build()
     with open_reader(path) as reader:
         writes = [event.fidelity for event in reader.events() if event.op is Op.WRITE]
-        assert writes == [Fidelity.EXACT, Fidelity.UNKNOWN]
+        assert writes == [Fidelity.EXACT, Fidelity.UNKNOWN, Fidelity.EXACT][: 3 if then == "another" else 2]
         node = reader.resolve(b"/opt/root/f", reader.last_seq)
         assert node is not None
         attrs = reader.attrs(node, reader.last_seq)
         assert attrs is not None and attrs.fidelity is Fidelity.UNKNOWN
-        assert reader.session.fidelity == {"exact": 1, "unknown": 1}
+        assert reader.session.fidelity == {"exact": len(writes) - 1, "unknown": 1}
 
 
 def test_what_is_not_a_trace(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -122,9 +121,10 @@ def test_a_failed_append_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         os.write(fd, b"DKFR half")
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "writev", full)
-        writer.append(b"two")
+        with pytest.raises(OSError, match="No space"):
+            writer.append(b"two")
     writer.append(b"three")
     writer.close()
     reader = JournalReader(tmp_path / "journal")
