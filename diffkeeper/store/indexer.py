@@ -25,7 +25,7 @@ from ..journal import Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
 from . import session
 from .codec import pack_value, unpack_value
-from .db import DATA_FILE, Database, Table, Txn
+from .db import DATA_FILE, Database, Table, Txn, UnindexedError
 from .replay import Replay
 from .timeline import Progress
 
@@ -46,15 +46,20 @@ def index(
     *,
     progress: Callable[[int, int], None] | None = None,
     wait: Callable[[], bool] | None = None,
+    trusted: bool = False,
 ) -> None:
-    """Index the journal of a trace to its end.
+    """Index the journal of a trace to its end. `trusted`: this recording made what is indexed already.
 
     `progress` is told bytes done and bytes there are. `wait` is called at the end of the journal: it sleeps,
     and says whether to look again; False ends after one more look. Raises TraceDamagedError when the index is
     damaged, NotATraceError, TraceTooNewError, and DiffKeeperError when another process is indexing.
     """
     facts = session.read_facts(trace_dir)
-    with _locked(trace_dir), contextlib.closing(Database(trace_dir / DATA_FILE, write=True)) as database:
+    if (trace_dir / JOURNAL).is_symlink():
+        raise TraceDamagedError(f"damaged trace: {trace_dir / JOURNAL} is a link: copy the trace again")
+    with _locked(trace_dir), contextlib.closing(
+        Database(trace_dir / DATA_FILE, write=True, trusted=trusted)
+    ) as database:
         leave_out, why = None, ""
         for _ in range(BAD_FRAMES):
             try:
@@ -70,10 +75,11 @@ def unfinished(trace_dir: Path) -> bool:
     try:
         with _locked(trace_dir):
             numbers = segments(trace_dir / JOURNAL)
-            if not (trace_dir / DATA_FILE).exists():
+            try:
+                with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
+                    cursor = _cursor(txn)
+            except UnindexedError:
                 return True
-            with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
-                cursor = _cursor(txn)
             if not numbers or numbers[-1] < cursor.segment:
                 return False
             if numbers[-1] > cursor.segment:
