@@ -17,6 +17,7 @@ from diffkeeper import exporting, plugins
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import KEY_VALUE, MOMENT, trace_argument
 from diffkeeper.cli.ui import human_size, is_terminal, open_ui, printable
+from diffkeeper.errors import TraceDamagedError
 
 DEFAULT_FORMAT = "dir"
 
@@ -31,7 +32,9 @@ DEFAULT_FORMAT = "dir"
 )
 @click.option("--path", "paths", metavar="GLOB", multiple=True, help="Only what matches; may be repeated.")
 @click.option("--opt", "options", type=KEY_VALUE, multiple=True, help="An option of the exporter; may be repeated.")
+@click.pass_context
 def export(
+    ctx: click.Context,
     trace: Path,
     when: str,
     out: str,
@@ -57,6 +60,10 @@ def export(
     click.echo(summary, err=out == "-")
     for note in result.notes:
         click.echo(f"note: {printable(note)}", err=True)
+    for lost in result.damaged:
+        click.echo(f"LEFT OUT: {printable(lost)}", err=True)
+    if result.damaged:
+        ctx.exit(TraceDamagedError.exit_code)
 
 
 def guess_format(out: str) -> str:

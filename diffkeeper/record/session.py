@@ -390,7 +390,9 @@ class _Recording:
         log = self._trace / INDEXER_LOG
         if not log.stat().st_size:
             log.unlink()
-        indexer.index(self._trace, progress=lambda done, total: self._ui.progress("indexing", done, total))
+        indexer.index(
+            self._trace, trusted=True, progress=lambda done, total: self._ui.progress("indexing", done, total)
+        )
 
     def _verify(self) -> None:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
@@ -402,4 +404,4 @@ class _Recording:
         self._pump.last_words(
             *(encode(WireOp.SETTLE, time=now, payload=f"{key}={value}".encode()) for key, value in facts.items())
         )
-        indexer.index(self._trace)
+        indexer.index(self._trace, trusted=True)

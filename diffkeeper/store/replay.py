@@ -22,6 +22,7 @@ from ..wire import (
     Record,
     WireOp,
     decode,
+    encode,
     kernel_path,
 )
 from .blocks import BLOCK_EVENTS, NONE
@@ -62,6 +63,7 @@ class Replay:
             WireOp.FILL: self._fill,
             **self._course.apply,
             **self._standing.apply,
+            WireOp.END: self._end,
         }
 
     def begin(self, txn: Txn) -> None:
@@ -131,6 +133,27 @@ class Replay:
         if self.nodes.crowded:
             self.nodes.save(forget=True)
 
+    def gap(self, cause: bytes) -> None:
+        """Records are missing here, nobody knows how many."""
+        self.give_up_waiting()
+        self.span(encode(WireOp.GAP, payload=cause))
+
+    def give_up_waiting(self) -> None:
+        """The pieces of calls that have not come by now never will: those calls are not exact."""
+        for call in self.progress.writes.values():
+            self._give_up(call)
+        self.progress.writes.clear()
+        self.progress.fills.clear()
+
+    def _give_up(self, call: Call | None) -> None:
+        if call is not None and call.trust != Fidelity.UNKNOWN:
+            self._distrust(call, Fidelity.UNKNOWN)
+            self._doubt(self.nodes.get(call.node), Fidelity.UNKNOWN, call.seq)
+
+    def _end(self, record: Record) -> None:
+        self.give_up_waiting()
+        self._course.apply[WireOp.END](record)
+
     # -- identities --------------------------------------------------------------------------
 
     def _bind(self, record: Record) -> None:
@@ -185,6 +208,7 @@ class Replay:
                 outside=state.outside,
             )  # fmt: skip
             self._trust[trust] += 1
+            self._give_up(self.progress.writes.pop(record.tid, None))
             call = Call(seq, state.node, record.length, trust=trust)
             _await(self.progress.writes, record.tid, call)
         elif record.flags & Flag.INEXACT and call.trust != Fidelity.UNKNOWN:

@@ -7,6 +7,7 @@ the export is whole, so neither a recorded name nor a recorded link leads out.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+from diffkeeper.errors import DiffKeeperError
 from diffkeeper.exporting import (
     Entry,
     Exported,
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVILEGED = (b"security.", b"trusted.")
+"""Extended attributes that give rights (security.capability is a set-id bit by another name), or that tell root's."""
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
 class DirectoryExporter(Exporter):
-    """A directory. Set-id and sticky bits and device nodes only when asked for; owners as root."""
+    """A directory. Set-id and sticky bits, capabilities and device nodes only when asked for; owners as root."""
 
     def __init__(self, suid: bool = False, devices: bool = False, owners: bool | None = None) -> None:
         self._devices = devices
@@ -50,6 +54,7 @@ class DirectoryExporter(Exporter):
         meter = Meter(progress, weight(trace, selection))
         notes = self._apply.notes
         count = size = inexact = 0
+        damaged, missing = list[str](), set[bytes]()
         os.mkdir(destination, stat.S_IRWXU)
         with _Tree(destination, self._apply) as tree:
             for entry in entries(trace, selection):
@@ -60,14 +65,24 @@ class DirectoryExporter(Exporter):
                     notes["device nodes left out (--opt devices=true makes them)"] += 1
                     continue
                 elif entry.attrs.is_file and entry.link is None:
-                    tree.file(entry, trace, selection.moment.seq)
+                    if wrong := tree.file(entry, trace, selection.moment.seq):
+                        damaged.append(wrong)
+                        missing.add(entry.path)
+                        continue
                     size += entry.attrs.size
+                elif entry.link in missing:
+                    damaged.append(f"{_shown(entry.path)}: the same file as {_shown(entry.link or b'')}")
+                    continue
                 else:
                     tree.other(entry)
                 count += 1
                 inexact += not is_exact(entry)
         lines = tuple(f"{number} {what}" for what, number in sorted(notes.items()))
-        return Exported(count, size, lines + fidelity_note(inexact))
+        return Exported(count, size, lines + fidelity_note(inexact), tuple(damaged))
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
 
 
 def _is_device(attrs: Attrs) -> bool:
@@ -107,6 +122,9 @@ class _Attributes:
 
     def _xattrs(self, target: int | bytes, attrs: Attrs) -> None:
         for name, value in attrs.xattrs.items():
+            if name.startswith(_PRIVILEGED) and not self._suid:
+                self.notes["security and trusted attributes left out (--opt suid=true keeps them)"] += 1
+                continue
             try:
                 if isinstance(target, int):
                     os.setxattr(target, name, value)
@@ -152,8 +170,10 @@ class _Tree:
             self._step(os.open(name, _DIRECTORY, dir_fd=self._here))
         self._stack.append(entry)
 
-    def file(self, entry: Entry, trace: Trace, seq: int) -> None:
-        fd = os.open(self._to_parent_of(entry), _NEW_FILE, 0o600, dir_fd=self._here)
+    def file(self, entry: Entry, trace: Trace, seq: int) -> str:
+        """Make a regular file. Where its content cannot be had it is left out; says why."""
+        name = self._to_parent_of(entry)
+        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._here)
         try:
             for offset, data in content(trace.reader, entry, seq):
                 done = 0
@@ -161,8 +181,17 @@ class _Tree:
                     done += os.pwrite(fd, memoryview(data)[done:], offset + done)
             os.truncate(fd, entry.attrs.size)
             self._apply.of_open(fd, entry.attrs)
+        except DiffKeeperError as error:
+            os.unlink(name, dir_fd=self._here)
+            return f"{_shown(entry.path)}: {error}"
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            os.unlink(name, dir_fd=self._here)
+            return f"{_shown(entry.path)}: its {entry.attrs.size} bytes are more than the filesystem here can hold"
         finally:
             os.close(fd)
+        return ""
 
     def other(self, entry: Entry) -> None:
         """Make another name of a file, a symlink or a special file."""
