@@ -59,6 +59,7 @@ class Replay:
             WireOp.OPEN: self._open,
             WireOp.TRUNCATE: self._truncate,
             WireOp.DIRTY: self._dirty,
+            WireOp.ZERO: self._zero,
             WireOp.FILL: self._fill,
             **self._course.apply,
             **self._standing.apply,
@@ -284,11 +285,23 @@ class Replay:
             )  # fmt: skip
             self._trust[Fidelity.UNKNOWN] += 1
             self._touch(state, record.inodes[0], seq)
+            if record.flags & Flag.TRUNC:
+                self.writer.cut(state, seq, record.inodes[0].size)
             self.writer.grow(state, seq, record.offset, record.length)
             times, trust = (state.mtime, state.ctime), (Fidelity.UNKNOWN, state.fidelity)
             call = Call(seq, state.node, record.length, *times, *trust, record.time)
             _await(self.progress.fills, record.tid, call)
             self._doubt(state, Fidelity.UNKNOWN, seq)
+
+    def _zero(self, record: Record) -> None:
+        if found := self._file(record):
+            state, path = found
+            seq = self.timeline.event(
+                record, Op.WRITE, path, node=state.node, offset=record.offset, size=record.length, outside=state.outside
+            )
+            self._trust[Fidelity.EXACT] += 1
+            self._touch(state, record.inodes[0], seq)
+            self.writer.zero(state, seq, record.offset, record.length)
 
     def _fill(self, record: Record) -> None:
         call = self.progress.fills.get(record.tid)

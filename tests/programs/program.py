@@ -34,13 +34,14 @@ TIMEOUT = 900
 
 @dataclass(frozen=True)
 class Place:
-    """Where a program ran: `top` holds the root `work`, the trace and what was prepared, side by side."""
+    """Where a program runs: `top` holds the trace and what was prepared; the root may be elsewhere, in `on`."""
 
     top: Path
+    on: Path | None = None
 
     @property
     def work(self) -> Path:
-        return self.top / "work"
+        return (self.on or self.top) / "work"
 
     @property
     def trace(self) -> Path:
