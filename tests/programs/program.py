@@ -29,7 +29,7 @@ PRELUDE = r"""
 set -e
 moment() { (: < "/.diffkeeper/mark/$1") 2>/dev/null || :; echo "$1" > "$ASK"; read _ < "$ANSWER"; }
 """
-TIMEOUT = 900
+TIMEOUT = {"quick": 60, "long": 900}
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,10 @@ def run(program: Program, size: str, filesystem: str, place: Place) -> Outcome:
     began = time.monotonic()
     try:
         result = harness.record(
-            place.trace, command, cwd=place.work, timeout=TIMEOUT, env=_environment(program, size, place, witness)
+            place.trace, command, cwd=place.work, timeout=TIMEOUT[size], env=_environment(program, size, place, witness)
         )
     except subprocess.TimeoutExpired:
-        outcome.faults.append(f"not done after {TIMEOUT} s")
+        outcome.faults.append(f"not done after {TIMEOUT[size]} s")
         return outcome
     finally:
         outcome.seconds = round(time.monotonic() - began, 1)
