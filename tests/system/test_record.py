@@ -526,3 +526,14 @@ def test_a_file_of_terabytes_that_holds_little(workspace: Path, trace: Path) -> 
     result = harness.record(trace, ["sh", "-c", script], cwd=workspace, timeout=30)
     assert result.returncode == 0, result.stderr
     harness.assert_faithful(trace, workspace)
+
+
+def test_a_process_with_a_session_of_its_own_can_be_held(workspace: Path, trace: Path) -> None:
+    """setsid(2) makes a process group of its own as well, but no job of a shell: what it copies is exact."""
+    (workspace / "from").write_bytes(os.urandom(100_000))
+    script = "for i in 1 2 3 4 5; do setsid --fork --wait cp from to$i; done"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    facts = harness.assert_faithful(trace, workspace)
+    assert facts["fidelity"]["reread"] == 0
+    assert not any("could not be held" in note for note in facts["notes"])
