@@ -3,12 +3,8 @@
 
 #define NR_PWRITE64 18
 #define NR_SENDFILE 40
-#define NR_SPLICE 275
-#define NR_FALLOCATE 285
 #define NR_PWRITEV 296
-#define NR_COPY_FILE_RANGE 326
 #define NR_PWRITEV2 328
-#define NR_IOCTL 16
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
@@ -163,62 +159,29 @@ HANDLER(on_writev)
 	return 0;
 }
 
-/*
- * No user buffer: sendfile, splice, copy_file_range, fallocate and the clone
- * ioctls. The range (all of the file where a call moves data about) is read
- * again while the caller stands still.
- */
-#define FICLONE_ 0x40049409
-#define FICLONERANGE_ 0x4020940D
-#define FALLOC_KEEP_SIZE_ 1
-
-/* How much from `offset` on an fallocate changed; says 0 when it was nothing that anybody could read. */
-static inline int allocated(u32 mode, u64 offset, u64 asked, u64 size, u64 *length)
-{
-	*length = asked;
-	if (mode & ~3U) /* collapse, insert, unshare, zero: what follows the range may move */
-		*length = size > offset ? size - offset : 0;
-	return mode != FALLOC_KEEP_SIZE_;
-}
-
+/* No user buffer: sendfile, splice, copy_file_range. The range is read again while the caller stands still. */
 HANDLER(on_kernel_copy)
 {
 	s64 ret = ctx->args[1];
-	if (ret < 0)
+	if (ret <= 0)
 		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
-	u64 nr = regs->orig_ax, offset = 0, length = ret, user_offset = 0;
-	int fd = regs->di, from_pos = 0;
-	if (nr == NR_IOCTL && regs->si != FICLONE_ && regs->si != FICLONERANGE_)
-		return 0;
-	if (nr == NR_SPLICE || nr == NR_COPY_FILE_RANGE) {
+	u64 offset = 0, user_offset = 0;
+	int fd = regs->di;
+	if (regs->orig_ax != NR_SENDFILE) {
 		fd = regs->dx;
 		user_offset = regs->r10;
-		from_pos = !user_offset;
 	}
-	if (nr == NR_SENDFILE)
-		from_pos = 1;
-	if (!ret && nr != NR_FALLOCATE && nr != NR_IOCTL)
-		return 0;
-	struct dk_inode *inode = (struct dk_inode *)s->body;
 	char *file = known_file(ctx, s, fd, REGULAR);
 	if (!file)
 		return 0;
-	if (nr == NR_FALLOCATE) {
-		offset = regs->dx;
-		if (!allocated(regs->si, offset, regs->r10, inode->size, &length))
-			return 0;
-	} else if (nr == NR_IOCTL) {
-		length = inode->size;
-	} else if (from_pos) {
-		offset = (u64)rdp(file + FILE_POS) - ret;
-	} else {
+	if (user_offset)
 		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
-		offset -= ret; /* the call left the end here */
-	}
-	dirty(ctx, s, file, fd, offset, length);
+	else
+		offset = (u64)rdp(file + FILE_POS);
+	dirty(ctx, s, file, fd, offset - ret, ret); /* the call left the end here */
 	return 0;
 }

@@ -22,6 +22,7 @@
 #define S_IFLNK 0120000
 #define AT_FDCWD_ (-100)
 #define PIDTYPE_PGID 2
+#define PIDTYPE_SID 3
 
 struct dk_key {
 	u64 ino;

@@ -20,14 +20,19 @@ static inline char *process_group(char *task)
 	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));
 }
 
+static inline char *process_session(char *task)
+{
+	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_SID * sizeof(void *));
+}
+
 /*
  * Whether the current process is a job: a shell with job control waits for it, in a process group of its own, would
- * see it stopped, and take that for the end of the wait.
+ * see it stopped, and take that for the end of the wait. What has made a session of its own is nobody's job.
  */
 static inline int is_job(void)
 {
 	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
-	if (process_group(task) == process_group(parent))
+	if (process_group(task) == process_group(parent) || process_session(task) != process_session(parent))
 		return 0;
 	return is_tracked(rd32(parent + TASK_TGID));
 }

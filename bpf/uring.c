@@ -202,12 +202,12 @@ HANDLER(uring_file)
 		if (!length)
 			return 0;
 		offset -= length; /* the call left the end here */
+		dirty(ctx, s, file, -1, offset, length);
 	} else {
 		offset = (u64)rdp(req + URING_SYNC_OFFSET);
-		if (!allocated(rd32(req + URING_SYNC_MODE), offset, (u64)rdp(req + URING_SYNC_LENGTH), inode->size, &length))
-			return 0;
+		length = (u64)rdp(req + URING_SYNC_LENGTH);
+		change_space(ctx, s, file, -1, rd32(req + URING_SYNC_MODE), offset, length);
 	}
-	dirty(ctx, s, file, -1, offset, length);
 	return 0;
 }
 

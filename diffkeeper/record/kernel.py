@@ -28,6 +28,7 @@ PARTS = (
     "stamps.h",
     "dispatch.c",
     "data.c",
+    "space.c",
     "mapped.c",
     "names.c",
     "attributes.c",

@@ -60,6 +60,7 @@ class Replay:
             WireOp.OPEN: self._open,
             WireOp.TRUNCATE: self._truncate,
             WireOp.DIRTY: self._dirty,
+            WireOp.ZERO: self._zero,
             WireOp.FILL: self._fill,
             **self._course.apply,
             **self._standing.apply,
@@ -309,12 +310,24 @@ class Replay:
             )  # fmt: skip
             self._trust[Fidelity.UNKNOWN] += 1
             self._touch(state, record.inodes[0], seq)
+            if record.flags & Flag.TRUNC:
+                self.writer.cut(state, seq, record.inodes[0].size)
             self.writer.grow(state, seq, record.offset, record.length)
             before = min((call.before for call in fills.values() if call.node == state.node), default=state.fidelity)
             trust = Fidelity.UNKNOWN, before
             call = Call(seq, state.node, record.length, state.mtime, state.ctime, *trust, record.tid)
             _await(fills, record.time, call)
             self._doubt(state, Fidelity.UNKNOWN, seq)
+
+    def _zero(self, record: Record) -> None:
+        if found := self._file(record):
+            state, path = found
+            seq = self.timeline.event(
+                record, Op.WRITE, path, node=state.node, offset=record.offset, size=record.length, outside=state.outside
+            )
+            self._trust[Fidelity.EXACT] += 1
+            self._touch(state, record.inodes[0], seq)
+            self.writer.zero(state, seq, record.offset, record.length)
 
     def _fill(self, record: Record) -> None:
         fills = self.progress.fills
