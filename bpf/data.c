@@ -8,8 +8,8 @@
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
-/* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says how many. */
-static inline u32 send_piece(struct dk_scratch *s)
+/* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says 0 when they cannot be read. */
+static inline int send_piece(struct dk_scratch *s)
 {
 	char *data = s->body + sizeof(struct dk_inode);
 	u64 left = s->piece.left;
@@ -19,16 +19,14 @@ static inline u32 send_piece(struct dk_scratch *s)
 		return 0;
 	s->ev.offset = s->piece.offset;
 	s->ev.size = n;
-	if (bpf_probe_read_user(data, n, (void *)s->piece.from)) {
-		s->ev.flags |= DK_F_INEXACT;
-		count(DK_C_UNREAD, 1);
-	}
+	if (bpf_probe_read_user(data, n, (void *)s->piece.from))
+		return 0;
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode) + n);
 	s->ev.flags = DK_F_CONT;
 	s->piece.from += n;
 	s->piece.offset += n;
 	s->piece.left -= n;
-	return n;
+	return 1;
 }
 
 /* Whether somebody else may write with the same file position: through another descriptor or thread. */
@@ -87,6 +85,7 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 		dirty(ctx, s, file, regs->di, from, offset + ret - from);
 		return 0;
 	}
+	note_change(s, offset, ret);
 	begin(s, DK_OP_WRITE, 0, 1);
 	s->ev.length = ret;
 	s->piece.offset = offset;
@@ -98,14 +97,16 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	return s;
 }
 
-/* All of s->piece, which is no longer than DIRECT_MAX. */
-static inline void send_pieces(struct dk_scratch *s)
+/* All of s->piece, which is no longer than DIRECT_MAX. Says 0 when not all of it can be read. */
+static inline int send_pieces(struct dk_scratch *s)
 {
 	for (u32 i = 0; i < DIRECT_PIECES; i++) {
 		if (!s->piece.left)
 			break;
-		send_piece(s);
+		if (!send_piece(s))
+			return 0;
 	}
+	return 1;
 }
 
 HANDLER(on_write)
@@ -115,13 +116,14 @@ HANDLER(on_write)
 		return 0;
 	s->piece.from = s->regs.si;
 	s->piece.left = s->piece.rest;
-	send_pieces(s);
+	if (!send_pieces(s)) /* swapped out, or unmapped by another thread: what the file got of it is in the file */
+		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.left);
 	return 0;
 }
 
 /*
- * s->piece.rest bytes of `vectors` buffers in s->iov, `room` of them at most. Says 0, and does nothing, when there are
- * more, or longer ones, than are copied here.
+ * s->piece.rest bytes of `vectors` buffers in s->iov, `room` of them at most. Says 0 when there are more, or longer ones,
+ * than are copied here, or one cannot be read; then s->piece says where the rest of the bytes went.
  */
 static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 {
@@ -141,9 +143,9 @@ static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 			n = s->piece.rest; /* a short write ended inside this vector */
 		s->piece.from = s->iov[i].base;
 		s->piece.left = n;
+		if (n && !send_piece(s))
+			return 0;
 		s->piece.rest -= n;
-		if (n)
-			send_piece(s);
 	}
 	return 1;
 }

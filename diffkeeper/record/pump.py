@@ -135,15 +135,15 @@ class Pump:
                 while ring.consumed < request.position:
                     if not self._drain(ring, request.position) and not ring.settle(SETTLE_TIME):
                         break
-                self._answer(request)
+                self._answer(kernel, request)
                 if request.fd < 0:
                     kernel.release(request.pid)
         self.flush()
         child.resume(stopped)
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, kernel: Kernel, request: Request) -> None:
         if request.kind is Ask.RANGE:
-            for record in reread.fills(request):
+            for record in reread.fills(request, kernel.tracked):
                 self.emit(record)
         else:
             self._mapped.answer(request, self.emit)

@@ -313,7 +313,7 @@ class _Recording:
         control = kernel.control
         causes = {
             "ring full": control[Control.LOST],
-            "32-bit system call": control[Control.COMPAT],
+            "32-bit program": control[Control.COMPAT],
             "user memory not readable": control[Control.UNREAD],
             "io_uring or AIO call not followed": control[Control.ASYNC],
             "too many ranges to read": control[Control.UNASKED],
@@ -398,7 +398,7 @@ class _Recording:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = time.monotonic_ns()
         with open_reader(self._trace) as reader:
-            verifier = Verifier(reader, self._pump.emit, self._keeps, now)
+            verifier = Verifier(reader, self._pump.emit, self._keeps, now, everything=bool(reader.session.lost))
             verifier.run(self._ui)
         facts = {"verified_paths": verifier.paths}
         self._pump.last_words(
