@@ -13,13 +13,16 @@ import platform
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from diffkeeper.errors import DiffKeeperError
 from tests.crash.cases import Case, run
+from tests.crash.power import Cut
 
 Maker = Callable[[random.Random], Case]
 
@@ -46,10 +49,24 @@ VICTIMS: dict[str, Maker] = {
 }
 
 
+def power() -> tuple[dict[str, int], int]:
+    """Cut a journal at every byte."""
+    broken = 0
+    with tempfile.TemporaryDirectory() as folder:
+        cut = Cut(Path(folder))
+        for size in range(cut.size + 1):
+            try:
+                cut.check(size)
+            except (AssertionError, DiffKeeperError) as error:
+                broken += 1
+                print(f"power: cut at byte {size}: {error!r}", flush=True)
+        return {"points": cut.size + 1, "broken": broken}, broken
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("--points", type=int, default=200, help="crashes of each victim")
-    parser.add_argument("--victim", action="append", choices=VICTIMS)
+    parser.add_argument("--victim", action="append", choices=[*VICTIMS, "power"])
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--case", help="run this case only, as a broken one was printed")
@@ -57,9 +74,14 @@ def main() -> int:
     if options.case:
         print(run(Case(**json.loads(options.case))))
         return 0
-    figures = {}
+    figures: dict[str, object] = {}
     broken = 0
+    if not options.victim or "power" in options.victim:
+        figures["power"], broken = power()
+        print(f"power: {json.dumps(figures['power'])}", flush=True)
     for victim in options.victim or VICTIMS:
+        if victim == "power":
+            continue
         chance = random.Random(f"{victim} {options.seed}")
         phases: Counter[str] = Counter()
         started = time.monotonic()
