@@ -42,8 +42,12 @@ def recorder(chance: random.Random) -> Case:
 
 VICTIMS: dict[str, Maker] = {
     "recorder": recorder,
-    "indexer": lambda chance: Case("indexer", _seed(chance), chance.uniform(0.3, 2.8), count=2000, pause=0.004),
-    "opener": lambda chance: Case("opener", _seed(chance), chance.uniform(1.0, 2.5), 2, 4000, 0.001),
+    "indexer": lambda chance: Case(
+        "indexer", _seed(chance), chance.uniform(0, 0.5), count=1500, pause=0.004, steps=chance.randrange(0, 1490, 10)
+    ),
+    "opener": lambda chance: Case(
+        "opener", _seed(chance), chance.uniform(0, 0.5), 2, 4000, 0.001, steps=chance.randrange(0, 3990, 10)
+    ),
     "mount": lambda chance: Case("mount", _seed(chance), chance.uniform(0, 0.5)),
     "disk": lambda chance: Case("disk", _seed(chance), chance.randrange(2 << 20, 16 << 20), count=3000, pause=0),
 }

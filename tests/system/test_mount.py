@@ -421,6 +421,34 @@ def test_usage(trace: Path, mountpoint: Path) -> None:
         assert diffkeeper("mount", *words).returncode == 2
 
 
+def test_a_mount_gives_no_rights(tmp_path: Path, mountpoint: Path) -> None:
+    """A set-id program in a trace runs as whoever starts it, a device node opens nothing: nosuid, nodev, read-only."""
+    program = Path(os.path.realpath("/bin/cat")).read_bytes()
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline(
+        {
+            "cat": {"content": program, "mode": 0o6755, "uid": 0, "gid": 0},
+            "null": {"mode": stat.S_IFCHR | 0o666, "rdev": os.makedev(1, 3)},
+            "plain": {"content": b"x", "mode": 0o644},
+        }
+    )
+    builder.begin()
+    builder.end()
+    assert diffkeeper("mount", builder.build(), mountpoint).returncode == 0
+    line = next(line for line in Path("/proc/mounts").read_text().splitlines() if f" {mountpoint} " in line)
+    assert {"ro", "nosuid", "nodev"} <= set(line.split()[3].split(","))
+    assert (mountpoint / "@end/cat").stat().st_mode & 0o7777 == 0o6755  # told as it was recorded
+    for parent in mountpoint.parents[:3]:
+        parent.chmod(0o755)
+    done = run(mountpoint / "@end/cat", "/proc/self/status", uid=USER)
+    assert done.returncode == 0, done.stderr
+    (ids,) = (row.split()[1:] for row in done.stdout.splitlines() if row.startswith("Uid:"))
+    assert {*ids} == {str(USER)}
+    with pytest.raises(PermissionError):
+        (mountpoint / "@end/null").open("rb")
+    assert (mountpoint / "@end/plain").read_bytes() == b"x"
+
+
 def test_damage_is_an_error_for_one_reader(tmp_path: Path, mountpoint: Path) -> None:
     """A file that cannot be read gives EIO and a log that status names; the mount lives on."""
     builder = TraceBuilder(tmp_path / "trace")
