@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import diffkeeper
+from diffkeeper.model import Fidelity
 from tests.crash.cases import Case
 from tests.crash.power import Cut
 from tests.system import harness
@@ -49,6 +51,30 @@ def test_a_power_cut(tmp_path: Path) -> None:
     cut = Cut(tmp_path)
     for size in sorted({*cut.corners(), *range(0, cut.size, 257)}):
         cut.check(size)
+
+
+def test_a_killed_recorder_has_told_its_losses(workspace: Path, trace: Path) -> None:
+    """What found no room in the ring is told when it happens, and the call it belongs to is not called exact."""
+    script = """
+import os, time
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+os.write(fd, b'x' * 3_000_000)
+for number in range(200): os.write(fd, b'y'); time.sleep(0.005)
+open('go', 'w').close()
+while not os.path.exists('../end'): time.sleep(0.01)
+"""
+    recorder = small_ring(1 << 19, script, workspace, trace)
+    try:
+        wait_for((workspace / "go").exists)
+    finally:
+        recorder.kill()
+        recorder.wait()
+        (workspace.parent / "end").touch()
+    with diffkeeper.open(trace) as opened:
+        assert "ring full" in opened.session.lost
+        large = next(event for event in opened.events() if event.size == 3_000_000)
+        assert large.fidelity is Fidelity.UNKNOWN
+        assert list(opened.problems()) == []
 
 
 def test_the_guardian_has_a_name_of_its_own(workspace: Path, trace: Path) -> None:
