@@ -194,7 +194,7 @@ class Database:
                 there = _check_file(path)
                 if not there and not write:
                     what = "an empty index" if path.exists() else "no index"
-                    raise TraceMissingError(f"{path.parent} has {what}: nothing was recorded there, or it is not a trace")
+                    raise TraceMissingError(f"{path.parent} has {what}: nothing was recorded, or it is not a trace")
                 if there and write and not trusted and (wrong := _structure(path)):
                     raise TraceDamagedError(f"damaged trace: {path} is not sound: {wrong[0]}; copy the trace again")
                 env = _environment(path, write)
