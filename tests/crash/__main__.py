@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from diffkeeper.errors import DiffKeeperError
 from tests.crash.cases import Case, run
@@ -53,6 +53,36 @@ VICTIMS: dict[str, Maker] = {
 }
 
 
+def _cases(victim: str, points: int, seed: int) -> Iterator[Case]:
+    chance = random.Random(f"{victim} {seed}")
+    return (VICTIMS[victim](chance) for _ in range(points))
+
+
+class _Tally(dict[str, Any]):
+    """What came of the cases of one victim; always ready to be written."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            points=0, broken=0, phases={}, changes_compared=0, held_when_killed=0, traces_that_tell_a_loss=0, seconds=0
+        )
+
+    def add(self, case: Case) -> None:
+        started = time.monotonic()
+        try:
+            outcome = run(case)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            self["broken"] += 1
+            print(f"{case.victim}: {error}; again: --case '{json.dumps(asdict(case))}'", flush=True)
+        else:
+            if outcome.phase:
+                self["phases"][outcome.phase] = self["phases"].get(outcome.phase, 0) + 1
+            self["changes_compared"] += outcome.events
+            self["held_when_killed"] += outcome.stopped
+            self["traces_that_tell_a_loss"] += bool(outcome.lost)
+        self["points"] += 1
+        self["seconds"] = round(self["seconds"] + time.monotonic() - started, 1)
+
+
 def power() -> tuple[dict[str, int], int]:
     """Cut a journal at every byte."""
     broken = 0
@@ -83,36 +113,19 @@ def main() -> int:
     if not options.victim or "power" in options.victim:
         figures["power"], broken = power()
         print(f"power: {json.dumps(figures['power'])}", flush=True)
-    for victim in options.victim or VICTIMS:
-        if victim == "power":
-            continue
-        chance = random.Random(f"{victim} {options.seed}")
-        phases: Counter[str] = Counter()
-        started = time.monotonic()
-        failures, events, held, told = list[str](), 0, 0, 0
-        for _ in range(options.points):
-            case = VICTIMS[victim](chance)
-            try:
-                outcome = run(case)
-            except (AssertionError, OSError, subprocess.SubprocessError) as error:
-                failures.append(f"{error}; again: --case '{json.dumps(asdict(case))}'")
-                print(f"{victim}: {failures[-1]}", flush=True)
-                continue
-            phases[outcome.phase] += 1
-            events += outcome.events
-            held += outcome.stopped
-            told += bool(outcome.lost)
-        broken += len(failures)
-        figures[victim] = {
-            "points": options.points, "broken": len(failures), "phases": dict(sorted(phases.items())),
-            "steps_compared": events, "held_when_killed": held, "traces_that_tell_a_loss": told,
-            "seconds": round(time.monotonic() - started),
-        }  # fmt: skip
-        print(f"{victim}: {json.dumps(figures[victim])}", flush=True)
+    try:
+        for victim in options.victim or VICTIMS:
+            if victim != "power":
+                figures[victim] = tally = _Tally()
+                for case in _cases(victim, options.points, options.seed):
+                    tally.add(case)
+                print(f"{victim}: {json.dumps(tally)}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: the figures are of what was done until now")
     if options.json:
         facts = {"command": "make crash", "seed": options.seed, "kernel": platform.release(), "victims": figures}
         options.json.write_text(json.dumps(facts, indent=1) + "\n")
-    return 1 if broken else 0
+    return 1 if broken or any(isinstance(tally, _Tally) and tally["broken"] for tally in figures.values()) else 0
 
 
 if __name__ == "__main__":
