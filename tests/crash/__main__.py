@@ -32,12 +32,20 @@ def _seed(chance: random.Random) -> int:
 
 
 def recorder(chance: random.Random) -> Case:
-    """At any time from its start to after its end, at ease or with writers held by a ring that is far too small."""
-    if chance.random() < 0.5:
-        return Case("recorder", _seed(chance), chance.uniform(0.05, 3.2), count=2000, pause=0.005)
-    workers, stall = chance.choice((1, 4)), chance.choice((0, 0.2))
-    delay = chance.uniform(0.5, 2.5)
-    return Case("recorder", _seed(chance), delay, workers, 3000, 0, ring_bytes=1 << 19, large=20_000, stall=stall)
+    """At any time from its start to after its end, at ease or with writers held by a ring that is far too small.
+
+    Counted in steps of the command where it runs: on a busy machine, seconds are spent before it begins.
+    """
+    seed, roll = _seed(chance), chance.random()
+    if roll < 0.2:
+        return Case("recorder", seed, chance.uniform(0.05, 2), count=1500, pause=0.005)
+    if roll < 0.6:
+        steps = min(1490, chance.randrange(10, 1900, 10))
+        return Case("recorder", seed, chance.uniform(0, 0.1 if steps < 1490 else 1.2), 1, 1500, 0.005, steps=steps)
+    workers, stall, steps = chance.choice((1, 4)), chance.choice((0, 0.2)), chance.randrange(10, 2990, 10)
+    return Case(
+        "recorder", seed, chance.uniform(0, 0.1), workers, 3000, 0, 1 << 19, large=20_000, steps=steps, stall=stall
+    )
 
 
 VICTIMS: dict[str, Maker] = {
