@@ -126,6 +126,7 @@ class _Recording:
         self._indexer = 0
         self._kernel: Kernel | None = None
         self._began = 0
+        self._told: dict[str, int] = {}  # losses by cause
 
     # ---- before the command ----
 
@@ -274,6 +275,8 @@ class _Recording:
             except Exception as error:  # noqa: BLE001  whatever is wrong with us, the command goes on
                 self._pump.give_up(error)
                 busy = False
+            if self._kernel and not self._pump.failure:
+                self._pump.emit(self._losses(self._kernel, time.monotonic_ns()))  # now: we may be killed
             while (received := signal.sigtimedwait(child.HANDLED, 0)) is not None:
                 # What the terminal sends reaches the command by itself; only a kill(2) is passed on.
                 if received.si_code <= 0:
@@ -309,7 +312,7 @@ class _Recording:
         child.resume(kernel.take_stopped())
 
     def _losses(self, kernel: Kernel, now: int) -> list[bytes]:
-        """A GAP record for each way in which something was missed."""
+        """A GAP record for each way in which something was missed since the last look."""
         control = kernel.control
         causes = {
             "ring full": control[Control.LOST],
@@ -319,9 +322,11 @@ class _Recording:
             "too many ranges to read": control[Control.UNASKED],
             "too many processes with mapped files": control[Control.UNMAPPED],
         }
+        new = {cause: number - self._told.get(cause, 0) for cause, number in causes.items()}
+        self._told = causes
         return [
             encode(WireOp.GAP, time=now, offset=number, payload=cause.encode())
-            for cause, number in causes.items()
+            for cause, number in new.items()
             if number
         ]
 

@@ -58,10 +58,6 @@ class Table(enum.Enum):
     HANDLES = b"handles"  # handle u64 -> node whose CONTENT records carry it
 
 
-class UnindexedError(TraceMissingError):
-    """There is no index, or one that was killed before its first commit."""
-
-
 FOR_INDEXER = frozenset((Table.NODES, Table.LINKS, Table.IDENTS, Table.HANDLES))
 
 
@@ -188,7 +184,8 @@ class Database:
         """`path`: of the data file. Without `write` it must be there, and the indexer's own tables cannot be read.
         `trusted`: it was made on this machine just now, and need not be looked at before it is written to.
 
-        Raises TraceMissingError, NotATraceError, TraceDamagedError, DiffKeeperError.
+        Raises TraceMissingError (also for one that was killed before its first commit), NotATraceError,
+        TraceDamagedError, DiffKeeperError.
         """
         self._path = path
         with _open_lock, _ours():
@@ -197,7 +194,7 @@ class Database:
                 there = _check_file(path)
                 if not there and not write:
                     what = "an empty index" if path.exists() else "no index"
-                    raise UnindexedError(f"{path.parent} has {what}: nothing was recorded there, or it is not a trace")
+                    raise TraceMissingError(f"{path.parent} has {what}: nothing was recorded, or it is not a trace")
                 if there and write and not trusted and (wrong := _structure(path)):
                     raise TraceDamagedError(f"damaged trace: {path} is not sound: {wrong[0]}; copy the trace again")
                 env = _environment(path, write)
@@ -303,7 +300,7 @@ def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb.
     try:
         return {table: env.open_db(table.value, create=write) for table in wanted}
     except lmdb.NotFoundError as error:
-        raise UnindexedError(f"damaged trace: {path} is no index, or not finished: it lacks a table") from error
+        raise TraceMissingError(f"damaged trace: {path} is no index, or not finished: it lacks a table") from error
     except lmdb.IncompatibleError as error:
         raise TraceDamagedError(f"damaged trace: {path} is no index: {error}") from error
 

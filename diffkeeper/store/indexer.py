@@ -20,12 +20,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import DiffKeeperError, TraceDamagedError
+from ..errors import DiffKeeperError, TraceDamagedError, TraceMissingError
 from ..journal import Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
 from . import session
 from .codec import pack_value, unpack_value
-from .db import DATA_FILE, Database, Table, Txn, UnindexedError
+from .db import DATA_FILE, Database, Table, Txn
 from .replay import Replay
 from .timeline import Progress
 
@@ -78,7 +78,7 @@ def unfinished(trace_dir: Path) -> bool:
             try:
                 with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
                     cursor = _cursor(txn)
-            except UnindexedError:
+            except TraceMissingError:
                 return True
             if not numbers or numbers[-1] < cursor.segment:
                 return False

@@ -32,7 +32,7 @@ FILE_SIZE = 256 << 20
 SECONDS = 30
 
 
-def in_child(work: Callable[[], None], *, seconds: int = SECONDS) -> str:
+def in_child(work: Callable[[], None], *, seconds: int = SECONDS, file_size: int = FILE_SIZE) -> str:
     """Run `work` in a forked process with limits; what went wrong, empty: nothing."""
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -42,7 +42,7 @@ def in_child(work: Callable[[], None], *, seconds: int = SECONDS) -> str:
         os.dup2(writing, 2)
         faulthandler.enable(2)
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         faulthandler.dump_traceback_later(2 * seconds, exit=True, file=2)
