@@ -2,7 +2,8 @@
 
 Owns `Selection` (which part of a trace), `entries` (it as a stream of files, the order and the
 names that every exporter shares) and `export`, which runs an exporter in a private directory
-beside the destination and moves the result there when it is whole. Formats are exporters'.
+beside the destination and moves the result there when it is whole. The events of a selection are
+`diffkeeper.happenings`; formats are exporters'.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from .errors import DestinationError, PathError, TraceDamagedError, UsageError
 from .model import Attrs, Fidelity, Moment
 from .paths import PathPatterns
+from .plugins import path_verdict
 from .view.roots import join
 
 if TYPE_CHECKING:
@@ -32,10 +35,16 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which part of a trace: what stands at `moment`, and of that what matches `paths` (all if empty)."""
+    """Which part of a trace: what stands at `moment`, and of that what matches `paths` (all if empty).
+
+    Of a range: the events from number `first` to the moment. `filters`: name and options of filter
+    plugins, all of which must keep a path (and an event).
+    """
 
     moment: Moment
     paths: tuple[bytes, ...] = ()
+    first: int = 1
+    filters: tuple[tuple[str, Mapping[str, str]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an exporter has written. `size`: bytes of content. `notes`: what is not as recorded, a line each."""
+    """What an exporter has written. `entries`: how many of its `unit`. `size`: bytes of content.
+
+    `notes`: what is not as recorded, a line each.
+    """
 
     entries: int
     size: int
@@ -159,6 +171,16 @@ def remove_tree(top: Path) -> None:
         os.close(here)
 
 
+@contextmanager
+def opened(destination: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The destination of a format that is one file, to write to: made, or the stream that was given."""
+    if isinstance(destination, Path):
+        with open(destination, "xb") as file:
+            yield file
+    else:
+        yield destination
+
+
 def weight(trace: Trace, selection: Selection) -> int:
     """The work an export is, in the units of `cost`."""
     return sum(cost(entry) for entry in entries(trace, selection))
@@ -178,12 +200,12 @@ def is_exact(entry: Entry) -> bool:
     return entry.attrs.is_dir or entry.attrs.fidelity is Fidelity.EXACT
 
 
-def entries(trace: Trace, selection: Selection) -> Iterator[Entry]:
+def entries(trace: Trace, selection: Selection, *, may_be_empty: bool = False) -> Iterator[Entry]:
     """Everything selected, streaming. One root: its content is the destination's; several: each at its absolute path.
 
-    A directory above something selected is there too. Raises PathError when nothing is selected.
+    A directory above something selected is there too. Raises PathError when nothing is selected, unless that may be.
     """
-    nothing = True
+    nothing = not may_be_empty
     for entry in _Walk(trace, selection).entries():
         nothing = False
         yield entry
@@ -221,6 +243,7 @@ class _Walk:
         self._reader, self._seq = trace.reader, selection.moment.seq
         self._layout = trace.layout
         self._patterns = PathPatterns(selection.paths, trace.roots)
+        self._keeps = path_verdict(selection.filters, trace.roots)
         self._first: dict[int, bytes] = {}
 
     def entries(self) -> Iterator[Entry]:
@@ -237,6 +260,8 @@ class _Walk:
                 found = [(_below(stack[-1].path, name), node)]
             path, node = found.pop()
             entry = self._entry(path, node)
+            if stack and not self._keeps(path, entry.attrs.is_dir):
+                continue
             inside = bool(stack and stack[-1].inside) or self._is_selected(path)
             if inside:
                 for above in stack:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from .errors import PluginError
-from .paths import below_root
+from .model import Op
+from .paths import below_root, paths_of
 
 if typing.TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -98,6 +99,13 @@ class Exporter(ABC):
 
     streams: ClassVar[bool] = False
     """Whether `destination` may be an open binary file (`--out -`), which may not be seekable."""
+
+    of_range: ClassVar[bool] = False
+    """Whether it is made of the events from `selection.first` to the moment (`--since`, `--until`);
+    else of what stands at the moment (`--time`)."""
+
+    unit: ClassVar[str] = "entries"
+    """What `Exported.entries` counts, for the line that says what was done."""
 
     @abstractmethod
     def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
@@ -190,6 +198,26 @@ def path_verdict(
                 known.clear()
             known[path] = verdict
         return verdict
+
+    return keeps
+
+
+def event_verdict(
+    specs: Sequence[tuple[str, Mapping[str, str]]], roots: Sequence[bytes]
+) -> Callable[[Event], bool]:
+    """Whether all of these filters keep an event, and one of its paths where it has any.
+
+    Filters are made here from name and options: PluginError. Events must be asked about in order.
+    """
+    made = [make_filter(name, options) for name, options in specs]
+    keeps_path = path_verdict(specs, roots)
+
+    def keeps(event: Event) -> bool:
+        if not made:
+            return True
+        is_dir = event.op in (Op.MKDIR, Op.RMDIR)
+        paths = paths_of(event)
+        return (not paths or any(keeps_path(path, is_dir) for path in paths)) and all(each.keep(event) for each in made)
 
     return keeps
 

@@ -17,8 +17,9 @@ import click
 
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import trace_argument
-from diffkeeper.cli.ui import human_duration, human_size, printable, use_colour
+from diffkeeper.cli.ui import use_colour
 from diffkeeper.model import Fidelity, Session
+from diffkeeper.wording import human_duration, human_size, printable
 
 if TYPE_CHECKING:
     from diffkeeper.trace import Trace
