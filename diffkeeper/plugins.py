@@ -35,7 +35,6 @@ if typing.TYPE_CHECKING:
     from .progress import Progress
     from .trace import Trace
 
-DEFAULT_DIFFER = "bsdiff4/1"
 _KNOWN_VERDICTS = 100_000  # directories whose verdict is remembered
 
 
@@ -150,9 +149,18 @@ KINDS: dict[str, tuple[str, type]] = {
 _TRUE, _FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
 
-def default_differ() -> Differ:
-    """The differ that new patches are made with. PluginError if it is not installed or broken."""
-    return differ(DEFAULT_DIFFER)
+def make_differ(name: str, options: Mapping[str, str]) -> Differ:
+    """A new differ, to make patches with. Raises PluginError: unknown, broken, or not to be made with these options."""
+    made: Differ = _make("differ", name, options)
+    if made.name.partition("/")[0] != name:
+        raise PluginError(f"the differ {name!r} calls itself {made.name!r}: its patches could not be read again")
+    return made
+
+
+def home(kind: str, name: str) -> str:
+    """The distribution that brings a plugin; empty when none is known."""
+    entry = next((entry for entry in _entries(KINDS[kind][0]) if entry.name == name), None)
+    return entry.dist.name if entry and entry.dist else ""
 
 
 @functools.cache

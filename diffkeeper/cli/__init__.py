@@ -31,6 +31,7 @@ COMMANDS = {
     "umount": "Unmount a mounted trace.",
     "diff": "Show what changed between two moments.",
     "export": "Copy a moment, or what happened, out of a trace.",
+    "repack": "Store a trace's patches anew, with another differ.",
     "check": "Verify every blob, chain and invariant of a trace.",
     "mark": "Name this moment of the recording that runs now.",
     "plugins": "List the plugins and where they come from.",

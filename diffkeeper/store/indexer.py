@@ -50,14 +50,14 @@ def index(
     NotATraceError, TraceTooNewError, and DiffKeeperError when another process is indexing.
     """
     facts = session.read_facts(trace_dir)
-    with _locked(trace_dir), contextlib.closing(Database(trace_dir / DATA_FILE, write=True)) as database:
+    with locked(trace_dir), contextlib.closing(Database(trace_dir / DATA_FILE, write=True)) as database:
         _Indexer(trace_dir, database, facts, progress).run(wait)
 
 
 def unfinished(trace_dir: Path) -> bool:
     """Whether there is something to index and nobody is at it, as after the recorder was killed."""
     try:
-        with _locked(trace_dir):
+        with locked(trace_dir):
             numbers = segments(trace_dir / JOURNAL)
             if not (trace_dir / DATA_FILE).exists():
                 return True
@@ -73,7 +73,8 @@ def unfinished(trace_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(trace_dir: Path) -> Iterator[None]:
+def locked(trace_dir: Path) -> Iterator[None]:
+    """While this is held nobody else indexes the trace. Raises DiffKeeperError where somebody does."""
     try:
         fd = os.open(trace_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
