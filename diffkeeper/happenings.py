@@ -29,6 +29,11 @@ ALWAYS = frozenset({Op.MARK, Op.GAP})
 NO_FILES = frozenset({Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP})
 """Events after which every file is as before."""
 
+IN_PLACE = frozenset({
+    Op.CREATE, Op.WRITE, Op.TRUNCATE, Op.CHMOD, Op.CHOWN, Op.UTIME, Op.SETXATTR, Op.REMOVEXATTR,
+})  # fmt: skip
+"""Events on a file that change no other, and no name but its own."""
+
 
 def events(trace: Trace, selection: Selection, progress: Progress) -> Iterator[Event]:
     """The events from `selection.first` to its moment that match its paths and filters, in order.
@@ -90,8 +95,14 @@ class Steps:
         )
         return (entry for entry in entries(self._trace, before, may_be_empty=True) if not entry.attrs.is_dir)
 
-    def step(self, after: int, until: int) -> Step:
-        """From the tree after event `after` to the tree after event `until`."""
+    def step(self, after: int, until: int, only: Event | None = None) -> Step:
+        """From the tree after event `after` to the tree after event `until`.
+
+        `only`: of all events in between it is the one that changed files, or the others changed the same
+        file by the same name. That saves looking for what else may have changed.
+        """
+        if only is not None and self._whole and (quick := self._one_file(only, until)) is not None:
+            return quick
         step = Step()
         moves: list[tuple[bytes, bytes, int]] = []
         for change in diff(self._trace, Moment(after, ""), Moment(until, "")):
@@ -112,6 +123,16 @@ class Steps:
             step.gone.append(self._relative(old))
             step.there.extend(self._below(node, new, until))
         return step
+
+    def _one_file(self, event: Event, seq: int) -> Step | None:
+        """The step of an event on one file with one name; None where it may be more."""
+        if event.op not in IN_PLACE or not event.path or not self._trace.layout.inside(event.path):
+            return Step() if event.op in IN_PLACE and event.outside else None
+        reader = self._trace.reader
+        attrs = reader.attrs(event.node, seq)
+        if attrs is None or attrs.is_dir or attrs.nlink != 1 or reader.resolve(event.path, seq) != event.node:
+            return None
+        return Step(there=[(self._relative(event.path), event.node, attrs)])
 
     def below(self, directory: bytes, seq: int) -> Iterator[tuple[bytes, int, Attrs]]:
         """As in `Step.there`: what is in a directory, given as paths are here, after an event."""

@@ -29,6 +29,7 @@ from diffkeeper.model import Attrs, Event, Fidelity, Op
 from diffkeeper.plugins import Exporter
 from diffkeeper.wording import human_size, printable
 from diffkeeper_plugins.exporters import gitnames
+from diffkeeper_plugins.exporters.pathtree import PathTree
 
 if TYPE_CHECKING:
     from diffkeeper.progress import Progress
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 PER = ("change", "close", "mark")
 BRANCH = b"refs/heads/main"
-_CONTENT = frozenset({Op.CREATE, Op.WRITE, Op.TRUNCATE, Op.CHMOD, Op.CHOWN, Op.UTIME, Op.SETXATTR, Op.REMOVEXATTR})
 _REMEMBERED = 100_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
 
 
@@ -80,7 +80,7 @@ class _Stream:
         self._steps, self._names = happenings.Steps(trace, selection), Names(trace)
         self._blobs: OrderedDict[tuple[int, int], int] = OrderedDict()  # node, version -> its mark in the stream
         self._marks = 0
-        self._held = gitnames.Held()  # what is in the tree of the last commit
+        self._held = PathTree[None]()  # what is in the tree of the last commit
         self._at = selection.first - 1
         self.commits = self.size = self.inexact = 0
         self.notes: Counter[str] = Counter()
@@ -89,7 +89,7 @@ class _Stream:
         self._out.write(b"feature done\n")
         self._begin()
         for event in _ends(happenings.events(self._trace, self._selection, progress), per):
-            self._go_on(event)
+            self._go_on(event, alone=per != "mark")
             if event.op is Op.MARK and (tag := gitnames.tag(event.detail)):
                 self._out.write(b"reset %s\nfrom %s^0\n\n" % (tag, BRANCH))
         last = self._selection.moment.seq
@@ -111,9 +111,12 @@ class _Stream:
         author = b"baseline <diffkeeper@%s>" % gitnames.one_line(session.host)
         self._commit(commands, author, 0, f"What stood there at @{name}", {"Moment": name, "Event": str(self._at)})
 
-    def _go_on(self, event: Event, subject: str = "") -> None:
-        """Commit the tree as it was after an event, if git can tell it from the one before."""
-        step = self._steps.step(self._at, event.seq)
+    def _go_on(self, event: Event, subject: str = "", *, alone: bool = False) -> None:
+        """Commit the tree as it was after an event, if git can tell it from the one before.
+
+        `alone`: since the last commit nothing but this event's file has changed.
+        """
+        step = self._steps.step(self._at, event.seq, event if alone else None)
         self._at = event.seq
         commands = self._changes(step)
         if not commands:
@@ -155,7 +158,7 @@ class _Stream:
 
     def _changes(self, step: happenings.Step) -> list[bytes]:
         """The lines of a commit for a step; the blobs they need are written at once."""
-        commands = [b"D %s\n" % gitnames.quoted(path) for path in step.gone if self._held.drop(path)]
+        commands = [b"D %s\n" % gitnames.quoted(path) for path in step.gone if self._held.take(path)]
         if step.moved:
             commands += self._moved(*step.moved)
         for path, node, attrs in step.there:
@@ -165,11 +168,11 @@ class _Stream:
             elif attrs.is_file and attrs.size > self._limit:
                 self.notes[f"versions of files left out: larger than limit={self._limit}"] += 1
             else:
-                self._held.add(path)
+                self._held.put(path, None)
                 mark = self._blob(node, attrs)
                 commands.append(b"M %s :%d %s\n" % (gitnames.mode(attrs), mark, gitnames.quoted(path)))
                 continue
-            if self._held.drop(path):
+            if self._held.take(path):
                 commands.append(b"D %s\n" % gitnames.quoted(path))
         return commands
 
@@ -224,7 +227,7 @@ def _ends(events: Iterator[Event], per: str) -> Iterator[Event]:
 
 def _same_run(one: Event, other: Event) -> bool:
     same = (one.pid, one.node, one.path) == (other.pid, other.node, other.path)
-    return same and one.op in _CONTENT and other.op in _CONTENT
+    return same and one.op in happenings.IN_PLACE and other.op in happenings.IN_PLACE
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffkeeper.model import Attrs
@@ -63,65 +63,6 @@ def one_line(text: str) -> bytes:
     """A name or address for a commit: no line end, no angle bracket, not empty, as git wants it."""
     kept = "".join(char if char.isprintable() and char not in "<>" else "?" for char in text).strip(" .,:;\"'\\")
     return (kept or "unknown").encode("utf-8", "backslashreplace")
-
-
-class Held:
-    """The paths in the tree of a commit."""
-
-    def __init__(self) -> None:
-        self._top: _Names = {}
-
-    def add(self, path: bytes) -> None:
-        """A file. What stood there, or where a directory above it must be, is gone."""
-        *above, name = path.split(b"/")
-        names = self._top
-        for part in above:
-            inner = names.get(part)
-            if inner is None:
-                inner = names[part] = {}
-            names = inner
-        names[name] = None
-
-    def drop(self, path: bytes) -> bool:
-        """Forget a path and all below it; says whether there was any. The empty path is everything."""
-        if not path:
-            found, self._top = bool(self._top), {}
-            return found
-        return self._take(path) is not _NOTHING
-
-    def move(self, old: bytes, new: bytes) -> bool:
-        """Says whether there was anything to move."""
-        taken = self._take(old)
-        if taken is _NOTHING:
-            return False
-        self.add(new)
-        self._parent(new)[new.rpartition(b"/")[2]] = cast("_Names | None", taken)
-        return True
-
-    def _take(self, path: bytes) -> object:
-        """Directories that are left empty go too, as git has none."""
-        parts = path.split(b"/")
-        way = [self._top]
-        for part in parts[:-1]:
-            inner = way[-1].get(part)
-            if inner is None:
-                return _NOTHING
-            way.append(inner)
-        taken = way[-1].pop(parts[-1], _NOTHING)
-        while len(way) > 1 and not way[-1]:
-            way.pop()
-            del way[-1][parts[len(way) - 1]]
-        return taken
-
-    def _parent(self, path: bytes) -> _Names:
-        names = self._top
-        for part in path.split(b"/")[:-1]:
-            names = cast("_Names", names[part])
-        return names
-
-
-_NOTHING = object()
-_Names = dict[bytes, "_Names | None"]
 
 
 def tag(name: str) -> bytes | None:
