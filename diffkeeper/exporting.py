@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from .errors import DestinationError, PathError, TraceDamagedError, UsageError
+from .errors import DestinationError, DiffKeeperError, PathError, PluginError, TraceDamagedError, UsageError
 from .model import Attrs, Fidelity, Moment
 from .paths import PathPatterns
 from .plugins import path_verdict
@@ -89,8 +89,8 @@ def export(
 ) -> Exported:
     """Run an exporter; the destination appears only when it is whole.
 
-    Raises DestinationError when the destination exists or cannot be written, and what the exporter
-    raises; nothing is left behind then, except what has gone down a stream.
+    Raises DestinationError when the destination exists or cannot be written, PluginError for a bug of the
+    exporter, and what else it raises on purpose; nothing is left behind then, except what has gone down a stream.
     """
     try:
         if not isinstance(destination, Path):
@@ -98,6 +98,11 @@ def export(
                 raise UsageError("this format cannot be written to standard output; give --out a path, or --format tar")
             return exporter.export(trace, selection, destination, progress)
         return _beside(exporter, trace, selection, destination, progress)
+    except (DiffKeeperError, OSError):
+        raise
+    except Exception as error:  # somebody's code, and a bug in it
+        name, why = type(exporter).__qualname__, f"{type(error).__name__}: {error}".rstrip(": ")
+        raise PluginError(f"the exporter {name} failed ({why}); tell those who made it") from error
     finally:
         progress.finish()
 

@@ -6,7 +6,8 @@ makes the repository. What git cannot hold (empty directories, owners, times, mo
 files, names like `.git`) is left out and counted. What names it can hold is `gitnames`.
 
 There is no event for the close of a file. `per=close` therefore ends a commit where the file is
-settled as far as anybody can see: at the last of several changes in a row, by one process, to one file.
+settled as far as anybody can see: at the last of several changes in a row, by one process, to one
+file, before it is cut to nothing or rests for `rest` milliseconds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
@@ -47,20 +49,23 @@ class GitExporter(Exporter):
     of_range: ClassVar[bool] = True
     unit: ClassVar[str] = "commits"
 
-    def __init__(self, per: str = "close", checkout: bool = True, limit: int = 100 << 20) -> None:
+    def __init__(
+        self, per: str = "close", rest: float = 1000.0, checkout: bool = True, limit: int = 100 << 20
+    ) -> None:
         if per not in PER:
             raise PluginError(f"the exporter 'git' makes a commit per {', '.join(PER)}, not per {per!r}")
-        self._per, self._checkout, self._limit = per, checkout, limit
+        self._ends = _Ends(per, round(rest * 1_000_000))
+        self._checkout, self._limit = checkout, limit
 
     def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
         if not isinstance(destination, Path):
-            return _Stream(trace, selection, destination, self._limit).write(self._per, progress)
+            return _Stream(trace, selection, destination, self._limit).write(self._ends, progress)
         if shutil.which("git") is None:
             raise PluginError("the exporter 'git' needs the program git: install it, or take the stream with --out -")
         _git(destination.parent, "init", "--quiet", "--template=", "--", destination.name)
         _git(destination, "symbolic-ref", "HEAD", BRANCH.decode())
         with _importing(destination) as stream:
-            result = _Stream(trace, selection, stream, self._limit).write(self._per, progress)
+            result = _Stream(trace, selection, stream, self._limit).write(self._ends, progress)
         # A recorded .gitattributes must not change what is checked out: this file overrules it.
         info = destination / ".git" / "info"
         info.mkdir(exist_ok=True)
@@ -79,19 +84,19 @@ class _Stream:
         self._trace, self._selection, self._out, self._limit = trace, selection, out, limit
         self._steps, self._names = happenings.Steps(trace, selection), Names(trace)
         self._blobs: OrderedDict[tuple[int, int], int] = OrderedDict()  # node, version -> its mark in the stream
-        self._marks = 0
+        self._marks = self._last = 0  # numbers in the stream: given so far, and of the last commit
         self._held = PathTree[None]()  # what is in the tree of the last commit
         self._at = selection.first - 1
         self.commits = self.size = self.inexact = 0
         self.notes: Counter[str] = Counter()
 
-    def write(self, per: str, progress: Progress) -> Exported:
+    def write(self, ends: _Ends, progress: Progress) -> Exported:
         self._out.write(b"feature done\n")
         self._begin()
-        for event in _ends(happenings.events(self._trace, self._selection, progress), per):
-            self._go_on(event, alone=per != "mark")
+        for event in ends.of(happenings.events(self._trace, self._selection, progress)):
+            self._go_on(event, alone=ends.per != "mark")
             if event.op is Op.MARK and (tag := gitnames.tag(event.detail)):
-                self._out.write(b"reset %s\nfrom %s^0\n\n" % (tag, BRANCH))
+                self._out.write(b"reset %s\nfrom :%d\n\n" % (tag, self._last))
         last = self._selection.moment.seq
         if self._at < last:  # all that is per mark after the last one, and what events that were not chosen have done
             self._go_on(self._trace.reader.event(last), f"Until @{self._selection.moment.name}")
@@ -151,7 +156,10 @@ class _Stream:
         text = message.encode("utf-8", "backslashreplace")
         when = max(0, self._trace.session.started + time) // 1_000_000_000
         who = b"%s %d +0000" % (author, when)
-        self._out.write(b"commit %s\nauthor %s\ncommitter %s\ndata %d\n%s\n" % (BRANCH, who, who, len(text), text))
+        self._marks += 1
+        self._last = self._marks
+        self._out.write(b"commit %s\nmark :%d\nauthor %s\ncommitter %s\n" % (BRANCH, self._last, who, who))
+        self._out.write(b"data %d\n%s\n" % (len(text), text))
         self._out.writelines(commands)
         self._out.write(b"\n")
         self.commits += 1
@@ -208,26 +216,34 @@ class _Stream:
         return self._marks
 
 
-def _ends(events: Iterator[Event], per: str) -> Iterator[Event]:
-    """The events after which a commit is due, and all marks, as they may become tags."""
-    run: Event | None = None  # the last of several changes to one file
-    for event in events:
-        if event.op in happenings.NO_FILES and event.op is not Op.MARK:
-            continue
-        if run and (per == "change" or not _same_run(run, event)):
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Where commits end. `rest`: ns without a change after which a file is settled."""
+
+    per: str
+    rest: int
+
+    def of(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events after which a commit is due, and all marks, as they may become tags."""
+        run: Event | None = None  # the last of several changes to one file
+        for event in events:
+            if event.op in happenings.NO_FILES and event.op is not Op.MARK:
+                continue
+            if run and (self.per == "change" or not self._goes_on(run, event)):
+                yield run
+            run = None
+            if event.op is Op.MARK:
+                yield event
+            elif self.per != "mark":
+                run = event
+        if run:
             yield run
-        run = None
-        if event.op is Op.MARK:
-            yield event
-        elif per != "mark":
-            run = event
-    if run:
-        yield run
 
-
-def _same_run(one: Event, other: Event) -> bool:
-    same = (one.pid, one.node, one.path) == (other.pid, other.node, other.path)
-    return same and one.op in happenings.IN_PLACE and other.op in happenings.IN_PLACE
+    def _goes_on(self, one: Event, other: Event) -> bool:
+        same = (one.pid, one.node, one.path) == (other.pid, other.node, other.path)
+        anew = other.op is Op.TRUNCATE and other.size == 0
+        settled = anew or other.time - one.time > self.rest
+        return same and not settled and one.op in happenings.IN_PLACE and other.op in happenings.IN_PLACE
 
 
 @contextmanager

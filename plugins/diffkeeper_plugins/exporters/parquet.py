@@ -59,24 +59,25 @@ class ParquetExporter(Exporter):
         return Exported(count, size)
 
     def _schema(self) -> Any:
-        r"""Texts that are not UTF-8 have `\xff` escapes; `path_bytes` and `to_bytes` then hold what it really was."""
+        r"""The columns, with names that SQL has no other use for.
+
+        Texts that are not UTF-8 have `\xff` escapes; `..._bytes` then hold what it really was.
+        """
         a = self._arrow
         words, whole = a.dictionary(a.int32(), a.string()), a.int64()
         return a.schema([
             a.field("event", whole, nullable=False),
-            a.field("time", a.float64(), nullable=False),  # seconds from the start of the command
-            a.field("time_ns", whole, nullable=False),
+            a.field("seconds", a.float64(), nullable=False),  # from the start of the command
+            a.field("nanoseconds", whole, nullable=False),
             a.field("wall", a.timestamp("ns", "UTC"), nullable=False),
-            a.field("at", a.string(), nullable=False),  # the moment, to paste
+            a.field("moment", a.string(), nullable=False),  # to paste
             a.field("op", words, nullable=False),
-            a.field("path", a.string()),
-            a.field("path_bytes", a.binary()),
-            a.field("to", a.string()),
-            a.field("to_bytes", a.binary()),
+            a.field("path", a.string()), a.field("path_bytes", a.binary()),
+            a.field("new_path", a.string()), a.field("new_path_bytes", a.binary()),
             a.field("pid", whole), a.field("comm", words),
-            a.field("node", whole), a.field("offset", whole), a.field("size", whole),
+            a.field("node", whole), a.field("position", whole), a.field("size", whole),
             a.field("fidelity", words, nullable=False), a.field("outside", a.bool_(), nullable=False),
-            a.field("count", whole), a.field("detail", a.string()),
+            a.field("missed", whole), a.field("detail", a.string()),
         ])  # fmt: skip
 
 
@@ -89,13 +90,14 @@ class _Rows:
         path = display(event.path) if event.path else None
         to = event.to if event.to is None or event.op is Op.SYMLINK else display(event.to)
         return {
-            "event": event.seq, "time": event.time / 1e9, "time_ns": event.time,
-            "wall": self._trace.session.started + event.time,
-            "at": self._trace.stamp(event), "op": LABELS[event.op], "path": _text(path), "path_bytes": _odd(path),
-            "to": _text(to), "to_bytes": _odd(to), "pid": event.pid or None,
+            "event": event.seq, "seconds": event.time / 1e9, "nanoseconds": event.time,
+            "wall": self._trace.session.started + event.time, "moment": self._trace.stamp(event),
+            "op": LABELS[event.op], "path": _text(path), "path_bytes": _odd(path),
+            "new_path": _text(to), "new_path_bytes": _odd(to), "pid": event.pid or None,
             "comm": _text(self._names.comm(event).encode("utf-8", "surrogateescape")) if event.pid else None,
-            "node": event.node or None, "offset": event.offset, "size": event.size,
-            "fidelity": FIDELITIES[event.fidelity], "outside": event.outside, "count": event.count or None,
+            "node": event.node or None, "position": event.offset, "size": event.size,
+            "fidelity": FIDELITIES[event.fidelity], "outside": event.outside,
+            "missed": event.count if event.op is Op.GAP else None,
             "detail": _text(event.detail.encode("utf-8", "surrogateescape")) if event.detail else None,
         }  # fmt: skip
 
