@@ -83,9 +83,9 @@ class Contents:
         if node not in self.logs:
             self.logs[node] = []
             earlier = self._reader.attrs(node, before) if seq > before else None
-            if earlier is not None and earlier.size <= self._limits.file and earlier.version < attrs.version:
+            if earlier is not None and earlier.size <= self._limits.file:
                 self._whole(node, earlier, before)
-        if node in self.logs and self._last.get(node, (-1, 0))[0] != attrs.version:
+        if node in self.logs and self._last.get(node, (-1, 0))[0] < attrs.version:
             self._changed(node, attrs, seq, event)
 
     def _changed(self, node: int, attrs: Attrs, seq: int, event: Event | None) -> None:
@@ -217,15 +217,13 @@ class PageData:
         return self._paths.number(printable(shown), shown)
 
     def _unchanged(self, quiet: list[tuple[bytes, int, Attrs]]) -> None:
-        """Of files that nothing happened to: their texts while there is room, and no more names than allowed."""
-        room = self._limits.files
-        dropped = 0
+        """The texts that no event has written to, while there is room; of quiet files no more than allowed."""
+        room, dropped = self._limits.files, 0
         for path, node, attrs in quiet:
             number = self._number(path)
-            if len(self._histories[number]) > 2:
-                continue
-            if room:
-                room -= 1
+            touched = len(self._histories[number]) > 2
+            if touched or room:
+                room -= not touched
                 self._contents.follow(node, attrs, self._before, None, self._before)
             else:
                 del self._histories[number]
