@@ -54,7 +54,7 @@ def record(
     trace: Path,
     roots: Sequence[Path],
     filters: Sequence[FilterSpec] = (),
-    differ: differing.Choice = differing.Choice(),  # noqa: B008 - a NamedTuple
+    differ: differing.Choice | None = None,
     force: bool = False,
     ui: Progress,
     mmap_interval: float = MMAP_INTERVAL,
@@ -72,6 +72,7 @@ def record(
     child.find_command(command)
     resolved = scope.resolve_roots(roots)
     user = child.invoking_user()
+    differ = differ or differing.Choice()
     differing.check(differ)
     path_verdict(filters, resolved)  # a filter that cannot be made ends it before anything is touched
     _make_trace(trace, force, user)

@@ -7,6 +7,7 @@ with, and which distribution brought it. Making, checking and storing patches is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .. import plugins
@@ -24,7 +25,7 @@ class Choice(NamedTuple):
     """What `--differ` said: `auto`, `raw` (no patches), or a differ's name and options."""
 
     name: str = AUTO
-    options: Mapping[str, str] = {}
+    options: Mapping[str, str] = MappingProxyType({})
 
 
 def candidates(choice: Choice, base: int, target: int, hurried: bool) -> tuple[str, ...]:
@@ -45,10 +46,10 @@ def candidates(choice: Choice, base: int, target: int, hurried: bool) -> tuple[s
 
 def check(choice: Choice) -> None:
     """Make every differ that may be used, for their errors: PluginError. What they import is imported then."""
-    for name in candidates(choice, 0, 0, hurried=False):
-        plugins.make_differ(name, choice.options)
     if choice.name in (AUTO, RAW) and choice.options:
         raise PluginError(f"--differ {choice.name} takes no options")
+    for name in candidates(choice, 0, 0, hurried=False):
+        plugins.make_differ(name, choice.options)
 
 
 def need(txn: Txn, stored_name: str) -> None:
