@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from diffkeeper.progress import Silent
 from diffkeeper.trace import Trace
 from tests.builder import TraceBuilder
 
+REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "commands.md").read_text()
 KINDS = [("ndjson", {}), ("ndjson", {"files": "true"}), ("perfetto", {}), ("parquet", {}), ("tar.zst", {})]
 
 
@@ -95,6 +97,10 @@ def test_jq_reads_ndjson(trace: Trace, tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, check=True)
     counts = json.loads(done.stdout)
     assert (counts["write"], counts["rename"], counts["gap"], counts["mark"]) == (22, 1, 1, 1)
+    command = re.search(r"^jq .*$", REFERENCE, re.MULTILINE)
+    assert command
+    done = subprocess.run(command[0], shell=True, cwd=tmp_path, capture_output=True, check=True)
+    assert len(done.stdout.splitlines()) == 22
 
 
 def test_a_range_and_paths_choose_events(trace: Trace) -> None:
@@ -136,7 +142,7 @@ def test_perfetto_slices_nest_and_instants_are_all_there(trace: Trace, tmp_path:
 
 
 def test_duckdb_reads_the_table(trace: Trace, tmp_path: Path) -> None:
-    """The queries that the command reference shows give what happened."""
+    """The columns hold what happened, none needs quotes in SQL, and the reference's own query runs."""
     table = str(tmp_path / "events.parquet")
     export(trace, "parquet", tmp_path / "events.parquet")
 
@@ -151,7 +157,9 @@ def test_duckdb_reads_the_table(trace: Trace, tmp_path: Path) -> None:
     assert ask("SELECT DISTINCT epoch_ns(wall) - nanoseconds FROM TABLE") == [(trace.session.started,)]
     assert ask("SELECT count(path_bytes), count(*) FROM TABLE") == [(2, trace.reader.last_seq)]
     columns = [row[0] for row in ask("DESCRIBE SELECT * FROM TABLE")]
-    assert ask(f"SELECT count(({', '.join(columns)})) FROM TABLE") == [(trace.reader.last_seq,)]  # none needs quotes
+    assert ask(f"SELECT count(({', '.join(columns)})) FROM TABLE") == [(trace.reader.last_seq,)]
+    query = re.search(r'duckdb -c "(.*)"', REFERENCE)
+    assert query and ask(query[1].replace("'events.parquet'", "TABLE"))[0][:2] == ("log", 20)
 
 
 def test_without_pyarrow_parquet_says_what_to_install() -> None:
