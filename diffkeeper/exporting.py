@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from . import partial
 from .errors import DestinationError, DiffKeeperError, PathError, PluginError, TraceDamagedError, UsageError
 from .model import Attrs, Fidelity, Moment
+from .partial import remove_tree
 from .paths import PathPatterns
 from .plugins import path_verdict
 from .view.roots import join
@@ -85,10 +87,13 @@ class Meter:
 
 
 def export(
-    exporter: Exporter, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress
-) -> Exported:
+    exporter: Exporter, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress, *,
+    resume: bool = False,
+) -> Exported:  # fmt: skip
     """Run an exporter; the destination appears only when it is whole.
 
+    With `resume` what was made until an export is stopped is kept beside the destination, and the next one
+    that is the same goes on from there.
     Raises DestinationError when the destination exists or cannot be written, PluginError for a bug of the
     exporter, and what else it raises on purpose; nothing is left behind then, except what has gone down a stream.
     """
@@ -96,8 +101,12 @@ def export(
         if not isinstance(destination, Path):
             if not exporter.streams:
                 raise UsageError("this format cannot be written to standard output; give --out a path, or --format tar")
+            if resume:
+                raise UsageError("what goes to standard output cannot be resumed")
             return exporter.export(trace, selection, destination, progress)
-        return _beside(exporter, trace, selection, destination, progress)
+        if resume and not exporter.resumes:
+            raise UsageError("this format cannot be resumed; export it without --resume")
+        return _beside(exporter, trace, selection, destination, progress, resume)
     except (DiffKeeperError, OSError):
         raise
     except Exception as error:  # somebody's code, and a bug in it
@@ -108,26 +117,32 @@ def export(
 
 
 def _beside(
-    exporter: Exporter, trace: Trace, selection: Selection, destination: Path, progress: Progress
+    exporter: Exporter, trace: Trace, selection: Selection, destination: Path, progress: Progress, resume: bool
 ) -> Exported:
     shown = str(destination)
     if os.path.lexists(destination):
         raise DestinationError(f"{shown} exists already; remove it, or give another --out")
     try:
-        private = Path(tempfile.mkdtemp(prefix=".diffkeeper-export-", dir=destination.parent))
+        if resume:
+            private = partial.take_up(destination, partial.identity(exporter, trace, selection))
+        else:
+            private = Path(tempfile.mkdtemp(prefix=".diffkeeper-export-", dir=destination.parent))
     except OSError as error:
         raise DestinationError(f"cannot write to {destination.parent}: {error.strerror}") from error
+    keep = resume
     try:
         made = private / destination.name
         result = exporter.export(trace, selection, made, progress)
         _move(made, destination)
+        keep = False
         return result
     except BrokenPipeError:
         raise
     except OSError as error:
         raise DestinationError(f"cannot export to {shown}: {error.strerror or error}") from error
     finally:
-        remove_tree(private)
+        if not keep:
+            remove_tree(private)
 
 
 def _move(made: Path, destination: Path) -> None:
@@ -143,37 +158,6 @@ def _move(made: Path, destination: Path) -> None:
         os.chmod(destination, stat.S_IMODE(status.st_mode))
     except FileExistsError as error:
         raise DestinationError(f"{destination} has appeared meanwhile; give another --out") from error
-
-
-def remove_tree(top: Path) -> None:
-    """Remove a directory of our own and all in it, however deep, also where modes forbid its owner.
-
-    One directory is open at a time: shutil.rmtree needs a descriptor for each level.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.chmod(top, stat.S_IRWXU)
-    here = os.open(top, flags)
-    path, left = [str(top)], [os.listdir(here)]
-    try:
-        while left:
-            if left[-1]:
-                name = left[-1].pop()
-                try:
-                    os.unlink(name, dir_fd=here)
-                    continue
-                except IsADirectoryError:
-                    os.chmod(name, stat.S_IRWXU, dir_fd=here)
-                inner = os.open(name, flags, dir_fd=here)
-                path.append(name)
-                left.append(os.listdir(inner))
-            else:
-                left.pop()
-                inner = os.open("..", flags, dir_fd=here)
-                os.rmdir(path.pop(), dir_fd=inner if left else None)
-            os.close(here)
-            here = inner
-    finally:
-        os.close(here)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, ClassVar
 
 from .errors import PluginError
@@ -103,14 +104,21 @@ class Exporter(ABC):
     """Whether it is made of the events from `selection.first` to the moment (`--since`, `--until`);
     else of what stands at the moment (`--time`)."""
 
+    resumes: ClassVar[bool] = False
+    """Whether `destination` may be there, with what an earlier attempt at the very same export has made
+    before it was stopped (`--resume`)."""
+
     unit: ClassVar[str] = "entries"
     """What `Exported.entries` counts, for the line that says what was done."""
+
+    given: tuple[str, Mapping[str, str]] = "", MappingProxyType({})
+    """Name and options it was made from; set by whoever made it."""
 
     @abstractmethod
     def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
         """Write the selection to `destination` and say what was written.
 
-        A path does not exist yet, and lies in a private place: the caller moves the result where
+        A path does not exist yet (but see `resumes`), and lies in a private place: the caller moves the result where
         the user wants it once this returns, and removes it if this raises. So write straight to
         it, and to nowhere else. A binary file is written to and left open. Memory must not grow
         with the content. Raises DiffKeeperError or OSError.
@@ -233,6 +241,7 @@ def event_verdict(
 def exporter(name: str, options: Mapping[str, str]) -> Exporter:
     """A new exporter. Raises PluginError: unknown, broken, or not to be made with these options."""
     made: Exporter = _make("exporter", name, options)
+    made.given = name, dict(options)
     return made
 
 

@@ -37,6 +37,7 @@ DEFAULT_FORMAT = "dir"
     "--filter", "filters", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", multiple=True,
     help="Leave out what this filter plugin rejects; may be repeated.",
 )
+@click.option("--resume", is_flag=True, help="Keep what was made when this is stopped; go on from there (dir).")
 @click.option("--opt", "options", type=KEY_VALUE, multiple=True, help="An option of the exporter; may be repeated.")
 def export(
     trace: Path,
@@ -47,6 +48,7 @@ def export(
     name: str | None,
     paths: tuple[str, ...],
     filters: tuple[tuple[str, dict[str, str]], ...],
+    resume: bool,
     options: tuple[tuple[str, str], ...],
 ) -> None:
     """Copy a moment, or what happened, out of a trace.
@@ -76,7 +78,7 @@ def export(
             raise click.UsageError(f"--since {since} is later than --until {moment.name}")
         chosen = tuple(os.fsencode(path) for path in paths)
         selection = exporting.Selection(moment, chosen, first, filters)
-        result = exporting.export(exporter, opened, selection, destination, open_ui())
+        result = exporting.export(exporter, opened, selection, destination, open_ui(), resume=resume)
     span = f"@{since or 'start'} to @{moment.name}" if exporter.of_range else f"@{moment.name}"
     summary = f"{result.entries} {exporter.unit}, {human_size(result.size)} of {span} exported to {printable(out)}"
     click.echo(summary, err=out == "-")
