@@ -131,7 +131,8 @@ def _beside(
         raise DestinationError(f"cannot write to {destination.parent}: {error.strerror}") from error
     keep = resume
     try:
-        made = private / destination.name
+        (private / partial.MADE).mkdir(exist_ok=True)
+        made = private / partial.MADE / destination.name
         result = exporter.export(trace, selection, made, progress)
         _move(made, destination)
         keep = False

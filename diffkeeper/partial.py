@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .plugins import Exporter
     from .trace import Trace
 
-WHAT = "what"
+WHAT, MADE = "what", "made"
+"""What is in the directory of an export: the description, and the directory in which the destination is made."""
+
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 

@@ -386,7 +386,7 @@ def test_an_export_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     for calls in range(2, 23, 3):
         killed(builder.path, out, calls)
         assert not out.exists()
-        now = inodes(next(tmp_path.glob(".diffkeeper-partial-*")) / "out")
+        now = inodes(next(tmp_path.glob(".diffkeeper-partial-*")) / "made" / "out")
         assert {name: now.get(name) for name in before} == before, "what was whole is not made again"
         before = now
     with diffkeeper.open(builder.path) as trace:
@@ -404,7 +404,7 @@ def test_a_file_that_is_not_whole_is_made_again(tmp_path: Path) -> None:
     """One that was cut off in the middle, of the right size but without its time, and one that is something else."""
     builder, trees = build(tmp_path / "trace")
     killed(builder.path, tmp_path / "out", 22)
-    part = next(tmp_path.glob(".diffkeeper-partial-*")) / "out"
+    part = next(tmp_path.glob(".diffkeeper-partial-*")) / "made" / "out"
     (part / "-rf").write_bytes(b"dasX")
     (part / "first").unlink(missing_ok=True)
     (part / "first").symlink_to("/etc/passwd")
@@ -432,7 +432,7 @@ def test_only_the_very_same_export_is_resumed(
             exporting.export(plugins.exporter("tar", {}), trace, middle, tmp_path / "x", Silent(), resume=True)
         (tmp_path / "boot").write_text("another\n")
         monkeypatch.setattr(partial, "_BOOT", tmp_path / "boot")
-        (part / "out" / "stale").write_text("left over")
+        (part / "made" / "out" / "stale").write_text("left over")
         exporting.export(plugins.exporter("dir", {}), trace, middle, tmp_path / "out", Silent(), resume=True)
     assert found(tmp_path / "out") == expected(trees["middle"])
 
