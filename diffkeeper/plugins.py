@@ -42,8 +42,8 @@ _KNOWN_VERDICTS = 100_000  # directories whose verdict is remembered
 class Differ(ABC):
     """Makes and applies patches between two versions of a file's content.
 
-    Pure and deterministic: the same arguments give the same bytes on every machine and in every
-    later version of the plugin that keeps `name`. One instance is used by one thread at a time.
+    Pure and deterministic: the same arguments give the same bytes, and every later version of the
+    plugin that keeps `name` applies what earlier ones made. One instance is used by one thread at a time.
     """
 
     name: ClassVar[str]

@@ -109,8 +109,9 @@ class _Stream:
 
     def _begin(self) -> None:
         """The first commit: what stood there before."""
-        there = [(entry.path, entry.node, entry.attrs) for entry in self._steps.beginning()]
-        commands = self._changes(happenings.Step(there=there))
+        commands = [
+            line for entry in self._steps.beginning() for line in self._stand(entry.path, entry.node, entry.attrs)
+        ]
         session = self._trace.session
         name = self._trace.stamp(self._at)
         author = b"baseline <diffkeeper@%s>" % gitnames.one_line(session.host)
@@ -170,19 +171,20 @@ class _Stream:
         if step.moved:
             commands += self._moved(*step.moved)
         for path, node, attrs in step.there:
-            if not gitnames.holds(path, attrs):
-                what = "paths" if attrs.is_file or attrs.is_symlink else "special files"
-                self.notes[f"{what} left out: git cannot hold them"] += 1
-            elif attrs.is_file and attrs.size > self._limit:
-                self.notes[f"versions of files left out: larger than limit={self._limit}"] += 1
-            else:
-                self._held.put(path, None)
-                mark = self._blob(node, attrs)
-                commands.append(b"M %s :%d %s\n" % (gitnames.mode(attrs), mark, gitnames.quoted(path)))
-                continue
-            if self._held.take(path):
-                commands.append(b"D %s\n" % gitnames.quoted(path))
+            commands += self._stand(path, node, attrs)
         return commands
+
+    def _stand(self, path: bytes, node: int, attrs: Attrs) -> list[bytes]:
+        """The line for something that stands at a path now; where git cannot have it, for what stood there."""
+        if not gitnames.holds(path, attrs):
+            what = "paths" if attrs.is_file or attrs.is_symlink else "special files"
+            self.notes[f"{what} left out: git cannot hold them"] += 1
+        elif attrs.is_file and attrs.size > self._limit:
+            self.notes[f"versions of files left out: larger than limit={self._limit}"] += 1
+        else:
+            self._held.put(path, None)
+            return [b"M %s :%d %s\n" % (gitnames.mode(attrs), self._blob(node, attrs), gitnames.quoted(path))]
+        return [b"D %s\n" % gitnames.quoted(path)] if self._held.take(path) else []
 
     def _moved(self, old: bytes, new: bytes) -> list[bytes]:
         """A directory has another name; what is in it keeps its own."""

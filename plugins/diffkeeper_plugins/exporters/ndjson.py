@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from diffkeeper.progress import Progress
     from diffkeeper.trace import Trace
 
+LONGEST_WRITE = 0x7FFFF000
+"""Bytes that one write(2) can write at most; an event that claims more was not made by a kernel."""
+
 _REMEMBERED = 10_000
 
 
@@ -40,7 +43,7 @@ class NdjsonExporter(Exporter):
         with opened(destination) as file:
             for event in happenings.events(trace, selection, progress):
                 line, more = lines.line(event), ""
-                if event.op is Op.WRITE:
+                if event.op is Op.WRITE and (event.size or 0) <= LONGEST_WRITE:
                     more = f', "sha256": "{digests.written(event)}"'
                     size += event.size or 0
                 if self._files and event.op in WITH_CONTENT and (whole := digests.whole(event)):

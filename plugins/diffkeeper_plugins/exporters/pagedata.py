@@ -164,9 +164,8 @@ class PageData:
 
     def read(self, progress: Progress) -> None:
         """Take in the selection."""
-        quiet = [(entry.path, entry.node, entry.attrs) for entry in self._steps.beginning()]
-        for path, node, attrs in quiet:
-            self._stand(path, node, attrs, self._before)
+        for entry in self._steps.beginning():
+            self._stand(entry.path, entry.node, entry.attrs, self._before)
         for event in happenings.events(self._trace, self._selection, progress):
             if self.count == self._limits.events:
                 rest = self._selection.moment.seq - event.seq + 1
@@ -176,7 +175,7 @@ class PageData:
             if event.op not in happenings.NO_FILES:
                 self._step(event)
             self._at = event.seq
-        self._unchanged(quiet)
+        self._unchanged()
         self._contents.verify()
         for why, number in sorted(Counter(self._contents.left.values()).items()):
             self.notes.append(f"{number} {'file' if number == 1 else 'files'}: {why[0].lower()}{why[1:].rstrip('.')}")
@@ -216,15 +215,15 @@ class PageData:
         shown = path if len(self._trace.roots) == 1 else b"/" + path
         return self._paths.number(printable(shown), shown)
 
-    def _unchanged(self, quiet: list[tuple[bytes, int, Attrs]]) -> None:
+    def _unchanged(self) -> None:
         """The texts that no event has written to, while there is room; of quiet files no more than allowed."""
         room, dropped = self._limits.files, 0
-        for path, node, attrs in quiet:
-            number = self._number(path)
+        for entry in self._steps.beginning():
+            number = self._number(entry.path)
             touched = len(self._histories[number]) > 2
             if touched or room:
                 room -= not touched
-                self._contents.follow(node, attrs, self._before, None, self._before)
+                self._contents.follow(entry.node, entry.attrs, self._before, None, self._before)
             else:
                 del self._histories[number]
                 dropped += 1
