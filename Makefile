@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint bench clean
+.PHONY: help setup test-setup demo test lint bench crash clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: setup  ## ruff and mypy --strict
 
 bench: setup  ## time a few workloads bare and recorded
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench
+
+crash: test-setup  ## kill recorders, indexers and mounts at random, fill disks (CRASH=--points 5 --json FILE)
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.crash $(CRASH)
 
 clean:  ## remove .venv and all caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -115,7 +115,7 @@ HANDLER(on_xattr)
 	if (by_fd && !known_file(ctx, s, regs->di, ON_DISK))
 		return 0;
 	if (!by_fd) {
-		if (!base_of(AT_FDCWD_, regs->di, slots, &dentry, &mnt, &raw))
+		if (!base_of(AT_FDCWD_, first_char(regs->di, 0), slots, &dentry, &mnt, &raw))
 			return 0;
 		if (!is_seen(slots, dentry, mnt, raw)) {
 			helpers.call(ctx, HELPER_BIND);
@@ -132,10 +132,10 @@ HANDLER(on_xattr)
 		begin(s, op, follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_SLOTS);
 		take_stamps(s, &slots[1]);
 		s->piece.offset = (1 + DK_SLOTS) * sizeof(struct dk_inode);
-		s->piece.offset = add_string(s, s->piece.offset, regs->di);
+		s->piece.offset = add_string(s, s->piece.offset, regs->di, 0);
 	}
 	start = by_fd ? sizeof(struct dk_inode) : (1 + DK_SLOTS) * sizeof(struct dk_inode);
-	u32 at = add_string(s, s->piece.offset, regs->si);
+	u32 at = add_string(s, s->piece.offset, regs->si, 0);
 	u32 size = sets ? regs->r10 : 0;
 	if (size > XATTR_MAX)
 		size = XATTR_MAX;

@@ -3,12 +3,8 @@
 
 #define NR_PWRITE64 18
 #define NR_SENDFILE 40
-#define NR_SPLICE 275
-#define NR_FALLOCATE 285
 #define NR_PWRITEV 296
-#define NR_COPY_FILE_RANGE 326
 #define NR_PWRITEV2 328
-#define NR_IOCTL 16
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
@@ -88,7 +84,7 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	} else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
 		offset = inode->size - ret; /* Linux appends, whatever the argument says */
 	if (from != DK_SURE) {
-		dirty(ctx, s, regs->di, from, offset + ret - from);
+		dirty(ctx, s, file, regs->di, from, offset + ret - from);
 		return 0;
 	}
 	begin(s, DK_OP_WRITE, 0, 1);
@@ -96,10 +92,20 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	s->piece.offset = offset;
 	s->piece.rest = ret;
 	if (ret > DIRECT_MAX) {
-		dirty(ctx, s, regs->di, offset, ret);
+		dirty(ctx, s, file, regs->di, offset, ret);
 		return 0;
 	}
 	return s;
+}
+
+/* All of s->piece, which is no longer than DIRECT_MAX. */
+static inline void send_pieces(struct dk_scratch *s)
+{
+	for (u32 i = 0; i < DIRECT_PIECES; i++) {
+		if (!s->piece.left)
+			break;
+		send_piece(s);
+	}
 }
 
 HANDLER(on_write)
@@ -109,31 +115,25 @@ HANDLER(on_write)
 		return 0;
 	s->piece.from = s->regs.si;
 	s->piece.left = s->piece.rest;
-	for (u32 i = 0; i < DIRECT_PIECES; i++) {
-		if (!s->piece.left)
-			break;
-		send_piece(s);
-	}
+	send_pieces(s);
 	return 0;
 }
 
-HANDLER(on_writev)
+/*
+ * s->piece.rest bytes of `vectors` buffers in s->iov, `room` of them at most. Says 0, and does nothing, when there are
+ * more, or longer ones, than are copied here.
+ */
+static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 {
-	struct dk_scratch *s = enter_write(ctx);
-	if (!s)
-		return 0;
-	bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
-	s->piece.left = 0;
-	for (u32 i = 0; i < IOVECS; i++) {
-		if (i >= s->regs.dx || s->iov[i].len > PIECE)
+	u64 held = 0;
+	for (u32 i = 0; i < room; i++) {
+		if (i >= vectors || s->iov[i].len > PIECE)
 			break;
-		s->piece.left += s->iov[i].len;
+		held += s->iov[i].len;
 	}
-	if (s->piece.left < s->piece.rest) { /* more vectors, or longer ones, than are copied here */
-		dirty(ctx, s, s->regs.di, s->piece.offset, s->piece.rest);
+	if (held < s->piece.rest)
 		return 0;
-	}
-	for (u32 i = 0; i < IOVECS; i++) {
+	for (u32 i = 0; i < room; i++) {
 		if (!s->piece.rest)
 			break;
 		u64 n = s->iov[i].len;
@@ -145,60 +145,43 @@ HANDLER(on_writev)
 		if (n)
 			send_piece(s);
 	}
+	return 1;
+}
+
+HANDLER(on_writev)
+{
+	struct dk_scratch *s = enter_write(ctx);
+	if (!s)
+		return 0;
+	bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
+	if (!send_vectors(s, s->regs.dx, IOVECS))
+		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
 	return 0;
 }
 
-/*
- * No user buffer: sendfile, splice, copy_file_range, fallocate and the clone
- * ioctls. The range (all of the file where a call moves data about) is read
- * again while the caller stands still.
- */
-#define FICLONE_ 0x40049409
-#define FICLONERANGE_ 0x4020940D
-#define FALLOC_KEEP_SIZE_ 1
-
+/* No user buffer: sendfile, splice, copy_file_range. The range is read again while the caller stands still. */
 HANDLER(on_kernel_copy)
 {
 	s64 ret = ctx->args[1];
-	if (ret < 0)
+	if (ret <= 0)
 		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
-	u64 nr = regs->orig_ax, offset = 0, length = ret, user_offset = 0;
-	int fd = regs->di, from_pos = 0;
-	if (nr == NR_IOCTL && regs->si != FICLONE_ && regs->si != FICLONERANGE_)
-		return 0;
-	if (nr == NR_SPLICE || nr == NR_COPY_FILE_RANGE) {
+	u64 offset = 0, user_offset = 0;
+	int fd = regs->di;
+	if (regs->orig_ax != NR_SENDFILE) {
 		fd = regs->dx;
 		user_offset = regs->r10;
-		from_pos = !user_offset;
 	}
-	if (nr == NR_SENDFILE)
-		from_pos = 1;
-	if (!ret && nr != NR_FALLOCATE && nr != NR_IOCTL)
-		return 0;
-	struct dk_inode *inode = (struct dk_inode *)s->body;
 	char *file = known_file(ctx, s, fd, REGULAR);
 	if (!file)
 		return 0;
-	if (nr == NR_FALLOCATE) {
-		offset = regs->dx;
-		length = regs->r10;
-		if (regs->si & ~3UL) { /* collapse, insert, unshare, zero: what follows the range may move */
-			length = inode->size > offset ? inode->size - offset : 0;
-		} else if (!(regs->si & 2) && (regs->si & FALLOC_KEEP_SIZE_)) {
-			return 0; /* space only: nothing that anybody could read changed */
-		}
-	} else if (nr == NR_IOCTL) {
-		length = inode->size;
-	} else if (from_pos) {
-		offset = (u64)rdp(file + FILE_POS) - ret;
-	} else {
+	if (user_offset)
 		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
-		offset -= ret; /* the call left the end here */
-	}
-	dirty(ctx, s, fd, offset, length);
+	else
+		offset = (u64)rdp(file + FILE_POS);
+	dirty(ctx, s, file, fd, offset - ret, ret); /* the call left the end here */
 	return 0;
 }

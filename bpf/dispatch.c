@@ -36,7 +36,10 @@ HANDLER(bind_inode)
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
 	mark_seen(inode);
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1)));
-	start_over(ctx);
+	if (s->again)
+		helpers.call(ctx, s->again);
+	else
+		start_over(ctx);
 	return 0;
 }
 
@@ -47,7 +50,7 @@ HANDLER(add_request)
 	if (!s)
 		return 0;
 	struct dk_request *r = &s->request;
-	char *file = file_of(r->fd);
+	char *file = (char *)s->file;
 	if (file && walk_path(s, 0, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT))) {
 		if (s->ev.size <= REQUEST_PATH) {
 			r->path_size = s->ev.size;

@@ -76,7 +76,8 @@ enum dk_op {
 	DK_OP_EXEC = 18,      /* length = uid; payload = comm, NUL, then argv joined by NUL (cut at 4 KiB) */
 	DK_OP_EXIT = 19,      /* offset = wait status (as waitpid reports it) */
 	DK_OP_MARK = 20,      /* payload = name of the mark */
-	DK_OP_DIRTY = 21,     /* `length` bytes at `offset` of inode 0 changed, no user buffer; FILL follows. payload: none */
+	DK_OP_DIRTY = 21,     /* `length` bytes at `offset` of inode 0 changed, no user buffer; FILL follows. payload: none. DK_F_TRUNC: its size counts */
+	DK_OP_ZERO = 22,      /* `length` bytes at `offset` of inode 0 are zeroes, and within its size */
 
 	/* from here on: made in user space */
 	DK_OP_BEGIN = 32,     /* the command starts: time is the trace's zero; offset = CLOCK_REALTIME at that time; pid = command */
@@ -93,7 +94,7 @@ enum dk_flag {
 	DK_F_PATH = 1,     /* the path form of a call, see above */
 	DK_F_CONT = 2,     /* WRITE: a later piece of the same call */
 	DK_F_CREATED = 4,  /* OPEN: this call made the file */
-	DK_F_TRUNC = 8,    /* OPEN: this call cut it to nothing */
+	DK_F_TRUNC = 8,    /* OPEN: this call cut it to nothing; DIRTY: the file is as long as the inode says */
 	DK_F_GONE = 16,    /* BIND: unlinked; HEAL: nothing there */
 	DK_F_NOFOLLOW = 32,/* PATH form: a symlink in the last place is meant itself */
 	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */

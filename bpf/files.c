@@ -29,6 +29,50 @@ static inline void send_mark(struct dk_scratch *s, u64 path)
 	send(s, sizeof(struct dk_event) + size);
 }
 
+/* `fd` was opened with `flags`: that is of interest when the call made the file or cut it to nothing. */
+static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 flags)
+{
+	char *file = file_of(fd);
+	if (!file)
+		return;
+	u32 created = rd32(file + FILE_MODE) & FMODE_CREATED_;
+	u32 truncated = (flags & O_TRUNC_) && !(flags & O_PATH_);
+	if (!created && !truncated)
+		return;
+	u64 key = (u64)file;
+	positions.delete(&key);
+	struct dk_inode *slots = (struct dk_inode *)s->body;
+	char *raw = rdp(file + FILE_INODE), *dentry = rdp(file + FILE_PATH + PATH_DENTRY), *mnt = rdp(file + FILE_PATH + PATH_MNT);
+	read_inode(slots, raw);
+	if ((slots->mode & S_IFMT) != S_IFREG || skipped_devs.lookup(&slots->dev))
+		return;
+	if (!created) {
+		if (!known_file(ctx, s, fd, REGULAR))
+			return;
+		begin(s, DK_OP_OPEN, DK_F_TRUNC, 1);
+		drop_stamps();
+		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+		return;
+	}
+	char *parent = rdp(dentry + DENTRY_PARENT), *parent_inode = rdp(parent + DENTRY_INODE);
+	read_inode(&slots[1], parent_inode);
+	if (!is_seen(&slots[1], parent, mnt, parent_inode)) {
+		helpers.call(ctx, HELPER_BIND);
+		return;
+	}
+	begin(s, DK_OP_OPEN, DK_F_CREATED | (truncated ? DK_F_TRUNC : 0), 2);
+	u32 size = 0;
+	if (rdp(dentry + DENTRY_HASH_PPREV)) { /* O_TMPFILE makes a file without a name */
+		int n = bpf_probe_read_kernel_str(s->body + 2 * sizeof(struct dk_inode), 256, rdp(dentry + DENTRY_NAME));
+		if (n > 1)
+			size = (n - 1) & 255;
+	}
+	s->ev.size = size;
+	mark_seen(slots);
+	drop_stamps();
+	send(s, sizeof(struct dk_event) + 2 * sizeof(struct dk_inode) + size);
+}
+
 HANDLER(on_open)
 {
 	s64 fd = ctx->args[1];
@@ -46,45 +90,7 @@ HANDLER(on_open)
 	u64 flags = nr == NR_OPEN ? regs->si : nr == NR_OPENAT ? regs->dx : O_TRUNC_;
 	if (nr == NR_OPENAT2)
 		bpf_probe_read_user(&flags, sizeof(flags), (void *)regs->dx);
-	char *file = file_of(fd);
-	if (!file)
-		return 0;
-	u32 created = rd32(file + FILE_MODE) & FMODE_CREATED_;
-	u32 truncated = (flags & O_TRUNC_) && !(flags & O_PATH_);
-	if (!created && !truncated)
-		return 0;
-	u64 key = (u64)file;
-	positions.delete(&key);
-	struct dk_inode *slots = (struct dk_inode *)s->body;
-	char *raw = rdp(file + FILE_INODE), *dentry = rdp(file + FILE_PATH + PATH_DENTRY), *mnt = rdp(file + FILE_PATH + PATH_MNT);
-	read_inode(slots, raw);
-	if ((slots->mode & S_IFMT) != S_IFREG || skipped_devs.lookup(&slots->dev))
-		return 0;
-	if (!created) {
-		if (!known_file(ctx, s, fd, REGULAR))
-			return 0;
-		begin(s, DK_OP_OPEN, DK_F_TRUNC, 1);
-		drop_stamps();
-		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
-		return 0;
-	}
-	char *parent = rdp(dentry + DENTRY_PARENT), *parent_inode = rdp(parent + DENTRY_INODE);
-	read_inode(&slots[1], parent_inode);
-	if (!is_seen(&slots[1], parent, mnt, parent_inode)) {
-		helpers.call(ctx, HELPER_BIND);
-		return 0;
-	}
-	begin(s, DK_OP_OPEN, DK_F_CREATED | (truncated ? DK_F_TRUNC : 0), 2);
-	u32 size = 0;
-	if (rdp(dentry + DENTRY_HASH_PPREV)) { /* O_TMPFILE makes a file without a name */
-		int n = bpf_probe_read_kernel_str(s->body + 2 * sizeof(struct dk_inode), 256, rdp(dentry + DENTRY_NAME));
-		if (n > 1)
-			size = (n - 1) & 255;
-	}
-	s->ev.size = size;
-	mark_seen(slots);
-	drop_stamps();
-	send(s, sizeof(struct dk_event) + 2 * sizeof(struct dk_inode) + size);
+	send_open(ctx, s, fd, flags);
 	return 0;
 }
 

@@ -110,6 +110,7 @@ static inline void map_file(struct bpf_raw_tracepoint_args *ctx, struct dk_scrat
 	r->inode = *(struct dk_inode *)s->body;
 	r->stopped = writable && may_stop();
 	r->writable = writable;
+	s->file = (u64)file;
 	helpers.call(ctx, HELPER_REQUEST);
 }
 

@@ -22,6 +22,7 @@
 #define S_IFLNK 0120000
 #define AT_FDCWD_ (-100)
 #define PIDTYPE_PGID 2
+#define PIDTYPE_SID 3
 
 struct dk_key {
 	u64 ino;
@@ -85,7 +86,8 @@ struct dk_position {
 	u64 ino;
 };
 
-#define IOVECS 16
+#define IOVECS 64
+#define SAVED_IOVECS 16
 struct dk_iovec {
 	u64 base;
 	u64 len;
@@ -102,17 +104,42 @@ struct dk_piece {
 	u64 rest; /* of the call, behind `left` */
 };
 
+/* What a path call asks for, spelt the same way for all its forms. */
+struct dk_call {
+	u64 path1, path2, offset, length;
+	int dirfd1, dirfd2;
+	u16 op;
+	u8 flags, bases;
+	u8 saved; /* the paths were put aside in our own memory */
+};
+
 /* One record under construction (strings of path calls may reach past PIECE), and what is too big for the stack. */
 struct dk_scratch {
 	struct dk_event ev;
 	char body[PIECE + 32768];
 	struct pt_regs regs;
 	struct dk_iovec iov[IOVECS];
+	u32 iocb_at; /* how far an io_submit is */
 	struct dk_piece piece;
+	struct dk_call call;
 	struct dk_request request;
+	u64 file;  /* that the request is about */
+	u32 stamps_of; /* the thread whose stamps count for this call */
+	u64 again; /* the helper that `bind` goes back to; 0: the handler of the system call */
 	struct dk_touched untouched; /* stays zero */
 	struct dk_mappings unmapped; /* stays zero, too */
 	u64 taken[DK_STAMPS]; /* addresses of the inodes whose stamps are in the record */
+};
+
+/* What is put aside of an io_uring request: its paths, or its vectors (then `flags` is their number). */
+struct dk_pending {
+	s32 dirfd1;
+	s32 dirfd2;
+	u32 flags;
+	u32 pad;
+	struct dk_iovec iov[SAVED_IOVECS];
+	char path1[PATH_MAX_];
+	char path2[PATH_MAX_];
 };
 
 /* What the `bind` program works on before it goes back to the handler. */
@@ -133,6 +160,7 @@ enum dk_control {
 	DK_C_THRESHOLD,  /* bytes waiting in the ring from which on writers are stopped */
 	DK_C_UNASKED,    /* requests that found no room */
 	DK_C_UNMAPPED,   /* mappings that found no room */
+	DK_C_ASYNC,      /* calls of io_uring or AIO that could not be followed */
 	DK_C_MAPPED,     /* set from user space: how many files are mapped and watched */
 	DK_C_SLOTS = 16,
 };
@@ -146,12 +174,20 @@ BPF_HASH(stopped, u32, u8, 65536);
 BPF_HASH(requests, u64, struct dk_request, 4096);
 BPF_HASH(mappings, u32, struct dk_mappings, 8192);
 BPF_HASH(touched, u32, struct dk_touched, 65536);
+BPF_HASH(workers, u32, u32, 4096); /* process -> its io_uring worker that touched an inode last */
 BPF_HASH(skipped_devs, u32, u8, 1024);
 BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);
 BPF_TABLE("lru_hash", u64, struct dk_position, positions, 16384); /* by struct file * */
+BPF_TABLE("lru_hash", u64, struct dk_pending, pending, 512); /* by struct io_kiocb * */
 BPF_ARRAY(scratch, struct dk_scratch, NCPU);
 BPF_ARRAY(bindings, struct dk_binding, NCPU);
 BPF_PROG_ARRAY(on_exit, 512);
-BPF_PROG_ARRAY(helpers, 4);
+BPF_PROG_ARRAY(helpers, 8);
 #define HELPER_BIND 0
 #define HELPER_REQUEST 1
+#define HELPER_URING_WRITE 2
+#define HELPER_URING_FILE 3
+#define HELPER_URING_OPEN 4
+#define HELPER_URING_NAME 5
+#define HELPER_AIO 6
+#define HELPER_NAME 7

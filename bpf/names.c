@@ -32,14 +32,13 @@
 #define AT_REMOVEDIR_ 0x200
 #define AT_EMPTY_PATH_ 0x1000
 #define FMODE_CREATED_ 0x100000
+#define O_CREAT_ 0100
 #define O_TRUNC_ 01000
 #define O_PATH_ 010000000
 
-/* Where a user path starts: descriptor, working directory or root. Says 0 when there is nothing to stand on. */
-static inline int base_of(int dirfd, u64 user_path, struct dk_inode *out, char **dentry, char **mnt, char **inode)
+/* Where a path starts: descriptor, working directory or root. Says 0 when there is nothing to stand on. */
+static inline int base_of(int dirfd, char first, struct dk_inode *out, char **dentry, char **mnt, char **inode)
 {
-	char first = 0;
-	bpf_probe_read_user(&first, 1, (void *)user_path);
 	char *path;
 	char *fs = rdp((char *)bpf_get_current_task() + TASK_FS);
 	if (first == '/') {
@@ -61,19 +60,22 @@ static inline int base_of(int dirfd, u64 user_path, struct dk_inode *out, char *
 	return 1;
 }
 
-/* What a path call asks for, spelt the same way for all its forms. */
-struct dk_call {
-	u64 path1, path2, offset, length;
-	int dirfd1, dirfd2;
-	u16 op;
-	u8 flags, bases;
-};
+static inline char first_char(u64 path, u8 saved)
+{
+	char first = 0;
+	if (saved)
+		bpf_probe_read_kernel(&first, 1, (void *)path);
+	else
+		bpf_probe_read_user(&first, 1, (void *)path);
+	return first;
+}
 
-/* Adds a user string to the payload; says where the payload ends now. */
-static inline u32 add_string(struct dk_scratch *s, u32 at, u64 from)
+/* Adds a string to the payload, the user's or one that was saved; says where the payload ends now. */
+static inline u32 add_string(struct dk_scratch *s, u32 at, u64 from, u8 saved)
 {
 	at &= 32767;
-	int n = bpf_probe_read_user_str(s->body + at, PATH_MAX_, (void *)from);
+	int n = saved ? bpf_probe_read_kernel_str(s->body + at, PATH_MAX_, (void *)from)
+		      : bpf_probe_read_user_str(s->body + at, PATH_MAX_, (void *)from);
 	if (n <= 0) {
 		s->ev.flags |= DK_F_INEXACT;
 		s->body[at] = 0;
@@ -87,12 +89,12 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 {
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *dentry = 0, *mnt = 0, *raw = 0;
-	if (!base_of(c->dirfd1, c->path1, &slots[0], &dentry, &mnt, &raw))
+	if (!base_of(c->dirfd1, first_char(c->path1, c->saved), &slots[0], &dentry, &mnt, &raw))
 		return 0;
 	if (!is_seen(&slots[0], dentry, mnt, raw))
 		return 1;
 	if (c->bases == 2) {
-		if (!base_of(c->dirfd2, c->path2, &slots[1], &dentry, &mnt, &raw))
+		if (!base_of(c->dirfd2, first_char(c->path2, c->saved), &slots[1], &dentry, &mnt, &raw))
 			return 0;
 		if (!is_seen(&slots[1], dentry, mnt, raw))
 			return 1;
@@ -106,14 +108,14 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 	u32 at = start;
 	s->ev.offset = c->offset;
 	s->ev.length = c->length;
-	at = add_string(s, at, c->path1);
+	at = add_string(s, at, c->path1, c->saved);
 	if (c->op == DK_OP_MKDIR || c->op == DK_OP_MKNOD || c->op == DK_OP_SYMLINK) {
 		u32 end = 0;
 		bpf_probe_read_kernel(&end, 3, s->body + ((at - 4) & 32767));
 		stamp_child(s, &slots[1], &slots[1 + DK_STAMPS], end);
 	}
 	if (c->path2)
-		at = add_string(s, at, c->path2);
+		at = add_string(s, at, c->path2, c->saved);
 	s->ev.size = at - start;
 	send(s, (sizeof(struct dk_event) + at) & 32767);
 	return 0;
@@ -170,7 +172,16 @@ HANDLER(on_name)
 			c.offset = nr == NR_RENAMEAT ? 0 : (u32)regs->r8;
 		}
 	}
-	if (send_path_call(s, &c))
+	s->call = c;
+	helpers.call(ctx, HELPER_NAME);
+	return 0;
+}
+
+/* The path call in scratch: shared by all who have one to send, as it takes the verifier long. */
+HANDLER(send_name)
+{
+	struct dk_scratch *s = get_scratch();
+	if (s && send_path_call(s, &s->call))
 		helpers.call(ctx, HELPER_BIND);
 	return 0;
 }

@@ -105,6 +105,12 @@ static inline int is_compat(void)
 	return rd32((char *)bpf_get_current_task() + TASK_STATUS) & 2 /* TS_COMPAT */;
 }
 
+/* Whether this thread is one that io_uring made to do a process's requests. */
+static inline int is_worker(void)
+{
+	return rd32((char *)bpf_get_current_task() + TASK_FLAGS) & 0x10 /* PF_IO_WORKER */;
+}
+
 /* Common entry of all handlers: this CPU's scratch with the registers in it, when the task is tracked and 64-bit. */
 static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -120,6 +126,8 @@ static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 		count(DK_C_LOST, 1); /* a CPU that was plugged in meanwhile */
 		return 0;
 	}
+	s->again = 0;
+	s->stamps_of = bpf_get_current_pid_tgid();
 	bpf_probe_read_kernel(&s->regs, sizeof(s->regs), (void *)ctx->args[0]);
 	return s;
 }

@@ -81,5 +81,6 @@ HANDLER(sched_process_exit)
 		send(s, sizeof(struct dk_event));
 	}
 	tracked.delete(&tgid);
+	workers.delete(&tgid);
 	return 0;
 }

@@ -35,22 +35,31 @@ static inline void post(struct dk_request *r)
 }
 
 /*
- * `length` bytes at `offset` of `fd` changed and cannot be copied here: say so, stop the writer if that can be, and leave
- * a request for user space to read the range. The last thing that a handler does.
+ * `length` bytes at `offset` of a file changed and cannot be copied here: say so, stop the writer if that can be, and
+ * leave a request for user space to read the range. `fd`: where the file is open; -1: only its path tells.
+ * The last thing that a handler does.
  */
-static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 offset, u64 length)
+static inline void dirty_with(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u8 flags,
+			      u64 offset, u64 length)
 {
 	struct dk_request *r = new_request(s, DK_R_RANGE, fd, offset, length);
-	begin(s, DK_OP_DIRTY, 0, 1);
+	s->file = (u64)file;
+	begin(s, DK_OP_DIRTY, flags, 1);
 	s->ev.time = r->time;
 	s->ev.offset = offset;
 	s->ev.length = length;
 	r->inode = *(struct dk_inode *)s->body;
 	r->stopped = may_stop();
 	if (!r->stopped)
-		s->ev.flags = DK_F_INEXACT;
+		s->ev.flags |= DK_F_INEXACT;
 	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
 	helpers.call(ctx, HELPER_REQUEST);
+}
+
+static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u64 offset,
+			 u64 length)
+{
+	dirty_with(ctx, s, file, fd, 0, offset, length);
 }
 
 /* The pages that are mapped are to be looked at before anything that follows. `stops`: this task may be stopped for it. */

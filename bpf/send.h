@@ -20,14 +20,19 @@ static inline char *process_group(char *task)
 	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));
 }
 
+static inline char *process_session(char *task)
+{
+	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_SID * sizeof(void *));
+}
+
 /*
  * Whether the current process is a job: a shell with job control waits for it, in a process group of its own, would
- * see it stopped, and take that for the end of the wait.
+ * see it stopped, and take that for the end of the wait. What has made a session of its own is nobody's job.
  */
 static inline int is_job(void)
 {
 	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
-	if (process_group(task) == process_group(parent))
+	if (process_group(task) == process_group(parent) || process_session(task) != process_session(parent))
 		return 0;
 	return is_tracked(rd32(parent + TASK_TGID));
 }
@@ -105,13 +110,12 @@ static inline void mark_seen(struct dk_inode *inode)
 #define ON_DISK (KIND(S_IFREG) | KIND(S_IFDIR) | KIND(S_IFIFO) | KIND(S_IFLNK))
 
 /*
- * The file behind `fd`, its facts as inode 0: of one of `kinds`, on a filesystem in scope, known to user space.
- * 0 when there is nothing (more) to do: an unknown one goes to the bind helper, which starts the handler anew.
+ * `file`, its facts as inode 0: of one of `kinds`, on a filesystem in scope, known to user space. 0 when there is
+ * nothing (more) to do: an unknown one goes to the bind helper, which starts the handler anew.
  */
-static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u32 kinds)
+static inline char *known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u32 kinds)
 {
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	char *file = file_of(fd);
 	if (!file)
 		return 0;
 	char *raw = rdp(file + FILE_INODE);
@@ -126,4 +130,10 @@ static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 		return file;
 	helpers.call(ctx, HELPER_BIND);
 	return 0;
+}
+
+/* The same for the file behind a descriptor. */
+static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u32 kinds)
+{
+	return known(ctx, s, file_of(fd), kinds);
 }

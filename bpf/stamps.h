@@ -12,11 +12,10 @@ static inline u32 name_tag(char *dentry)
 	return tag << 8 | length;
 }
 
-/* Put the inodes this thread touched into the slots from `at` on, and forget them. */
+/* Put the inodes that the thread `stamps_of` touched into the slots from `at` on, and forget them. */
 static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
 {
-	u32 tid = bpf_get_current_pid_tgid();
-	struct dk_touched *t = touched.lookup(&tid);
+	struct dk_touched *t = touched.lookup(&s->stamps_of);
 	for (int i = 0; i < DK_STAMPS; i++) {
 		slots[i].ino = 0;
 		s->taken[i] = 0;

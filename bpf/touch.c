@@ -26,6 +26,10 @@ static inline int touch(char *inode)
 	for (int i = 0; i < DK_STAMPS; i++)
 		if (t->inode[i] == (u64)inode)
 			return 0;
+	if (is_worker()) {
+		u32 tgid = id >> 32;
+		workers.update(&tgid, &tid);
+	}
 	u32 slot = t->count & (DK_STAMPS - 1);
 	t->inode[slot] = (u64)inode;
 	t->ino[slot] = (u64)rdp(inode + INODE_INO);

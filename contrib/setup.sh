@@ -7,7 +7,10 @@ cd "$(dirname "$0")/.."
 packages="python3-bpfcc libfuse3-dev fuse3 pkg-config build-essential python3-dev python3-venv"
 case ${1:-} in
     '') ;;
-    --with-tests) packages="$packages git sqlite3 acl attr sudo procps xfsprogs btrfs-progs chromium jq zstd rsync" ;;
+    --with-tests)
+        packages="$packages git sqlite3 acl attr sudo procps xfsprogs btrfs-progs liburing-dev libaio-dev"
+        packages="$packages chromium jq zstd rsync" # what exports are checked with
+        ;;
     *) echo "usage: $0 [--with-tests]" >&2; exit 2 ;;
 esac
 python=${PYTHON:-python3}

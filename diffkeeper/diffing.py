@@ -136,6 +136,13 @@ def _touched(reader: Reader, first: int, last: int) -> dict[int, set[bytes]]:
     return names
 
 
+def _once(directory: int, path: bytes, seen: set[int]) -> None:
+    """A tree where a directory is in two places has no end."""
+    if directory in seen:
+        raise TraceDamagedError(f"damaged trace: the directory {path!r} is in two places at once")
+    seen.add(directory)
+
+
 class _Side:
     """The touched part of the tree at one moment: `links` to (node, path), only what a moment shows."""
 
@@ -143,9 +150,10 @@ class _Side:
         self.reader, self.seq = trace.reader, seq
         self._known: dict[int, Attrs] = {}
         self.links: dict[Link, tuple[int, bytes]] = {}
-        pending = [(ROOT_NODE, b"/")]
+        pending, directories = [(ROOT_NODE, b"/")], set[int]()
         while pending:
             directory, path = pending.pop()
+            _once(directory, path, directories)
             for name in touched.get(directory, ()):
                 where = join(path, name)
                 node = self.reader.lookup(directory, name, seq)
@@ -165,9 +173,10 @@ class _Side:
 
     def beneath(self, directory: int, path: bytes, passing_over: set[int]) -> Iterator[tuple[Link, int, bytes]]:
         """Every name below a directory, touched or not, except what is in the directories passed over."""
-        pending = [(directory, path)]
+        pending, directories = [(directory, path)], set[int]()
         while pending:
             above, where = pending.pop()
+            _once(above, where, directories)
             for name, node in self.reader.children(above, self.seq):
                 if node in passing_over:
                     continue

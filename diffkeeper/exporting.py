@@ -67,12 +67,14 @@ class Entry:
 class Exported:
     """What an exporter has written. `entries`: how many of its `unit`. `size`: bytes of content.
 
-    `notes`: what is not as recorded, a line each.
+    `notes`: what is not as recorded, a line each. `damaged`: what had to be left out because it cannot be read,
+    a line each that begins with its path.
     """
 
     entries: int
     size: int
     notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 class Meter:
@@ -235,6 +237,7 @@ class _Walk:
         self._patterns = PathPatterns(selection.paths, trace.roots)
         self._keeps = path_verdict(selection.filters, trace.roots)
         self._first: dict[int, bytes] = {}
+        self._directories: set[int] = set()
 
     def entries(self) -> Iterator[Entry]:
         stack: list[_Open] = []
@@ -262,6 +265,9 @@ class _Walk:
                     self._first.setdefault(node, entry.path)
                 yield entry
             if entry.attrs.is_dir:
+                if node in self._directories:
+                    raise TraceDamagedError(f"damaged trace: the directory {path!r} is in two places at once")
+                self._directories.add(node)
                 stack.append(_Open(path, entry, self._children(path, node), inside, inside))
             elif not stack:
                 raise PathError(f"{path!r} is not a directory at this moment")

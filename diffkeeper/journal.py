@@ -4,17 +4,20 @@ A journal is a directory of segments `00000001.seg`, `00000002.seg`, ... Each be
 `SEGMENT_MAGIC` and holds frames: a 16-byte header (magic, length, the first 8 bytes of the BLAKE3
 of both and the payload), then the payload, a span of records as `diffkeeper.wire` walks it.
 BLAKE3 and not a CRC: it is three times as fast as zlib's here, and every byte passes through it.
-This module does not look into spans. One writer, any number of readers; a torn tail (a crash in
-the middle of a write) is where reading stops, and `JournalWriter` starts a new segment after it.
+This module does not look into spans. One writer, any number of readers. The writer holds a shared
+flock on the segment it writes, so that whoever finds a torn tail (a crash in the middle of a write)
+can tell whether it may still grow. What cannot be read is passed over and counted, never guessed at.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from blake3 import blake3
 
@@ -57,6 +60,19 @@ def segments(directory: Path) -> list[int]:
     return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
 
 
+def is_written(directory: Path) -> bool:
+    """Whether a writer is at work on the last segment; also where that cannot be known."""
+    numbers = segments(directory)
+    if not numbers:
+        return False
+    try:
+        with open(segment_path(directory, numbers[-1]), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
 class JournalWriter:
     """Appends spans. Not thread-safe. `bytes_written` counts payload bytes."""
 
@@ -82,32 +98,42 @@ class JournalWriter:
         self._fd = os.open(segment_path(self._directory, self._number), flags, 0o600)
         if self._owner:
             os.fchown(self._fd, *self._owner)
+        with suppress(OSError):  # a filesystem without locks: then nobody can tell that we are at work
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
         os.write(self._fd, SEGMENT_MAGIC)
         self._size = len(SEGMENT_MAGIC)
 
     def append(self, *pieces: bytes | memoryview) -> None:
         """Write the pieces as one frame, whole.
 
-        OSError (disk full) leaves a tail that readers cut off. ValueError over FRAME_LIMIT.
+        OSError (disk full): nothing of it stays, so that more can follow. ValueError over FRAME_LIMIT.
         """
         length = sum(map(len, pieces))
         if length > FRAME_LIMIT:
             raise ValueError(f"a frame of {length} bytes is longer than readers accept: split it")
         head = FRAME_HEAD.pack(FRAME_MAGIC, length)
         left = [memoryview(head + _check(head, *pieces)), *(memoryview(piece) for piece in pieces)]
+        try:
+            self._write(left)
+        except OSError:
+            with suppress(OSError):
+                self.cut()
+            raise
+        self._size += FRAME.size + length
+        self.bytes_written += length
+        if self._size >= SEGMENT_LIMIT:
+            self.rotate()
+
+    def _write(self, left: list[memoryview]) -> None:
         while left:
             done = os.writev(self._fd, left[:IOV_MAX])
             while left and done >= len(left[0]):
                 done -= len(left.pop(0))
             if left:
                 left[0] = left[0][done:]
-        self._size += FRAME.size + length
-        self.bytes_written += length
-        if self._size >= SEGMENT_LIMIT:
-            self.rotate()
 
     def cut(self) -> None:
-        """After a failed append: drop the half-written frame, so that more can follow."""
+        """Drop a half-written frame."""
         os.ftruncate(self._fd, self._size)
 
     def close(self) -> None:
@@ -117,57 +143,93 @@ class JournalWriter:
 
 
 class JournalReader:
-    """Reads frames from a cursor on; call `frames()` again to go on where the last call stopped."""
+    """Reads frames from a cursor on; call `frames()` again to go on where the last call stopped.
+
+    `torn`: bytes passed over so far, because they are damaged or because the rest of a frame never
+    came; `missing`: segments that are not there. Both only grow.
+    """
 
     def __init__(self, directory: Path, cursor: Cursor = Cursor()) -> None:
         self._directory = directory
         self.cursor = cursor
-        self.torn = 0  # bytes passed over at torn tails
+        self.torn = self.missing = 0
 
     def frames(self) -> Iterator[tuple[bytes, Cursor]]:
         """Each whole frame's payload, and the cursor after it. Ends at the end or at a torn tail.
 
-        A torn tail in the last segment may still be growing; in an earlier one it is passed over
-        and counted in `torn`.
+        A torn tail in the last segment may still be growing (but see `pass_over`); in an earlier one it
+        is passed over, as is a damaged frame that a sound one follows.
         """
         while True:
             numbers = [n for n in segments(self._directory) if n >= self.cursor.segment]
             if not numbers:
                 return
             if numbers[0] != self.cursor.segment:
+                self.missing += numbers[0] - self.cursor.segment
                 self.cursor = Cursor(numbers[0])
             yield from self._segment()
             later = [n for n in segments(self._directory) if n > self.cursor.segment]
             if not later:
                 return
-            size = segment_path(self._directory, self.cursor.segment).stat().st_size
             yield from self._segment()  # what was written between our last read and the new segment
-            self.torn += max(0, size - self.cursor.offset)
-            self.cursor = Cursor(later[0])
+            self._skip_rest(later[0])
+
+    def pass_over(self) -> None:
+        """Nobody writes any more: what is left of the last segment will never be a frame."""
+        if self.cursor.segment in segments(self._directory):
+            self._skip_rest(self.cursor.segment + 1)
+
+    def rest(self) -> int:
+        """Bytes after the cursor in its segment."""
+        try:
+            size = segment_path(self._directory, self.cursor.segment).stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+        return max(0, size - self.cursor.offset)
+
+    def _skip_rest(self, following: int) -> None:
+        rest = self.rest()
+        self.torn += rest
+        if rest or following in segments(self._directory):
+            self.missing += following - self.cursor.segment - 1
+            self.cursor = Cursor(following)
 
     def _segment(self) -> Iterator[tuple[bytes, Cursor]]:
-        path = segment_path(self._directory, self.cursor.segment)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a stranger's segment may be anything
         try:
-            file = open(path, "rb", buffering=0)
+            descriptor = os.open(segment_path(self._directory, self.cursor.segment), flags)
         except FileNotFoundError:
             return
-        with file:
-            if self.cursor.offset <= len(SEGMENT_MAGIC):
-                magic = file.read(len(SEGMENT_MAGIC))
-                if len(magic) < len(SEGMENT_MAGIC):
-                    return
-                if magic != SEGMENT_MAGIC:
-                    raise TraceDamagedError(f"damaged journal: {path} does not begin as a segment does")
-            file.seek(self.cursor.offset)
+        except OSError as error:
+            raise TraceDamagedError(
+                f"damaged trace: {segment_path(self._directory, self.cursor.segment)}: {error.strerror}"
+            ) from error
+        with open(descriptor, "rb", buffering=0) as file:
+            if file.read(len(SEGMENT_MAGIC)) != SEGMENT_MAGIC:
+                return
             while True:
-                header = file.read(FRAME.size)
-                if len(header) < FRAME.size:
+                number, start = self.cursor
+                end, payload = _frame_at(file, start)
+                if payload is None and (not end or _frame_at(file, end)[1] is None):
                     return
-                magic, length, check = FRAME.unpack(header)
-                if magic != FRAME_MAGIC or length > FRAME_LIMIT:
-                    return
-                payload = file.read(length)
-                if len(payload) < length or _check(header[: FRAME_HEAD.size], payload) != check:
-                    return
-                self.cursor = Cursor(self.cursor.segment, self.cursor.offset + FRAME.size + length)
-                yield payload, self.cursor
+                self.cursor = Cursor(number, end)
+                if payload is None:
+                    self.torn += end - start
+                else:
+                    yield payload, self.cursor
+
+
+def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes | None]:
+    """Where the frame at an offset ends (0: there is none, or not all of it), and its payload if it is sound."""
+    file.seek(offset)
+    header = file.read(FRAME.size)
+    if len(header) < FRAME.size:
+        return 0, None
+    magic, length, check = FRAME.unpack(header)
+    if magic != FRAME_MAGIC or length > FRAME_LIMIT:
+        return 0, None
+    payload = file.read(length)
+    if len(payload) < length:
+        return 0, None
+    sound = _check(header[: FRAME_HEAD.size], payload) == check
+    return offset + FRAME.size + length, payload if sound else None

@@ -48,6 +48,7 @@ class WireOp(enum.IntEnum):
     EXIT = 19
     MARK = 20
     DIRTY = 21
+    ZERO = 22
     BEGIN = 32
     END = 33
     SNAPSHOT = 34

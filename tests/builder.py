@@ -266,6 +266,16 @@ class TraceBuilder:
         self._touch(node)
         return self._path_call(WireOp.TRUNCATE, path, (node,), offset=size)
 
+    def zero(self, path: str | bytes, offset: int, length: int, at: float | None = None) -> int:
+        """fallocate(2) that clears a range, within the file or as far beyond as it may grow it."""
+        self._tick(at)
+        node = self.node(path)
+        node.data.extend(bytes(max(0, offset + length - len(node.data))))
+        node.data[offset : offset + length] = bytes(length)
+        self._touch(node)
+        self._bind(node, self.absolute(path))
+        return self._event(WireOp.ZERO, inodes=(self._inode(node),), offset=offset, length=length)
+
     def chmod(self, path: str | bytes, mode: int, at: float | None = None) -> int:
         self._tick(at)
         node = self.node(path)

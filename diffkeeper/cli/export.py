@@ -17,6 +17,7 @@ from diffkeeper import exporting, plugins
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import KEY_VALUE, MOMENT, PLUGIN_SPEC, trace_argument
 from diffkeeper.cli.ui import is_terminal, open_ui
+from diffkeeper.errors import TraceDamagedError
 from diffkeeper.wording import human_size, printable
 
 DEFAULT_FORMAT = "dir"
@@ -39,7 +40,9 @@ DEFAULT_FORMAT = "dir"
 )
 @click.option("--resume", is_flag=True, help="Keep what was made when this is stopped; go on from there (dir).")
 @click.option("--opt", "options", type=KEY_VALUE, multiple=True, help="An option of the exporter; may be repeated.")
+@click.pass_context
 def export(
+    ctx: click.Context,
     trace: Path,
     when: str | None,
     since: str | None,
@@ -84,6 +87,10 @@ def export(
     click.echo(summary, err=out == "-")
     for note in result.notes:
         click.echo(f"note: {printable(note)}", err=True)
+    for lost in result.damaged:
+        click.echo(f"LEFT OUT: {printable(lost)}", err=True)
+    if result.damaged:
+        ctx.exit(TraceDamagedError.exit_code)
 
 
 def guess_format(out: str) -> str:

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from diffkeeper.progress import Progress, Silent
+from diffkeeper.wording import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
@@ -42,7 +43,7 @@ class Notes(Silent):
     """Prints notes, draws nothing: for pipes and logs."""
 
     def note(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
 
 class Bars:
@@ -85,6 +86,6 @@ class Bars:
 
     def note(self, text: str) -> None:
         if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(text, err=True)
+            click.echo(printable(text), err=True)

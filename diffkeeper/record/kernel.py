@@ -28,16 +28,24 @@ PARTS = (
     "stamps.h",
     "dispatch.c",
     "data.c",
+    "space.c",
     "mapped.c",
     "names.c",
     "attributes.c",
     "files.c",
     "process.c",
     "touch.c",
+    "aio.c",
+    "uring.c",
 )
-HELPERS = ("bind_inode", "add_request")  # in the order of the HELPER_* numbers in bpf/maps.h
+# In the order of the HELPER_* numbers in bpf/maps.h.
+HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
+           "send_name")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
-OPTIONAL_TRACEPOINTS = ("inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty")
+OPTIONAL_TRACEPOINTS = (
+    "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
+    "io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow",
+)  # fmt: skip
 BIND_DEPTH = 64
 MINIMUM_KERNEL = (5, 8)
 _RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will be
@@ -51,7 +59,7 @@ _U64 = struct.Struct("<Q")
 class Control:
     """Slots of the `control` map, as enum dk_control in bpf/maps.h numbers them."""
 
-    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD, UNASKED, UNMAPPED, MAPPED = range(11)
+    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD, UNASKED, UNMAPPED, ASYNC, MAPPED = range(12)
 
 
 class Ask(enum.IntEnum):
@@ -133,7 +141,8 @@ class Kernel:
             raise NoBccError(f"this kernel does not take the recorder's programs: {error}") from error
         self._fds += self._programs.values()
         for slot, program in enumerate(HELPERS):
-            self._maps["helpers"].put(_U32.pack(slot), _U32.pack(self._programs[program]))
+            if program in self._programs:
+                self._maps["helpers"].put(_U32.pack(slot), _U32.pack(self._programs[program]))
         for program, numbers in syscalls.handlers().items():
             for number in numbers:
                 self._maps["on_exit"].put(_U32.pack(number), _U32.pack(self._programs[program]))
@@ -146,6 +155,8 @@ class Kernel:
         """Attach the tracepoints, sys_exit last. What this kernel does not have is noted in `notes`."""
         for name in (*OPTIONAL_TRACEPOINTS, *REQUIRED_TRACEPOINTS):
             try:
+                if name not in self._programs:
+                    raise OSError(errno.ENOENT, "not for this kernel")
                 self._fds.append(bpf.attach_raw_tracepoint(name, self._programs[name]))
             except OSError as error:
                 if name in REQUIRED_TRACEPOINTS or error.errno != errno.ENOENT:

@@ -18,12 +18,13 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 5
+LAYOUT_VERSION = 7
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
     "TASK_FS": (("task_struct", "fs"),),
     "TASK_TGID": (("task_struct", "tgid"),),
+    "TASK_FLAGS": (("task_struct", "flags"),),
     "TASK_COMM": (("task_struct", "comm"),),
     "TASK_CRED": (("task_struct", "cred"),),
     "TASK_MM": (("task_struct", "mm"),),
@@ -79,6 +80,31 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "MOUNT_PARENT": (("mount", "mnt_parent"),),
     "MOUNT_MOUNTPOINT": (("mount", "mnt_mountpoint"),),
 }
+
+OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
+    "URING_OPCODE": (("io_kiocb", "opcode"),),
+    "URING_FLAGS": (("io_kiocb", "flags"),),
+    "URING_RESULT": (("io_kiocb", "cqe.res"),),
+    "URING_RW_POS": (("io_rw", "kiocb.ki_pos"),),
+    "URING_RW_ADDR": (("io_rw", "addr"),),
+    "URING_RW_LEN": (("io_rw", "len"),),
+    "URING_OPEN_HOW": (("io_open", "how"),),
+    "URING_OPEN_SLOT": (("io_open", "file_slot"),),
+    "URING_UNLINK_DFD": (("io_unlink", "dfd"),),
+    "URING_UNLINK_FLAGS": (("io_unlink", "flags"),),
+    "URING_UNLINK_PATH": (("io_unlink", "filename"),),
+    "URING_LINK_OLD_DFD": (("io_link", "old_dfd"),),
+    "URING_LINK_NEW_DFD": (("io_link", "new_dfd"),),
+    "URING_LINK_OLD": (("io_link", "oldpath"),),
+    "URING_LINK_NEW": (("io_link", "newpath"),),
+    "URING_LINK_FLAGS": (("io_link", "flags"),),
+    "URING_SYNC_LENGTH": (("io_sync", "len"),),
+    "URING_SYNC_OFFSET": (("io_sync", "off"),),
+    "URING_SYNC_MODE": (("io_sync", "mode"),),
+    "URING_SPLICE_OFFSET": (("io_splice", "off_out"),),
+    "FILENAME_NAME": (("filename", "name"),),
+}
+"""What io_uring's requests look like. A kernel that lacks one of them is recorded without io_uring."""
 
 # Kinds of types that carry more than the common 12 bytes: (fixed part, part for each of vlen members).
 _EXTRA = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8), 14: (4, 0), 15: (0, 12),
@@ -153,9 +179,10 @@ class _Btf:
 def parse(blob: bytes) -> dict[str, int]:
     """Offsets of everything in WANTED. KernelTooOldError names a member that is nowhere."""
     btf = _Btf(blob)
-    structs = btf.structs({name for spellings in WANTED.values() for name, _ in spellings})
+    members = WANTED | OPTIONAL
+    structs = btf.structs({name for spellings in members.values() for name, _ in spellings})
     found: dict[str, int] = {}
-    for key, spellings in WANTED.items():
+    for key, spellings in members.items():
         for name, member in spellings:
             offset = btf.offset(structs[name], member) if name in structs else None
             if offset is not None:
@@ -164,11 +191,14 @@ def parse(blob: bytes) -> dict[str, int]:
                     found["FILE_ONE_REFERENCE"] = int(member == "f_count")
                 break
         else:
+            if key in OPTIONAL:
+                continue
             raise KernelTooOldError(
                 f"this kernel's {spellings[0][0]} has no {spellings[0][1]}: DiffKeeper does not know it"
             )
     heads = [value + 8 for key, value in found.items() if key.startswith("INODE_") and key not in _NOT_IN_HEAD]
     found["INODE_HEAD"] = max(heads) + 7 & ~7
+    found["HAVE_URING"] = int(found.keys() >= OPTIONAL.keys())
     return found
 
 
@@ -191,7 +221,7 @@ def load() -> dict[str, int]:
     path = _cache_path(os.uname().release, blob)
     try:
         cached = json.loads(path.read_bytes())
-        whole = set(cached) == {*WANTED, "INODE_HEAD", "FILE_ONE_REFERENCE"}
+        whole = set(cached) >= {*WANTED, "INODE_HEAD", "FILE_ONE_REFERENCE", "HAVE_URING"}
         if whole and all(isinstance(value, int) for value in cached.values()):
             return dict(cached)
     except (OSError, ValueError):

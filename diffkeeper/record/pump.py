@@ -40,7 +40,7 @@ class Pump:
         self.failure: Exception | None = None
         # Room for the last words of a recording that fills the disk.
         self._reserve = trace / "reserve"
-        with open(self._reserve, "wb") as file:
+        with open(self._reserve, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             os.posix_fallocate(file.fileno(), 0, RESERVE)
 
     def connect(self, kernel: Kernel, ring: Ring) -> None:

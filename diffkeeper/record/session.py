@@ -323,6 +323,7 @@ class _Recording:
             "ring full": control[Control.LOST],
             "32-bit system call": control[Control.COMPAT],
             "user memory not readable": control[Control.UNREAD],
+            "io_uring or AIO call not followed": control[Control.ASYNC],
             "too many ranges to read": control[Control.UNASKED],
             "too many processes with mapped files": control[Control.UNMAPPED],
         }
@@ -397,7 +398,9 @@ class _Recording:
         log = self._trace / INDEXER_LOG
         if not log.stat().st_size:
             log.unlink()
-        indexer.index(self._trace, progress=lambda done, total: self._ui.progress("indexing", done, total))
+        indexer.index(
+            self._trace, trusted=True, progress=lambda done, total: self._ui.progress("indexing", done, total)
+        )
 
     def _verify(self) -> None:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
@@ -409,4 +412,4 @@ class _Recording:
         self._pump.last_words(
             *(encode(WireOp.SETTLE, time=now, payload=f"{key}={value}".encode()) for key, value in facts.items())
         )
-        indexer.index(self._trace)
+        indexer.index(self._trace, trusted=True)

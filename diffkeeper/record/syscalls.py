@@ -12,7 +12,10 @@ from ..errors import KernelTooOldError
 _X86_64: dict[str, dict[str, int]] = {
     "on_write": {"write": 1, "pwrite64": 18},
     "on_writev": {"writev": 20, "pwritev": 296, "pwritev2": 328},
-    "on_kernel_copy": {"ioctl": 16, "sendfile": 40, "splice": 275, "fallocate": 285, "copy_file_range": 326},
+    "on_kernel_copy": {"sendfile": 40, "splice": 275, "copy_file_range": 326},
+    "on_fallocate": {"fallocate": 285},
+    "on_ioctl": {"ioctl": 16},
+    "on_io_submit": {"io_submit": 209},
     "on_map": {"mmap": 9, "mprotect": 10, "munmap": 11, "mremap": 25, "msync": 26, "pkey_mprotect": 329},
     "on_sync": {
         "fsync": 74, "fdatasync": 75, "ptrace": 101, "sync": 162, "sync_file_range": 277, "syncfs": 306,

@@ -14,7 +14,7 @@ from ..model import Fidelity, Op
 from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
 from . import processes
 from .codec import damaged
-from .nodes import Nodes
+from .nodes import MAX_DEPTH, Nodes
 from .stamps import match
 from .state import NodeState
 from .timeline import Timeline
@@ -334,10 +334,13 @@ class Calls:
 
     def _check_no_ring(self, moved: NodeState, into: NodeState) -> None:
         above = into
-        while moved.is_dir and above.parent:
+        for _ in range(MAX_DEPTH):
+            if not moved.is_dir or not above.parent:
+                return
             if above is moved:
                 raise damaged("a directory was moved into itself")
             above = self._nodes.get(above.parent)
+        raise damaged("directories lie in one another in a ring")
 
     def _unlink(self, record: Record) -> None:
         place, where = self.place(record, 0, _first(record.payload), follow=False)

@@ -14,6 +14,8 @@ from .blocks import EventIndex, decode_block
 from .codec import unpack_attrs
 from .content import RESET, ContentReader, decode, decode_ref
 from .db import Database, Table, Txn
+from .names import LATEST
+from .nodes import attrs_at
 from .patches import BlobReader
 
 
@@ -53,13 +55,26 @@ class _Check:
                 yield f"events from {first} on: {error}"
 
     def names(self, txn: Txn) -> Iterator[str]:
+        before, places = (b"", 0), dict[int, bytes]()  # of directories, as it ends
         for key, value in txn.scan(Table.NAMES):
+            if key[:-8] != before[0]:
+                yield from self._place(txn, *before, places)
+            before = key[:-8], int.from_bytes(value[:8], "big")
             seq, node = key[-8:], int.from_bytes(value, "big")
             if len(key) < 18 or key[-9] or len(value) != 8:
                 yield f"a name is cut off: {key!r}"
             elif node and txn.floor(Table.ATTRS, value, value + seq) is None:
                 since = int.from_bytes(seq, "big")
                 yield f"{key[8:-9]!r} leads to node {node}, which has no attributes at event {since}"
+            elif key[8:-9] in (b"", b".", b"..") or b"/" in key[8:-9] or b"\0" in key[8:-9]:
+                yield f"no file can be called {key[8:-9]!r}"
+        yield from self._place(txn, *before, places)
+
+    def _place(self, txn: Txn, stem: bytes, node: int, places: dict[int, bytes]) -> Iterator[str]:
+        if node and (attrs := attrs_at(txn, self._content, node, LATEST)) is not None and attrs.is_dir:
+            if node in places:
+                yield f"the directory {stem[8:-1]!r} is in two places: it is {places[node]!r}, too"
+            places[node] = stem[8:-1]
 
     def attributes(self, txn: Txn) -> Iterator[str]:
         for key, value in txn.scan(Table.ATTRS):

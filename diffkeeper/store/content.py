@@ -32,8 +32,8 @@ from .db import Table, Txn
 from .names import LATEST, U64
 from .patches import DIGEST, BlobReader
 
-WRITE, CUT, GROW = 0, 1, 2
-"""Kinds of row: bytes at an offset; the size becomes `offset`; bytes that nobody saw."""
+WRITE, CUT, GROW, ZERO = 0, 1, 2, 3
+"""Kinds of row: bytes at an offset; the size becomes `offset`; bytes that nobody saw; zeroes (a hole)."""
 RESET, KEYFRAME, INLINE, CUTS, FEW = 1, 2, 4, 8, 16
 """Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list."""
 FEW_ROWS = 16
@@ -137,7 +137,7 @@ def decode(ref: Ref, value: bytes) -> Block:
         head.rows > 0
         and seqs[0] == ref.first and seqs[-1] == head.last and bool((np.diff(seqs) >= 0).all())
         and bool((offsets >= 0).all()) and bool((lengths >= 0).all()) and bool((offsets <= LATEST - lengths).all())
-        and 0 <= int(kinds.min()) <= int(kinds.max()) <= GROW
+        and 0 <= int(kinds.min()) <= int(kinds.max()) <= ZERO
     )  # fmt: skip
     if not sound:
         raise damaged("the rows of a block of content make no sense")
@@ -251,9 +251,12 @@ class ContentReader:
                     keep = max(at - offset, 0)
                     result[keep:] = bytes(max(len(result) - keep, 0))
                     continue
+                start, stop = max(at, offset), min(at + length, end)
+                if kind == ZERO:
+                    result[start - offset : stop - offset] = bytes(stop - start)
+                    continue
                 if payload is None:
                     payload = memoryview(self.payload(txn, block))
-                start, stop = max(at, offset), min(at + length, end)
                 result[start - offset : stop - offset] = payload[place + start - at : place + stop - at]
         return bytes(result)
 
@@ -273,6 +276,8 @@ class ContentReader:
             for kind, offset, length, _ in self._runs(ref, self.block(txn, ref), seq).T.tolist():
                 if kind == CUT:
                     spans = [(start, min(stop, offset)) for start, stop in spans if start < offset]
+                elif kind == ZERO:
+                    spans = [part for span in spans for part in _without(span, offset, offset + length)]
                 elif length:
                     spans.append((offset, offset + length))
         result: list[tuple[int, int]] = []
@@ -292,6 +297,12 @@ class ContentReader:
             if not ref.head.flags & KEYFRAME:
                 seqs.update(decode(ref, value).seqs.tolist())
         return seqs
+
+
+def _without(span: tuple[int, int], low: int, high: int) -> list[tuple[int, int]]:
+    """What is left of (start, stop) without low..high."""
+    start, stop = span
+    return [(a, b) for a, b in ((start, min(stop, low)), (max(start, high), stop)) if a < b]
 
 
 def _size(ref: Ref, block: Block, rows: int) -> int:

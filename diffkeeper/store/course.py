@@ -15,6 +15,9 @@ from . import processes
 from .db import Table
 from .timeline import Timeline
 
+MAX_CAUSES, MAX_NOTES, MAX_TEXT = 64, 256, 4096
+"""What of a stranger's journal the session, which is written with every commit, takes in."""
+
 
 class Course:
     """Applies one record at a time. `session`: facts and totals so far."""
@@ -85,14 +88,16 @@ class Course:
         processes.put_mark(self._timeline.txn, Mark(processes.text(name), seq, self._timeline.time))
 
     def _gap(self, record: Record) -> None:
-        cause = processes.text(record.payload)
+        cause = processes.text(record.payload)[:MAX_TEXT]
         self._timeline.event(record, Op.GAP, count=record.offset, detail=bytes(record.payload))
         lost = self.session.lost
+        if cause not in lost and len(lost) >= MAX_CAUSES:
+            cause = "other causes"
         self._note(lost={**lost, cause: lost.get(cause, 0) + max(1, record.offset)})
 
     def _settle(self, record: Record) -> None:
         key, _, value = processes.text(record.payload).partition("=")
-        if key == "note":
-            self._note(notes=(*self.session.notes, value))
+        if key == "note" and len(self.session.notes) < MAX_NOTES:
+            self._note(notes=(*self.session.notes, value[:MAX_TEXT]))
         elif key == "verified_paths" and value.isascii() and value.isdigit():
             self._note(verified_paths=int(value))

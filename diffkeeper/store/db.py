@@ -1,7 +1,9 @@
 """The LMDB environment: its tables, how it is opened, and transactions over it.
 
-Owns the only import of lmdb and turns its errors into ours. What the values mean belongs to the
-modules that write them. All integers in keys are big-endian, so that byte order is number order.
+Owns the only import of lmdb and turns its errors into ours. LMDB believes what is in its file, so a
+file is looked at first: by a reader the pages it can get to (`pages`), by a writer everything.
+What the values mean belongs to the modules that write them. All integers in keys are big-endian, so
+that byte order is number order.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import fcntl
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,16 @@ import lmdb
 from lmdb import verify
 
 from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError
+from . import pages
 
 DATA_FILE = "index.lmdb"
 LOCK_FILE = "index.lmdb-lock"
 MAP_SIZES = (1 << 40, 1 << 36, 1 << 33)
 """Address space asked for, in order: the file is as large as its data, whatever the map."""
+
+READERS = 1024
+_LOCK_BYTES = READERS * 64 + 4096  # a line of cache for each, and what comes before them
+CHECKS = 20  # attempts to look at the pages of a transaction before a writer has gone on to others
 
 END = b"\xff" * 32
 """Sorts after every suffix a key of ours may have."""
@@ -51,6 +57,13 @@ class Table(enum.Enum):
     LINKS = b"links"  # node, parent node, name -> nothing: the names it has now
     IDENTS = b"idents"  # dev u32, ino u64, gen u32 -> node the kernel's identity is bound to
     HANDLES = b"handles"  # handle u64 -> node whose CONTENT records carry it
+
+
+class UnindexedError(TraceMissingError):
+    """There is no index, or one that was killed before its first commit."""
+
+
+FOR_INDEXER = frozenset((Table.NODES, Table.LINKS, Table.IDENTS, Table.HANDLES))
 
 
 def _translated(error: lmdb.Error) -> DiffKeeperError:
@@ -165,14 +178,16 @@ class _Shared:
 
 
 _open: dict[tuple[int, int, int], _Shared] = {}
+_sound: set[tuple[int, ...]] = set()  # what was looked at last: opening a trace opens its index twice
 _open_lock = threading.Lock()
 
 
 class Database:
     """An open store. LMDB allows an environment once per process, so opens of one file share it."""
 
-    def __init__(self, path: Path, *, write: bool = False) -> None:
-        """`path`: of the data file. Without `write` it must be there.
+    def __init__(self, path: Path, *, write: bool = False, trusted: bool = False) -> None:
+        """`path`: of the data file. Without `write` it must be there, and the indexer's own tables cannot be read.
+        `trusted`: it was made on this machine just now, and need not be looked at before it is written to.
 
         Raises TraceMissingError, NotATraceError, TraceDamagedError, DiffKeeperError.
         """
@@ -180,8 +195,16 @@ class Database:
         with _open_lock, _ours():
             shared = _open.get(_key(path))
             if shared is None:
+                there = _check_file(path)
+                if not there and not write:
+                    what = "an empty index" if path.exists() else "no index"
+                    raise UnindexedError(f"{path.parent} has {what}: nothing was recorded there, or it is not a trace")
+                if there and write and not trusted and (wrong := _structure(path)):
+                    raise TraceDamagedError(f"damaged trace: {path} is not sound: {wrong[0]}; copy the trace again")
                 env = _environment(path, write)
                 try:
+                    if not write:
+                        _check_pages(path, env)
                     shared = _Shared(env, write, _tables(path, env, write))
                 except BaseException:
                     env.close()
@@ -203,6 +226,11 @@ class Database:
         """The batch to write into; ends with its `commit` or `abort`. One at a time."""
         with _ours():
             return Txn(self._env.begin(write=True), self._tables, self._extend)
+
+    def sync(self) -> None:
+        """Return when what was committed would survive a power cut."""
+        with _ours():
+            self._env.sync(True)
 
     def _extend(self) -> None:
         """Make the file as long as LMDB counts: without free pages at its end it looks as if it were cut off."""
@@ -279,30 +307,85 @@ def _wanted_size(env: lmdb.Environment) -> int:
 def _structure(path: Path) -> list[str]:
     try:
         return [str(found) for found in verify.verify(os.fspath(path), subdir=False)]  # type: ignore[no-untyped-call]
-    except verify.VerifyError as error:
+    except (verify.VerifyError, RecursionError) as error:
         return [str(error)]
 
 
-def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb._Database]:
-    if os.stat(path).st_size < _wanted_size(env):
-        time.sleep(0.1)  # somebody may be between commit and `_extend`; or died there, and then the pages are whole
-        if os.stat(path).st_size < _wanted_size(env) and (wrong := _structure(path)):
-            raise TraceDamagedError(f"damaged trace: {path} is cut off ({wrong[0]})")
+def _check_pages(path: Path, env: lmdb.Environment) -> None:
+    """Look at the pages of the last transaction while its snapshot keeps them from being written to."""
+    names = frozenset(table.value for table in Table if table not in FOR_INDEXER)
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return {table: env.open_db(table.value, create=write) for table in Table}
-    except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
+        for _ in range(CHECKS):
+            with env.begin() as txn:
+                status = os.fstat(file)
+                seen = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, txn.id()
+                if seen in _sound:
+                    return
+                if pages.check(file, txn.id(), names):
+                    _sound.clear()
+                    _sound.add(seen)
+                    return
+    finally:
+        os.close(file)
+    raise DiffKeeperError(f"{path} is being written too fast to be read: try again")
+
+
+def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb._Database]:
+    wanted = [table for table in Table if write or table not in FOR_INDEXER]
+    try:
+        return {table: env.open_db(table.value, create=write) for table in wanted}
+    except lmdb.NotFoundError as error:
+        raise UnindexedError(f"damaged trace: {path} is no index, or not finished: it lacks a table") from error
+    except lmdb.IncompatibleError as error:
         raise TraceDamagedError(f"damaged trace: {path} is no index: {error}") from error
 
 
+def _check_file(path: Path) -> bool:
+    """Whether there is a data file: before LMDB maps it, what it must be, and what its first pages must say."""
+    for name in (path.with_name(LOCK_FILE), path):  # LMDB would follow links, and write to where they lead
+        try:
+            status = os.lstat(name)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise TraceDamagedError(f"damaged trace: {name} is not a file of its own: copy the trace again")
+        if name == path and status.st_size:  # empty: a writer was killed before it wrote the first page
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                pages.metas(file)
+            finally:
+                os.close(file)
+            return True
+    return False
+
+
+def _allocate_lock(path: Path) -> bool:
+    """Give the lock file its blocks; False: the disk is full. LMDB writes to it through a map, which would kill us."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return True  # one that cannot be written: LMDB says so, too
+    try:
+        os.posix_fallocate(fd, 0, _LOCK_BYTES)
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    finally:
+        os.close(fd)
+    return True
+
+
 def _environment(path: Path, write: bool) -> lmdb.Environment:
-    if not write and not path.is_file():
-        raise TraceMissingError(f"{path.parent} has no index: nothing was recorded there, or it is not a trace")
-    attempts = [(size, lock) for size in MAP_SIZES for lock in ((True,) if write else (True, False))]
-    for size, lock in attempts:
+    locks = (True,) if write else (True, False)
+    if not _allocate_lock(path.with_name(LOCK_FILE)):
+        if write:
+            raise DiffKeeperError("cannot write the trace: no space left; free some space and open the trace to go on")
+        locks = (False,)
+    for size, lock in ((size, lock) for size in MAP_SIZES for lock in locks):
         try:
             return lmdb.open(
                 os.fspath(path), subdir=False, map_size=size, max_dbs=len(Table), readonly=not write, create=write,
-                mode=0o600, lock=lock, metasync=False, max_readers=1024, readahead=False,
+                mode=0o600, lock=lock, metasync=False, max_readers=READERS, readahead=False,
             )  # fmt: skip
         except (lmdb.MemoryError, MemoryError):
             continue  # the address space is limited: a smaller map

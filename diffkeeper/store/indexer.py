@@ -2,7 +2,8 @@
 
 Owns TRACE/lock (an exclusive flock: one process indexes), the META entries `cursor` and
 `progress`, and the deletion of segments that are indexed. One transaction moves the derived data
-and the cursor, so whatever kills the process, the next run goes on where the last commit was.
+and the cursor, so whatever kills the process, the next run goes on where the last commit was. What
+of the journal cannot be read, or makes no sense, becomes a GAP event in its place.
 
     python -m diffkeeper.store.indexer TRACE     goes on until the recording ended and stdin is closed
 """
@@ -20,11 +21,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import DiffKeeperError, TraceDamagedError
-from ..journal import Cursor, JournalReader, segment_path, segments
+from ..journal import Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
 from . import session
 from .codec import pack_value, unpack_value
-from .db import DATA_FILE, Database, Table, Txn
+from .db import DATA_FILE, Database, Table, Txn, UnindexedError
 from .replay import Replay
 from .timeline import Progress
 
@@ -34,6 +35,9 @@ COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 2.0
 POLL_SECONDS = 0.1
 LOCK_ATTEMPTS = 10
+BAD_FRAMES = 64
+CUT_OFF, DAMAGED = b"journal cut off", b"journal damaged"
+"""Causes of gaps: frames that were lost, and one that is whole and cannot be."""
 _CURSOR, _PROGRESS = b"cursor", b"progress"
 
 
@@ -42,16 +46,28 @@ def index(
     *,
     progress: Callable[[int, int], None] | None = None,
     wait: Callable[[], bool] | None = None,
+    trusted: bool = False,
 ) -> None:
-    """Index the journal of a trace to its end.
+    """Index the journal of a trace to its end. `trusted`: this recording made what is indexed already.
 
     `progress` is told bytes done and bytes there are. `wait` is called at the end of the journal: it sleeps,
-    and says whether to look again; False ends after one more look. Raises TraceDamagedError,
-    NotATraceError, TraceTooNewError, and DiffKeeperError when another process is indexing.
+    and says whether to look again; False ends after one more look. Raises TraceDamagedError when the index is
+    damaged, NotATraceError, TraceTooNewError, and DiffKeeperError when another process is indexing.
     """
     facts = session.read_facts(trace_dir)
-    with locked(trace_dir), contextlib.closing(Database(trace_dir / DATA_FILE, write=True)) as database:
-        _Indexer(trace_dir, database, facts, progress).run(wait)
+    if (trace_dir / JOURNAL).is_symlink():
+        raise TraceDamagedError(f"damaged trace: {trace_dir / JOURNAL} is a link: copy the trace again")
+    with locked(trace_dir), contextlib.closing(
+        Database(trace_dir / DATA_FILE, write=True, trusted=trusted)
+    ) as database:
+        leave_out, why = None, ""
+        for _ in range(BAD_FRAMES):
+            try:
+                _Indexer(trace_dir, database, facts, progress, leave_out).run(wait)
+                return
+            except _BadFrame as bad:  # some of it may have been applied: once more from the last commit, without it
+                leave_out, why = bad.end, str(bad)
+        raise TraceDamagedError(f"damaged journal: {why}; so are {BAD_FRAMES - 1} places before it")
 
 
 def unfinished(trace_dir: Path) -> bool:
@@ -59,15 +75,18 @@ def unfinished(trace_dir: Path) -> bool:
     try:
         with locked(trace_dir):
             numbers = segments(trace_dir / JOURNAL)
-            if not (trace_dir / DATA_FILE).exists():
+            try:
+                with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
+                    cursor = _cursor(txn)
+            except UnindexedError:
                 return True
-            with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
-                cursor = _cursor(txn)
             if not numbers or numbers[-1] < cursor.segment:
                 return False
             if numbers[-1] > cursor.segment:
                 return True
-            return next(JournalReader(trace_dir / JOURNAL, cursor).frames(), None) is not None
+            reader = JournalReader(trace_dir / JOURNAL, cursor)
+            more = next(reader.frames(), None) is not None
+            return more or (reader.rest() > 0 and not is_written(trace_dir / JOURNAL))
     except (DiffKeeperError, OSError):
         return False
 
@@ -92,6 +111,14 @@ def locked(trace_dir: Path) -> Iterator[None]:
         os.close(fd)
 
 
+class _BadFrame(Exception):
+    """A frame whose checksum is right and whose records make no sense. `end`: the cursor after it."""
+
+    def __init__(self, end: Cursor, error: Exception) -> None:
+        super().__init__(str(error))
+        self.end = end
+
+
 def _cursor(txn: Txn) -> Cursor:
     data = txn.get(Table.META, _CURSOR)
     return Cursor() if data is None else Cursor(*unpack_value(data, tuple[int, int]))
@@ -99,8 +126,15 @@ def _cursor(txn: Txn) -> Cursor:
 
 class _Indexer:
     def __init__(
-        self, trace_dir: Path, database: Database, facts: Session, progress: Callable[[int, int], None] | None
+        self,
+        trace_dir: Path,
+        database: Database,
+        facts: Session,
+        progress: Callable[[int, int], None] | None,
+        leave_out: Cursor | None,
     ) -> None:
+        """`leave_out`: the end of a frame that is not to be looked at."""
+        self._leave_out = leave_out
         self._journal = trace_dir / JOURNAL
         self._database = database
         self._report = progress
@@ -112,6 +146,7 @@ class _Indexer:
         self._committed = time.monotonic()
         self._since = 0  # bytes of journal since the last commit
         self._done = 0
+        self._torn = 0, 0  # what of the reader's losses is told
 
     def run(self, wait: Callable[[], bool] | None) -> None:
         self._txn = self._database.begin()
@@ -132,15 +167,29 @@ class _Indexer:
 
     def _drain(self) -> None:
         """Index all frames there are by now."""
-        for payload, _ in self._reader.frames():
-            try:
-                self._replay.span(payload)
-            except (OverflowError, struct.error, UnicodeError) as error:
-                raise TraceDamagedError(f"damaged journal: a number does not fit ({error})") from error
+        for payload, end in self._reader.frames():
+            self._tell_losses()
+            if end == self._leave_out:
+                self._replay.gap(DAMAGED)
+            else:
+                try:
+                    self._replay.span(payload)
+                except (TraceDamagedError, OverflowError, struct.error, UnicodeError) as error:
+                    raise _BadFrame(end, error) from error
             self._since += len(payload)
             self._done += len(payload)
-            if self._since >= COMMIT_BYTES or time.monotonic() - self._committed > COMMIT_SECONDS:
+            if (
+                self._since >= COMMIT_BYTES or end == self._leave_out
+                or time.monotonic() - self._committed > COMMIT_SECONDS
+            ):  # fmt: skip
                 self._commit()
+        self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        losses = self._reader.torn, self._reader.missing
+        if losses != self._torn:
+            self._torn = losses
+            self._replay.gap(CUT_OFF)
 
     def _commit(self) -> None:
         self._store()
@@ -160,6 +209,10 @@ class _Indexer:
 
     def _finish(self) -> None:
         """The last commit. When the recording came to its end, nothing more is written to the journal: it can go."""
+        if not is_written(self._journal):
+            self._reader.pass_over()
+            self._tell_losses()
+            self._replay.give_up_waiting()
         current = self._reader.cursor.segment
         if self._replay.progress.ended and not self._left() and segment_path(self._journal, current).exists():
             self._reader.cursor = Cursor(current + 1)
@@ -177,10 +230,16 @@ class _Indexer:
         return max(0, total - self._reader.cursor.offset)
 
     def _drop_segments(self, before: int) -> None:
-        for number in segments(self._journal):
-            if number < before:
+        done = [number for number in segments(self._journal) if number < before]
+        if done:
+            self._database.sync()  # a power cut must not keep the deletion and lose the commit
+            for number in done:
+                path = segment_path(self._journal, number)
                 with contextlib.suppress(OSError):  # it will be tried again after the next commit
-                    segment_path(self._journal, number).unlink()
+                    if self._leave_out and self._leave_out.segment == number:
+                        path.rename(path.with_suffix(".damaged"))  # somebody may understand it one day
+                    else:
+                        path.unlink()
 
 
 def main(arguments: list[str]) -> int:

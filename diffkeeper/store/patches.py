@@ -93,19 +93,20 @@ class BlobReader:
         if (known := self._cache.get(digest)) is not None:
             self._cache.move_to_end(digest)
             return known
-        chain: list[tuple[bytes, Blob]] = []
+        chain: list[bytes] = []  # not the blobs: a stranger's chain of large ones would fill the memory
         wanted: bytes = digest
         base = b""
         while wanted != NO_BASE:
             if (known := self._cache.get(wanted)) is not None:
                 base = known
                 break
-            blob = load(txn, wanted)
-            chain.append((wanted, blob))
+            below = load(txn, wanted).base
+            chain.append(wanted)
             if len(chain) > _CHAIN_LIMIT:
                 raise damaged(f"blob {digest.hex()[:16]} needs too many others")
-            wanted = blob.base
-        for name, blob in reversed(chain):
+            wanted = below
+        for name in reversed(chain):
+            blob = load(txn, name)
             try:
                 base = _materialise(name, blob, base)
             except PluginError as error:

@@ -22,6 +22,7 @@ from ..wire import (
     Record,
     WireOp,
     decode,
+    encode,
     kernel_path,
 )
 from .blocks import BLOCK_EVENTS, NONE
@@ -60,9 +61,11 @@ class Replay:
             WireOp.OPEN: self._open,
             WireOp.TRUNCATE: self._truncate,
             WireOp.DIRTY: self._dirty,
+            WireOp.ZERO: self._zero,
             WireOp.FILL: self._fill,
             **self._course.apply,
             **self._standing.apply,
+            WireOp.END: self._end,
         }
 
     def begin(self, txn: Txn) -> None:
@@ -132,6 +135,27 @@ class Replay:
         if self.nodes.crowded:
             self.nodes.save(forget=True)
 
+    def gap(self, cause: bytes) -> None:
+        """Records are missing here, nobody knows how many."""
+        self.give_up_waiting()
+        self.span(encode(WireOp.GAP, payload=cause))
+
+    def give_up_waiting(self) -> None:
+        """The pieces of calls that have not come by now never will: those calls are not exact."""
+        for call in self.progress.writes.values():
+            self._give_up(call)
+        self.progress.writes.clear()
+        self.progress.fills.clear()
+
+    def _give_up(self, call: Call | None) -> None:
+        if call is not None and call.trust != Fidelity.UNKNOWN:
+            self._distrust(call, Fidelity.UNKNOWN)
+            self._doubt(self.nodes.get(call.node), Fidelity.UNKNOWN, call.seq)
+
+    def _end(self, record: Record) -> None:
+        self.give_up_waiting()
+        self._course.apply[WireOp.END](record)
+
     # -- identities --------------------------------------------------------------------------
 
     def _bind(self, record: Record) -> None:
@@ -186,6 +210,7 @@ class Replay:
                 outside=state.outside,
             )  # fmt: skip
             self._trust[trust] += 1
+            self._give_up(self.progress.writes.pop(record.tid, None))
             call = Call(seq, state.node, record.length, trust=trust)
             _await(self.progress.writes, record.tid, call)
         elif record.flags & Flag.INEXACT and call.trust != Fidelity.UNKNOWN:
@@ -276,7 +301,8 @@ class Replay:
             self.nodes.put_attrs(state, seq)
 
     def _dirty(self, record: Record) -> None:
-        self.progress.fills.pop(record.tid, None)
+        fills = self.progress.fills
+        fills.pop(record.time, None)
         if found := self._file(record):
             state, path = found
             seq = self.timeline.event(
@@ -285,15 +311,29 @@ class Replay:
             )  # fmt: skip
             self._trust[Fidelity.UNKNOWN] += 1
             self._touch(state, record.inodes[0], seq)
+            if record.flags & Flag.TRUNC:
+                self.writer.cut(state, seq, record.inodes[0].size)
             self.writer.grow(state, seq, record.offset, record.length)
-            times, trust = (state.mtime, state.ctime), (Fidelity.UNKNOWN, state.fidelity)
-            call = Call(seq, state.node, record.length, *times, *trust, record.time)
-            _await(self.progress.fills, record.tid, call)
+            before = min((call.before for call in fills.values() if call.node == state.node), default=state.fidelity)
+            trust = Fidelity.UNKNOWN, before
+            call = Call(seq, state.node, record.length, state.mtime, state.ctime, *trust, record.tid)
+            _await(fills, record.time, call)
             self._doubt(state, Fidelity.UNKNOWN, seq)
 
+    def _zero(self, record: Record) -> None:
+        if found := self._file(record):
+            state, path = found
+            seq = self.timeline.event(
+                record, Op.WRITE, path, node=state.node, offset=record.offset, size=record.length, outside=state.outside
+            )
+            self._trust[Fidelity.EXACT] += 1
+            self._touch(state, record.inodes[0], seq)
+            self.writer.zero(state, seq, record.offset, record.length)
+
     def _fill(self, record: Record) -> None:
-        call = self.progress.fills.get(record.tid)
-        if call is None or call.time != record.time:
+        fills = self.progress.fills
+        call = fills.get(record.time)
+        if call is None or call.tid != record.tid:
             return
         state = self.nodes.get(call.node)
         trust = Fidelity.REREAD if record.flags & Flag.INEXACT else Fidelity.EXACT
@@ -305,9 +345,10 @@ class Replay:
         state.mtime, state.ctime = now
         call.left -= len(record.payload)
         if call.left <= 0:
-            state.fidelity = max(call.before, call.trust)
+            del fills[record.time]
+            awaited = any(other.node == call.node for other in fills.values())
+            state.fidelity = Fidelity.UNKNOWN if awaited else Fidelity(max(call.before, call.trust))
             self.nodes.put_attrs(state, state.changed)
-            del self.progress.fills[record.tid]
 
 
 def _await(calls: dict[int, Call], tid: int, call: Call) -> None:

@@ -40,7 +40,8 @@ def read_facts(trace_dir: Path) -> Session:
     """What session.json says. Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError."""
     path = trace_dir / FACTS_FILE
     try:
-        with open(path, "rb") as file:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a stranger's may be a link, or a pipe
+        with open(os.open(path, flags), "rb") as file:
             data = file.read(_FACTS_LIMIT + 1)
     except FileNotFoundError as error:
         if not trace_dir.exists():
@@ -50,8 +51,6 @@ def read_facts(trace_dir: Path) -> Session:
         raise NotATraceError(f"{trace_dir} is not a trace: it is not a directory") from error
     except OSError as error:
         raise NotATraceError(f"{trace_dir} cannot be read as a trace: {error.strerror}") from error
-    if len(data) > _FACTS_LIMIT:
-        raise TraceDamagedError(f"damaged trace: {path} is longer than {_FACTS_LIMIT} bytes")
     return _decode(data, str(path))
 
 
@@ -74,6 +73,8 @@ def load(txn: Txn) -> Session | None:
 
 
 def _decode(data: bytes, where: str) -> Session:
+    if len(data) > _FACTS_LIMIT:
+        raise TraceDamagedError(f"damaged trace: {where} is longer than {_FACTS_LIMIT} bytes")
     try:
         facts = json.loads(data)
         check_format(facts["format"])

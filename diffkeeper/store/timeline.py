@@ -24,7 +24,7 @@ class Call(msgspec.Struct, array_like=True):
     ctime: int = 0
     trust: int = 0  # of what came so far
     before: int = Fidelity.EXACT  # the node's fidelity without this call
-    time: int = 0  # of a DIRTY, as recorded: a FILL of another one is too late for it
+    tid: int = 0  # of a DIRTY
 
 
 class Progress(msgspec.Struct):
@@ -37,7 +37,7 @@ class Progress(msgspec.Struct):
     next_node: int = 2
     ended: bool = False
     writes: dict[int, Call] = {}  # by tid
-    fills: dict[int, Call] = {}  # by tid
+    fills: dict[int, Call] = {}  # by the time of their DIRTY
 
 
 class Timeline:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 
 from . import content, differing, patches
-from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE
+from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE, ZERO
 from .db import Table, Txn
 from .state import NodeState, Pending
 
@@ -36,9 +36,7 @@ class ContentWriter:
         """Bytes at an offset. The node's times are already those after the call."""
         size = len(data)
         seq = max(seq, state.version)  # bytes that come late count from the last change on
-        pending = state.pending
-        if pending is None or len(pending.payload) + size > BLOCK_BYTES or len(pending.rows) >= BLOCK_ROWS * ROW:
-            pending = self._begin(state)
+        pending = self._room(state, size)
         pending.rows.extend((seq, kind, offset, size, state.mtime, state.ctime - state.mtime))
         pending.payload += data
         self._held += size + ROW_COST
@@ -50,9 +48,17 @@ class ContentWriter:
 
     def grow(self, state: NodeState, seq: int, offset: int, length: int) -> None:
         """Bytes changed that nobody saw."""
+        self._range(state, seq, GROW, offset, length)
+
+    def zero(self, state: NodeState, seq: int, offset: int, length: int) -> None:
+        """Zeroes from now on, whatever was there."""
+        self._range(state, seq, ZERO, offset, length)
+        state.since += ROW_COST
+
+    def _range(self, state: NodeState, seq: int, kind: int, offset: int, length: int) -> None:
         seq = max(seq, state.version)
-        pending = state.pending or self._begin(state)
-        pending.rows.extend((seq, GROW, offset, length, state.mtime, state.ctime - state.mtime))
+        pending = self._room(state)
+        pending.rows.extend((seq, kind, offset, length, state.mtime, state.ctime - state.mtime))
         self._held += ROW_COST
         state.size, state.version = max(state.size, offset + length), seq
 
@@ -65,10 +71,17 @@ class ContentWriter:
             state.since = 0
             state.size = 0
             self._begin(state, reset=True)
-        pending = state.pending or self._begin(state)
+        pending = self._room(state)
         pending.rows.extend((seq, CUT, size, 0, state.mtime, state.ctime - state.mtime))
         self._held += ROW_COST
         state.size, state.version = size, seq
+
+    def _room(self, state: NodeState, size: int = 0) -> Pending:
+        """What is pending on a node, with room for another row and `size` bytes."""
+        pending = state.pending
+        if pending is None or len(pending.payload) + size > BLOCK_BYTES or len(pending.rows) >= BLOCK_ROWS * ROW:
+            return self._begin(state)
+        return pending
 
     def _begin(self, state: NodeState, *, reset: bool = False) -> Pending:
         self.flush(state)

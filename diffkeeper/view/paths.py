@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, TextIO, overload
 
-from diffkeeper.errors import PathError
+from diffkeeper.errors import PathError, TraceDamagedError
 from diffkeeper.model import ROOT_NODE, Attrs, Moment
 
 from .roots import join
@@ -157,13 +157,19 @@ class MomentPath:
 
         Changing the list of directories steers the walk.
         """
-        below: list[str] = []
-        rest: list[str] = []
-        for name, attrs in self.entries():
-            (below if attrs.is_dir else rest).append(os.fsdecode(name))
-        yield self, below, rest
-        for directory in below:
-            yield from (self / directory).walk()
+        pending, seen = [self], set[int]()
+        while pending:
+            directory = pending.pop()
+            node = directory.stat().st_ino
+            if node in seen:
+                raise TraceDamagedError(f"damaged trace: the directory {directory} is in two places at once")
+            seen.add(node)
+            below: list[str] = []
+            rest: list[str] = []
+            for name, attrs in directory.entries():
+                (below if attrs.is_dir else rest).append(os.fsdecode(name))
+            yield directory, below, rest
+            pending += [directory / name for name in reversed(below)]
 
     def glob(self, pattern: str) -> Iterator[MomentPath]:
         """Paths below that match, part by part; `**` stands for any directories. As pathlib's."""

@@ -12,14 +12,18 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffkeeper
-from diffkeeper.record.baseline import xattrs_of
+from diffkeeper.record.baseline import data_ranges, xattrs_of
 
+HUGE = 64 << 20
+"""From this size on only what is not a hole is looked at."""
+BLOCK = 1 << 16
 DIFFKEEPER = [sys.executable, "-m", "diffkeeper"]
 
 
@@ -45,6 +49,29 @@ def chosen(xattrs: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(sorted(item for item in xattrs.items() if item[0].startswith((b"user.", b"system.posix_acl_"))))
 
 
+def digest_of(size: int, spans: Iterable[tuple[int, int]], read: Callable[[int, int], bytes]) -> str:
+    """Of all bytes; of a huge file: of its blocks that are not zero, and where. `read` takes offset and size."""
+    digest = hashlib.sha256()
+    if size < HUGE:
+        spans = [(0, size)]
+    done = 0
+    for start, length in spans:
+        for offset in range(max(start // BLOCK * BLOCK, done), start + length, BLOCK):
+            done = offset + BLOCK
+            data = read(offset, BLOCK)
+            if size < HUGE:
+                digest.update(data)
+            elif data.strip(b"\0"):
+                digest.update(offset.to_bytes(8) + data)
+    return digest.hexdigest()
+
+
+def digest_of_file(path: Path, size: int) -> str:
+    with open(path, "rb", buffering=0) as file:
+        fd = file.fileno()
+        return digest_of(size, data_ranges(fd, size), lambda offset, count: os.pread(fd, count, offset))
+
+
 def truth(root: Path, *, leave_out: Sequence[Path] = ()) -> Truth:
     """Everything under a real directory, the directory itself as "."."""
     found: Truth = {}
@@ -62,7 +89,7 @@ def truth(root: Path, *, leave_out: Sequence[Path] = ()) -> Truth:
                 mtime=status.st_mtime_ns,
                 nlink=None if path.is_dir() and not path.is_symlink() else status.st_nlink,
                 target=os.readlink(path) if path.is_symlink() else None,
-                digest=hashlib.sha256(path.read_bytes()).hexdigest() if is_file else None,
+                digest=digest_of_file(path, status.st_size) if is_file else None,
                 xattrs=chosen(xattrs_of(os.fsencode(path))),
             )
     return found
@@ -82,10 +109,10 @@ def recorded(trace: Path, moment: str, below: str = "") -> Truth:
             path, node = pending.pop()
             attrs = reader.attrs(node, seq)
             assert attrs is not None, path
-            digest = hashlib.sha256()
+            digest = ""
             if attrs.is_file:
-                for chunk in reader.chunks(node, seq):
-                    digest.update(chunk)
+                spans = reader.extents(node, seq) if attrs.size >= HUGE else ()
+                digest = digest_of(attrs.size, spans, partial(reader.read, node, seq))
             found[path] = Entry(
                 mode=attrs.mode,
                 uid=attrs.uid,
@@ -94,7 +121,7 @@ def recorded(trace: Path, moment: str, below: str = "") -> Truth:
                 mtime=attrs.mtime,
                 nlink=None if attrs.is_dir else attrs.nlink,
                 target=os.fsdecode(attrs.target) if attrs.is_symlink else None,
-                digest=digest.hexdigest() if attrs.is_file else None,
+                digest=digest if attrs.is_file else None,
                 xattrs=chosen(attrs.xattrs),
             )
             if attrs.is_dir:

@@ -40,3 +40,5 @@ def test_an_overlay_and_what_lies_below(filesystem: Path, trace: Path) -> None:
     result = harness.record(trace, ["sh", "-c", script], cwd=filesystem)
     assert result.returncode == 0, result.stderr
     harness.assert_faithful(trace, filesystem)
+
+

@@ -517,3 +517,23 @@ def test_waiting_for_what_outlives_the_command_ends_with_a_signal(workspace: Pat
     daemon = int((workspace / "pid").read_text())
     os.kill(daemon, signal.SIGKILL)
     assert any(str(daemon) in note for note in harness.info(trace)["notes"])
+
+
+def test_a_file_of_terabytes_that_holds_little(workspace: Path, trace: Path) -> None:
+    """Holes cost nothing: not when the file is recorded, not when it was there before, not when it is verified."""
+    os.truncate(os.open(workspace / "before", os.O_CREAT | os.O_WRONLY), 8 << 40)
+    script = "printf start > new; truncate -s 8T new; printf end >> new; printf middle | dd of=before bs=1 seek=4T"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, timeout=30)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
+def test_a_process_with_a_session_of_its_own_can_be_held(workspace: Path, trace: Path) -> None:
+    """setsid(2) makes a process group of its own as well, but no job of a shell: what it copies is exact."""
+    (workspace / "from").write_bytes(os.urandom(100_000))
+    script = "for i in 1 2 3 4 5; do setsid --fork --wait cp from to$i; done"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    facts = harness.assert_faithful(trace, workspace)
+    assert facts["fidelity"]["reread"] == 0
+    assert not any("could not be held" in note for note in facts["notes"])

@@ -16,7 +16,7 @@ import pytest
 
 from diffkeeper.errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError, TraceTooNewError
 from diffkeeper.journal import JournalWriter, segment_path, segments
-from diffkeeper.model import Event, Session
+from diffkeeper.model import Event, Fidelity, Op, Session
 from diffkeeper.store import indexer
 from diffkeeper.store.reader import open_reader
 from diffkeeper.wire import WireOp
@@ -172,7 +172,7 @@ def test_segments_go_once_they_are_indexed(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_torn_tail_is_the_end(tmp_path: Path) -> None:
-    """What the recorder was writing when it died is cut off; all before is there."""
+    """What the recorder was writing when it died is cut off; all before is there, and the loss is told."""
     run = recording(tmp_path / "trace")
     path = run.builder.journal()
     segment = segment_path(path / "journal", 1)
@@ -180,6 +180,7 @@ def test_a_torn_tail_is_the_end(tmp_path: Path) -> None:
         file.write(b"DKFR\xff\xff")
     indexer.index(path)
     assert everything(path, run)[2] == run.trees
+    assert everything(path, run)[1].lost == {"journal cut off": 1}
 
 
 def test_private_files(tmp_path: Path) -> None:
@@ -189,18 +190,102 @@ def test_private_files(tmp_path: Path) -> None:
     assert [name for name in os.listdir(path) if (path / name).stat().st_mode & 0o77] == []
 
 
-def test_an_unknown_record_is_damage(tmp_path: Path) -> None:
-    """A record of a kind nobody knows, or numbers no kernel gives: TraceDamagedError, and nothing half done."""
-    wrong: list[dict[str, Any]] = [{"op": 99}, {"op": WireOp.TRUNCATE, "offset": 1 << 63}]
-    for number, fields in enumerate(wrong):
-        builder = TraceBuilder(tmp_path / str(number))
-        builder.baseline({"f": b"1"})
-        builder.begin()
-        builder.create("g")
-        inode = builder._inode(builder.node("g"))
-        builder.emit(**{"inodes": (inode,), **fields})
-        with pytest.raises(TraceDamagedError):
-            builder.build()
+@pytest.mark.parametrize("fields", [{"op": 99}, {"op": WireOp.TRUNCATE, "offset": 1 << 63}])
+def test_a_record_that_makes_no_sense(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """A frame with a record nobody knows, or numbers no kernel gives, is left out as a whole, and a GAP says so."""
+    builder = TraceBuilder(tmp_path / "trace", frame=1)
+    builder.baseline({"f": b"1"})
+    builder.begin()
+    builder.create("g")
+    builder.emit(**{"inodes": (builder._inode(builder.node("g")),), **fields})
+    builder.create("h")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert [event.op for event in reader.events()] == [Op.CREATE, Op.GAP, Op.CREATE]
+        assert reader.session.lost == {"journal damaged": 1}
+        assert reader.session.duration is not None
+        assert list(reader.problems()) == []
+    assert not indexer.unfinished(builder.path)
+    assert len(list((builder.path / "journal").glob("*.damaged"))) == 1
+
+
+def test_nothing_but_nonsense(tmp_path: Path) -> None:
+    """A journal of which nothing makes sense is damage, and indexing it comes to an end."""
+    builder = TraceBuilder(tmp_path / "trace", frame=1)
+    builder.begin()
+    for _ in range(200):
+        builder.emit(99)  # type: ignore[arg-type]
+    with pytest.raises(TraceDamagedError):
+        builder.build()
+
+
+def torn_apart(path: Path, run: Script, at: int) -> None:
+    """Write the rest of a recording into a second segment, and cut the first one off at a byte."""
+    with open(segment_path(path / "journal", 1), "r+b") as file:
+        file.truncate(at)
+    builder = TraceBuilder(path)
+    builder._records, builder.seq = [], run.builder.seq
+    builder.mark("after")
+    builder.end()
+    writer = JournalWriter(path / "journal")
+    writer.append(b"".join(builder._records))
+    writer.close()
+
+
+def test_a_tear_between_segments_is_a_gap(tmp_path: Path) -> None:
+    """What was lost there is told in its place, in the timeline and in the session, and all else is there."""
+    run = recording(tmp_path / "trace")
+    path = run.builder.journal()
+    torn_apart(path, run, segment_path(path / "journal", 1).stat().st_size - 7)
+    indexer.index(path)
+    with open_reader(path) as reader:
+        last = list(reader.events())[-2:]
+        assert [(event.op, event.detail) for event in last] == [(Op.GAP, "journal cut off"), (Op.MARK, "after")]
+        assert reader.session.lost == {"journal cut off": 1}
+        assert list(reader.problems()) == []
+
+
+def test_a_torn_end_is_told_when_nobody_writes(tmp_path: Path) -> None:
+    """While the recorder lives its last frame may still grow; once it is dead, the GAP is told, once."""
+    run = recording(tmp_path / "trace")
+    path = run.builder.journal()
+    writer = JournalWriter(path / "journal")
+    try:
+        with open(segment_path(path / "journal", 2), "ab") as file:
+            file.write(b"DKFR\xff\xff")
+        indexer.index(path)
+        assert everything(path, run)[1].lost == {}
+        assert not indexer.unfinished(path)
+    finally:
+        writer.close()
+    for first in (True, False):
+        assert indexer.unfinished(path) == first
+        indexer.index(path)
+        assert everything(path, run)[1].lost == {"journal cut off": 1}
+
+
+@pytest.mark.parametrize("then", ["nothing", "another", "end"])
+def test_a_write_of_which_a_part_is_missing(tmp_path: Path, then: str) -> None:
+    """Where a piece of a call never came, its event does not claim to be exact; complete ones still do."""
+    builder = TraceBuilder(tmp_path / "trace", frame=1)
+    builder.baseline({})
+    builder.begin()
+    builder.create("f", b"whole")
+    builder.write("f", b"x" * 300, piece=100)
+    builder._records.pop()
+    if then == "another":
+        builder.create("g", b"y" * 300)
+    if then != "nothing":
+        builder.end()
+    path = builder.build()
+    with open_reader(path) as reader:
+        writes = [event.fidelity for event in reader.events() if event.op is Op.WRITE]
+        assert writes == [Fidelity.EXACT, Fidelity.UNKNOWN, Fidelity.EXACT][: 3 if then == "another" else 2]
+        node = reader.resolve(b"/opt/root/f", reader.last_seq)
+        assert node is not None
+        attrs = reader.attrs(node, reader.last_seq)
+        assert attrs is not None and attrs.fidelity is Fidelity.UNKNOWN
+        assert reader.session.fidelity == {"exact": len(writes) - 1, "unknown": 1}
 
 
 def test_what_is_not_a_trace(tmp_path: Path) -> None:

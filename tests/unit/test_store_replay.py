@@ -203,6 +203,8 @@ def test_small_blocks_and_keyframes_give_the_same(tmp_path: Path, monkeypatch: p
         data = bytes((number * 7 + i) % 256 for i in range(number % 900 + 1))
         if number % 50 == 49:
             builder.truncate("db", number * 31 % 9000)
+        elif number % 17 == 16:
+            builder.zero("db", number * 7919 % 8000, number)
         else:
             builder.write("db", data, number * 7919 % 8000)
         run.trees[builder.seq] = builder.tree()

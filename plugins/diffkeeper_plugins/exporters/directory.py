@@ -8,6 +8,7 @@ that was stopped, the regular files that are whole are kept; all else is made ag
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self
 
+from diffkeeper.errors import DiffKeeperError
 from diffkeeper.exporting import (
     Entry,
     Exported,
@@ -37,11 +39,13 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVILEGED = (b"security.", b"trusted.")
+"""Extended attributes that give rights (security.capability is a set-id bit by another name), or that tell root's."""
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
 class DirectoryExporter(Exporter):
-    """A directory. Set-id and sticky bits and device nodes only when asked for; owners as root."""
+    """A directory. Set-id and sticky bits, capabilities and device nodes only when asked for; owners as root."""
 
     resumes: ClassVar[bool] = True
 
@@ -54,7 +58,8 @@ class DirectoryExporter(Exporter):
         meter = Meter(progress, weight(trace, selection))
         notes = self._apply.notes
         count = size = inexact = 0
-        with suppress(FileExistsError):  # an earlier attempt, see `_Tree.kept`
+        damaged, missing = list[str](), set[bytes]()
+        with suppress(FileExistsError):  # an earlier attempt, see `_Tree._kept`
             os.mkdir(destination, stat.S_IRWXU)
         with _Tree(destination, self._apply) as tree:
             for entry in entries(trace, selection):
@@ -65,14 +70,24 @@ class DirectoryExporter(Exporter):
                     notes["device nodes left out (--opt devices=true makes them)"] += 1
                     continue
                 elif entry.attrs.is_file and entry.link is None:
-                    tree.file(entry, trace, selection.moment.seq)
+                    if wrong := tree.file(entry, trace, selection.moment.seq):
+                        damaged.append(wrong)
+                        missing.add(entry.path)
+                        continue
                     size += entry.attrs.size
+                elif entry.link in missing:
+                    damaged.append(f"{_shown(entry.path)}: the same file as {_shown(entry.link or b'')}")
+                    continue
                 else:
                     tree.other(entry)
                 count += 1
                 inexact += not is_exact(entry)
         lines = tuple(f"{number} {what}" for what, number in sorted(notes.items()))
-        return Exported(count, size, lines + fidelity_note(inexact))
+        return Exported(count, size, lines + fidelity_note(inexact), tuple(damaged))
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
 
 
 def _is_device(attrs: Attrs) -> bool:
@@ -112,6 +127,9 @@ class _Attributes:
 
     def _xattrs(self, target: int | bytes, attrs: Attrs) -> None:
         for name, value in attrs.xattrs.items():
+            if name.startswith(_PRIVILEGED) and not self._suid:
+                self.notes["security and trusted attributes left out (--opt suid=true keeps them)"] += 1
+                continue
             try:
                 if isinstance(target, int):
                     os.setxattr(target, name, value)
@@ -158,10 +176,11 @@ class _Tree:
             self._step(os.open(name, _DIRECTORY, dir_fd=self._here))
         self._stack.append(entry)
 
-    def file(self, entry: Entry, trace: Trace, seq: int) -> None:
+    def file(self, entry: Entry, trace: Trace, seq: int) -> str:
+        """Make a regular file. Where its content cannot be had it is left out; says why."""
         name = self._to_parent_of(entry)
         if self._kept(name, entry.attrs):
-            return
+            return ""
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._here)
         try:
             for offset, data in content(trace.reader, entry, seq):
@@ -170,8 +189,17 @@ class _Tree:
                     done += os.pwrite(fd, memoryview(data)[done:], offset + done)
             os.truncate(fd, entry.attrs.size)
             self._apply.of_open(fd, entry.attrs)
+        except DiffKeeperError as error:
+            os.unlink(name, dir_fd=self._here)
+            return f"{_shown(entry.path)}: {error}"
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            os.unlink(name, dir_fd=self._here)
+            return f"{_shown(entry.path)}: its {entry.attrs.size} bytes are more than the filesystem here can hold"
         finally:
             os.close(fd)
+        return ""
 
     def _kept(self, name: bytes, attrs: Attrs) -> bool:
         """Whether an earlier attempt has made this file to its end: its time is set last. Else it is not there."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from diffkeeper.trace import Trace
 
 _BLOCK = 64 << 10
+_HOLES = 64 << 30
+"""Most bytes of holes that are written as zeroes for one file: a stranger's trace can claim any size."""
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -60,7 +62,7 @@ class TarExporter(Exporter):
         return nullcontext(file)
 
     def _write(self, trace: Trace, selection: Selection, file: BinaryIO, meter: Meter) -> Exported:
-        count = size = inexact = sockets = 0
+        count = size = inexact = sockets = hollow = 0
         # "w|" never seeks, so that a file and a pipe get the same bytes.
         with tarfile.open(
             fileobj=file, mode="w|", bufsize=_BLOCK, format=tarfile.PAX_FORMAT,
@@ -71,6 +73,9 @@ class TarExporter(Exporter):
                 if stat.S_IFMT(entry.attrs.mode) not in _TYPES:
                     sockets += 1
                     continue
+                if _is_hollow(trace, entry, selection.moment.seq):
+                    hollow += 1
+                    continue
                 info = _header(entry)
                 body = _Body(content(trace.reader, entry, selection.moment.seq), info.size) if info.size else None
                 archive.addfile(info, body)
@@ -78,8 +83,18 @@ class TarExporter(Exporter):
                 count += 1
                 size += info.size
                 inexact += not is_exact(entry)
-        notes = (f"{sockets} sockets left out: an archive cannot hold them",) if sockets else ()
-        return Exported(count, size, notes + fidelity_note(inexact))
+        notes = list[str]()
+        if sockets:
+            notes.append(f"{sockets} sockets left out: an archive cannot hold them")
+        if hollow:
+            notes.append(f"{hollow} files left out that are larger than {_HOLES >> 30} GiB and mostly holes")
+        return Exported(count, size, (*notes, *fidelity_note(inexact)))
+
+
+def _is_hollow(trace: Trace, entry: Entry, seq: int) -> bool:
+    if not entry.attrs.is_file or entry.attrs.size <= _HOLES:
+        return False
+    return entry.attrs.size - sum(length for _, length in trace.reader.extents(entry.node, seq)) > _HOLES
 
 
 def _header(entry: Entry) -> tarfile.TarInfo:

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Calls that move and clear parts of a file without bytes of their own: fallocate, its older ioctls, and clones. */
+
+#define FALLOC_KEEP_SIZE_ 0x01
+#define FALLOC_PUNCH_HOLE_ 0x02
+#define FALLOC_COLLAPSE_ 0x08
+#define FALLOC_ZERO_RANGE_ 0x10
+#define FALLOC_INSERT_ 0x20
+#define FALLOC_WRITE_ZEROES_ 0x80
+#define FALLOC_CLEARS_ (FALLOC_PUNCH_HOLE_ | FALLOC_ZERO_RANGE_ | FALLOC_WRITE_ZEROES_)
+
+#define FICLONE_ 0x40049409
+#define FICLONERANGE_ 0x4020940D
+#define FS_IOC_RESVSP_ 0x40305828
+#define FS_IOC_UNRESVSP_ 0x40305829
+#define FS_IOC_RESVSP64_ 0x4030582a
+#define FS_IOC_UNRESVSP64_ 0x4030582b
+#define FS_IOC_ZERO_RANGE_ 0x40305839
+
+struct dk_space { /* struct space_resv of linux/falloc.h, as far as it is read */
+	s16 type, whence;
+	s64 start, length;
+};
+
+/*
+ * What fallocate(2) with this mode did to a file whose facts are inode 0. Only what moves bytes about is read again: what
+ * it clears is known to be zeroes, and space alone shows in the size, if at all. Filesystems differ in which of them set
+ * times, so there is a record in any case.
+ */
+static inline void change_space(
+	struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u32 mode, u64 offset,
+	u64 length)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	u64 end = offset + length;
+	if (mode & (FALLOC_COLLAPSE_ | FALLOC_INSERT_)) {
+		dirty_with(ctx, s, file, fd, DK_F_TRUNC, offset, inode->size > offset ? inode->size - offset : 0);
+		return;
+	}
+	if (mode & FALLOC_CLEARS_ && offset < inode->size) {
+		begin(s, DK_OP_ZERO, 0, 1);
+		s->ev.offset = offset;
+		s->ev.length = (end < inode->size ? end : inode->size) - offset;
+	} else if (!mode && end == inode->size) {
+		begin(s, DK_OP_TRUNCATE, 0, 1);
+		s->ev.offset = end;
+	} else {
+		begin(s, DK_OP_UTIME, 0, 1);
+		s->ev.length = DK_TIME_OMIT;
+	}
+	drop_stamps();
+	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+}
+
+HANDLER(on_fallocate)
+{
+	if ((s64)ctx->args[1] < 0)
+		return 0;
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	struct pt_regs *regs = &s->regs;
+	char *file = known_file(ctx, s, regs->di, REGULAR);
+	if (file)
+		change_space(ctx, s, file, regs->di, regs->si, regs->dx, regs->r10);
+	return 0;
+}
+
+HANDLER(on_ioctl)
+{
+	if ((s64)ctx->args[1] < 0)
+		return 0;
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	struct pt_regs *regs = &s->regs;
+	u32 request = regs->si, mode = FALLOC_KEEP_SIZE_;
+	int clones = request == FICLONE_ || request == FICLONERANGE_;
+	if (request == FS_IOC_UNRESVSP_ || request == FS_IOC_UNRESVSP64_)
+		mode |= FALLOC_PUNCH_HOLE_;
+	else if (request == FS_IOC_ZERO_RANGE_)
+		mode |= FALLOC_ZERO_RANGE_;
+	else if (!clones && request != FS_IOC_RESVSP_ && request != FS_IOC_RESVSP64_)
+		return 0;
+	char *file = known_file(ctx, s, regs->di, REGULAR);
+	if (!file)
+		return 0;
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	if (clones) {
+		dirty(ctx, s, file, regs->di, 0, inode->size);
+		return 0;
+	}
+	struct dk_space space = {};
+	bpf_probe_read_user(&space, sizeof(space), (void *)regs->dx);
+	if (space.whence == 1)
+		space.start += (s64)rdp(file + FILE_POS);
+	else if (space.whence == 2)
+		space.start += inode->size;
+	change_space(ctx, s, file, regs->di, mode, space.start, space.length);
+	return 0;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * io_uring: what a request did is told when it completes, in the submitter or in one of its worker threads, and before
+ * the program can see the completion. Its buffers are still what they were then; paths and vectors are not, and are put
+ * aside when it is submitted.
+ */
+
+#if HAVE_URING
+
+#define URING_WRITEV 2
+#define URING_FSYNC 3
+#define URING_WRITE_FIXED 5
+#define URING_SYNC_RANGE 8
+#define URING_FALLOCATE 17
+#define URING_OPENAT 18
+#define URING_WRITE 23
+#define URING_OPENAT2 28
+#define URING_SPLICE 30
+#define URING_RENAMEAT 35
+#define URING_UNLINKAT 36
+#define URING_MKDIRAT 37
+#define URING_SYMLINKAT 38
+#define URING_LINKAT 39
+#define URING_FSETXATTR 41
+#define URING_SETXATTR 42
+#define URING_FTRUNCATE 55
+#define URING_WRITEV_FIXED 61
+#define URING_SKIPS (1ULL << 6) /* REQ_F_CQE_SKIP */
+
+static inline u8 opcode_of(char *req)
+{
+	u8 opcode = 0;
+	bpf_probe_read_kernel(&opcode, 1, req + URING_OPCODE);
+	return opcode;
+}
+
+static inline s32 result_of(char *req)
+{
+	return rd32(req + URING_RESULT);
+}
+
+static inline int is_uring_write(u8 opcode)
+{
+	return opcode == URING_WRITE || opcode == URING_WRITE_FIXED || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED;
+}
+
+static inline int is_uring_name(u8 opcode)
+{
+	return opcode >= URING_RENAMEAT && opcode <= URING_LINKAT;
+}
+
+static inline void save_path(char *to, char *filename)
+{
+	if (bpf_probe_read_kernel_str(to, PATH_MAX_, rdp(filename + FILENAME_NAME)) < 0)
+		to[0] = 0;
+}
+
+/* Puts aside what will be gone when the request completes. */
+HANDLER(io_uring_submit_req)
+{
+	char *req = (char *)ctx->args[0];
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	if (!is_tracked(tgid))
+		return 0;
+	u8 opcode = opcode_of(req);
+	u64 flags = (u64)rdp(req + URING_FLAGS), key = (u64)req;
+	int vector = opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED, name = is_uring_name(opcode);
+	if (opcode == URING_SETXATTR || opcode == URING_FSETXATTR ||
+	    (flags & URING_SKIPS && (name || is_uring_write(opcode) || opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE)))
+		count(DK_C_ASYNC, 1);
+	if (!vector && !name)
+		return 0;
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	struct dk_pending *p = (struct dk_pending *)s->body;
+	p->dirfd1 = p->dirfd2 = AT_FDCWD_;
+	p->flags = 0;
+	p->path1[0] = p->path2[0] = 0;
+	if (vector) {
+		bpf_probe_read_user(p->iov, sizeof(p->iov), rdp(req + URING_RW_ADDR));
+		p->flags = rd32(req + URING_RW_LEN);
+	} else if (opcode == URING_RENAMEAT || opcode == URING_LINKAT || opcode == URING_SYMLINKAT) {
+		/* struct io_rename and struct io_link begin alike */
+		p->dirfd1 = rd32(req + URING_LINK_OLD_DFD);
+		p->dirfd2 = rd32(req + URING_LINK_NEW_DFD);
+		p->flags = rd32(req + URING_LINK_FLAGS);
+		save_path(p->path1, rdp(req + URING_LINK_OLD));
+		save_path(p->path2, rdp(req + URING_LINK_NEW));
+	} else { /* as do struct io_unlink and struct io_mkdir */
+		p->dirfd1 = rd32(req + URING_UNLINK_DFD);
+		p->flags = rd32(req + URING_UNLINK_FLAGS);
+		save_path(p->path1, rdp(req + URING_UNLINK_PATH));
+	}
+	pending.update(&key, p);
+	return 0;
+}
+
+HANDLER(io_uring_complete)
+{
+	char *req = (char *)ctx->args[1];
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	if (!req || !is_tracked(tgid))
+		return 0;
+	u8 opcode = opcode_of(req);
+	if (result_of(req) < 0) {
+		u64 key = (u64)req;
+		if (is_uring_name(opcode) || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED)
+			pending.delete(&key);
+		return 0;
+	}
+	u32 helper = 0;
+	if (is_uring_write(opcode))
+		helper = HELPER_URING_WRITE;
+	else if (opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE || opcode == URING_SPLICE || opcode == URING_FSYNC ||
+		 opcode == URING_SYNC_RANGE)
+		helper = HELPER_URING_FILE;
+	else if (opcode == URING_OPENAT || opcode == URING_OPENAT2)
+		helper = HELPER_URING_OPEN;
+	else if (is_uring_name(opcode))
+		helper = HELPER_URING_NAME;
+	else
+		return 0;
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	s->again = helper;
+	helpers.call(ctx, helper);
+	return 0;
+}
+
+HANDLER(uring_write)
+{
+	char *req = (char *)ctx->args[1];
+	u64 key = (u64)req;
+	struct dk_scratch *s = get_scratch();
+	s32 ret = result_of(req);
+	if (!s || !ret)
+		return 0;
+	u8 opcode = opcode_of(req);
+	char *file = known(ctx, s, rdp(req), REGULAR);
+	if (!file)
+		return 0;
+	u64 offset = (u64)rdp(req + URING_RW_POS) - ret; /* where the write ended up is left there */
+	if (ret > DIRECT_MAX) {
+		dirty(ctx, s, file, -1, offset, ret);
+		return 0;
+	}
+	begin(s, DK_OP_WRITE, 0, 1);
+	s->ev.length = ret;
+	s->piece.offset = offset;
+	s->piece.rest = ret;
+	if (opcode == URING_WRITE || opcode == URING_WRITE_FIXED) {
+		s->piece.from = (u64)rdp(req + URING_RW_ADDR);
+		s->piece.left = ret;
+		send_pieces(s);
+		return 0;
+	}
+	struct dk_pending *p = pending.lookup(&key);
+	if (p) {
+		bpf_probe_read_kernel(s->iov, sizeof(p->iov), p->iov);
+		u32 vectors = p->flags;
+		pending.delete(&key);
+		if (send_vectors(s, vectors, SAVED_IOVECS))
+			return 0;
+	}
+	dirty(ctx, s, file, -1, offset, ret);
+	return 0;
+}
+
+HANDLER(uring_file)
+{
+	char *req = (char *)ctx->args[1];
+	u8 opcode = opcode_of(req);
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	if (opcode == URING_FSYNC || opcode == URING_SYNC_RANGE) {
+		u32 tgid = bpf_get_current_pid_tgid() >> 32;
+		if (mappings.lookup(&tgid))
+			ask_for_sync(s, DK_R_SYNC, 0);
+		return 0;
+	}
+	/* of a splice the first member of the request is the file written to, as of all others */
+	char *file = known(ctx, s, rdp(req), REGULAR);
+	if (!file)
+		return 0;
+	if (opcode == URING_FTRUNCATE) {
+		begin(s, DK_OP_TRUNCATE, 0, 1);
+		s->ev.offset = inode->size;
+		drop_stamps();
+		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+		return 0;
+	}
+	u64 offset, length;
+	if (opcode == URING_SPLICE) {
+		length = result_of(req);
+		offset = (u64)rdp(req + URING_SPLICE_OFFSET);
+		if (offset == ~0ULL)
+			offset = (u64)rdp(file + FILE_POS);
+		if (!length)
+			return 0;
+		offset -= length; /* the call left the end here */
+		dirty(ctx, s, file, -1, offset, length);
+	} else {
+		offset = (u64)rdp(req + URING_SYNC_OFFSET);
+		length = (u64)rdp(req + URING_SYNC_LENGTH);
+		change_space(ctx, s, file, -1, rd32(req + URING_SYNC_MODE), offset, length);
+	}
+	return 0;
+}
+
+HANDLER(uring_open)
+{
+	char *req = (char *)ctx->args[1];
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	u64 flags = (u64)rdp(req + URING_OPEN_HOW);
+	if (!rd32(req + URING_OPEN_SLOT))
+		send_open(ctx, s, result_of(req), flags);
+	else if (flags & (O_CREAT_ | O_TRUNC_)) /* into a table of the ring's own */
+		count(DK_C_ASYNC, 1);
+	return 0;
+}
+
+HANDLER(uring_name)
+{
+	char *req = (char *)ctx->args[1];
+	u64 key = (u64)req;
+	u8 opcode = opcode_of(req);
+	struct dk_scratch *s = get_scratch();
+	struct dk_pending *p = pending.lookup(&key);
+	if (!s)
+		return 0;
+	if (!p) {
+		count(DK_C_ASYNC, 1);
+		return 0;
+	}
+	s->stamps_of = bpf_get_current_pid_tgid();
+	if (!is_worker()) {
+		u32 tgid = bpf_get_current_pid_tgid() >> 32, *worker = workers.lookup(&tgid);
+		if (worker)
+			s->stamps_of = *worker;
+	}
+	struct dk_call c = {.dirfd1 = p->dirfd1, .dirfd2 = p->dirfd2, .bases = 1, .saved = 1};
+	c.path1 = (u64)p->path1;
+	if (opcode == URING_MKDIRAT) {
+		c.op = DK_OP_MKDIR;
+		c.offset = p->flags;
+	} else if (opcode == URING_UNLINKAT) {
+		c.op = p->flags & AT_REMOVEDIR_ ? DK_OP_RMDIR : DK_OP_UNLINK;
+	} else if (opcode == URING_SYMLINKAT) {
+		c.op = DK_OP_SYMLINK;
+		c.dirfd1 = p->dirfd2;
+		c.path1 = (u64)p->path2;
+		c.path2 = (u64)p->path1;
+	} else {
+		c.op = opcode == URING_LINKAT ? DK_OP_LINK : DK_OP_RENAME;
+		c.bases = 2;
+		c.path2 = (u64)p->path2;
+		c.offset = p->flags;
+	}
+	s->call = c;
+	helpers.call(ctx, HELPER_NAME);
+	return 0;
+}
+
+/* No room for a completion: whatever it was, it went by unseen. */
+HANDLER(io_uring_cqe_overflow)
+{
+	if (is_tracked(bpf_get_current_pid_tgid() >> 32) && (s32)ctx->args[2] >= 0)
+		count(DK_C_ASYNC, 1);
+	return 0;
+}
+
+#endif

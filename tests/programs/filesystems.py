@@ -1,0 +1,48 @@
+"""A fresh filesystem of each kind that people use, mounted for as long as it is needed.
+
+Owns making, mounting and unmounting; knows nothing of recordings.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+KINDS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay")
+
+
+@contextmanager
+def mounted(kind: str, place: Path, size: str = "400M") -> Iterator[Path]:
+    """The mount point, below the existing directory `place`. `size` as truncate(1) takes it.
+
+    overlayfs lies over a tmpfs, with `low/file` and `low/sub/other` in its lower layer.
+    """
+    point = place / "mounted"
+    point.mkdir()
+    with ExitStack() as undo:
+        if kind == "overlay":
+            layers = place / "layers"
+            layers.mkdir()
+            _mount(undo, layers, "-t", "tmpfs", "none")
+            for name in ("lower/low/sub", "upper", "work"):
+                (layers / name).mkdir(parents=True)
+            (layers / "lower/low/file").write_text("from below\n")
+            (layers / "lower/low/sub/other").write_text("from below, too\n")
+            paths = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
+            _mount(undo, point, "-t", "overlay", "-o", paths, "none")
+        elif kind == "tmpfs":
+            _mount(undo, point, "-t", "tmpfs", "-o", f"size={size}", "none")
+        else:
+            image = place / "image"
+            subprocess.run(["truncate", "-s", size, image], check=True)
+            undo.callback(image.unlink)
+            subprocess.run([f"mkfs.{kind}", "-q", image], check=True, capture_output=True)
+            _mount(undo, point, "-o", "loop", image)
+        yield point
+
+
+def _mount(undo: ExitStack, point: Path, *words: object) -> None:
+    subprocess.run(["mount", *map(str, words), str(point)], check=True)
+    undo.callback(subprocess.run, ["umount", str(point)], check=True)

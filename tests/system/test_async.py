@@ -1,0 +1,56 @@
+"""What io_uring and Linux AIO change: in every moment, and in the right one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import diffkeeper
+from tests.system import harness
+
+SOURCE = Path(__file__).parent / "async_writer.c"
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that does every kind of request once."""
+    program = tmp_path_factory.mktemp("bin") / "async_writer"
+    subprocess.run(["gcc", "-Wall", "-Werror", "-o", program, SOURCE, "-luring", "-laio"], check=True)
+    return program
+
+
+def check_marks(trace: Path) -> int:
+    """At each mark the file is what the program read then, which it wrote to a copy. Says how many marks there are."""
+    with diffkeeper.open(trace) as opened:
+        marks = opened.marks()
+        for mark in marks:
+            moment = opened.at(mark.name)
+            assert (moment / "file").read_bytes() == (moment / f"at-{mark.name}").read_bytes(), mark.name
+        return len(marks)
+
+
+@pytest.mark.parametrize("ring", ["plain", "deferred", "poll"])
+def test_every_kind_of_request(ring: str, writer: Path, workspace: Path, trace: Path) -> None:
+    """Writes, vectors, fixed buffers, splices, opens and names: in each way to drive a ring, no mark is wrong."""
+    result = harness.record(trace, [writer, ring], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    assert check_marks(trace) == 18
+    harness.assert_faithful(trace, workspace)
+
+
+def test_requests_on_every_filesystem(writer: Path, filesystem: Path, trace: Path) -> None:
+    """The same with the plainest ring, wherever the files are."""
+    result = harness.record(trace, [writer, "plain"], cwd=filesystem)
+    assert result.returncode == 0, result.stderr
+    assert check_marks(trace) == 18
+    harness.assert_faithful(trace, filesystem)
+
+
+def test_aio_on_every_filesystem(writer: Path, filesystem: Path, trace: Path) -> None:
+    """io_submit of single writes, of several at once, vectors, appends, and past the page cache."""
+    result = harness.record(trace, [writer, "aio"], cwd=filesystem)
+    assert result.returncode == 0, result.stderr
+    assert check_marks(trace) >= 3
+    harness.assert_faithful(trace, filesystem)

@@ -1,0 +1,77 @@
+"""fallocate in all its modes, the ioctls that were there before it: space that is had, cleared and moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.programs.filesystems import KINDS, mounted
+from tests.programs.program import Place, Program, run
+from tests.system import harness
+
+CHANGES = """
+import ctypes, errno, fcntl, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+KEEP, PUNCH, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
+NOT_HERE = errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL  # filesystems differ in what they can do
+def allocate(mode, offset, length):
+    if libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)):
+        assert ctypes.get_errno() in NOT_HERE, os.strerror(ctypes.get_errno())
+def older(request, offset, length):
+    try:
+        fcntl.ioctl(fd, request, struct.pack('hhqqiI4i', 0, 0, offset, length, 0, 0, 0, 0, 0, 0))
+    except OSError as error:
+        assert error.errno in NOT_HERE, error
+def moment(name):
+    try: open(f'/.diffkeeper/mark/{name}')
+    except OSError: pass
+    with open(os.environ['ASK'], 'w') as ask: ask.write(name + chr(10))
+    with open(os.environ['ANSWER']) as answer: answer.readline()
+MIB = 1 << 20
+changes = [
+    lambda: os.write(fd, bytes(range(256)) * 400),
+    lambda: allocate(0, 50_000, 10_000),
+    lambda: allocate(0, 90_000, MIB),
+    lambda: allocate(KEEP, 0, 4 * MIB),
+    lambda: allocate(PUNCH | KEEP, 5000, 3000),
+    lambda: allocate(PUNCH | KEEP, MIB, 1 << 30),
+    lambda: allocate(PUNCH | KEEP, 1 << 40, MIB),
+    lambda: allocate(ZERO, 10_000, 2000),
+    lambda: allocate(ZERO | KEEP, MIB, MIB),
+    lambda: os.pwrite(fd, b'end', 2 * MIB),
+    lambda: allocate(COLLAPSE, 4096, 8192),
+    lambda: allocate(INSERT, 8192, 4096),
+    lambda: allocate(ZERO, 0, 3 * MIB),
+    lambda: os.pwrite(fd, b'again' * 5000, 10_000),
+    lambda: older(0x4030582a, 4 * MIB, 4096),
+    lambda: older(0x4030582b, 11_000, 2000),
+    lambda: older(0x40305839, 20_000, 2000),
+    lambda: os.truncate('file', 22_222),
+]
+fd = os.open('file', os.O_CREAT | os.O_RDWR)
+for number, change in enumerate(changes):
+    change()
+    moment(f'after-{number}')
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_space_that_is_had_cleared_and_moved(kind: str, tmp_path: Path) -> None:
+    """Each moment as it was, past the end of the file too; all of it is exact."""
+    program = Program("fallocate", '"$PYTHON" -c "$CHANGES"', {"CHANGES": CHANGES})
+    with mounted(kind, tmp_path) as point:
+        outcome = run(program, "quick", kind, Place(tmp_path, point))
+    assert outcome.faults == []
+    assert (outcome.moments, outcome.inexact) == (19, [])
+
+
+def test_space_for_nothing_holds_nobody(tmp_path: Path) -> None:
+    """A gigabyte that is had, given back and cleared is not read again: no writer stands still for it."""
+    script = "for i in 1 2 3 4; do fallocate -l 1G file; fallocate -p -o 4K -l 1G file; fallocate -z -l 1G file; done"
+    program = Program("much space", script, events=12)
+    with mounted("ext4", tmp_path, "2G") as point:
+        place = Place(tmp_path, point)
+        outcome = run(program, "quick", "ext4", place)
+    assert outcome.faults == []
+    assert harness.info(place.trace)["notes"] == []
