@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import random
 import re
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from diffkeeper.errors import PluginError
 from diffkeeper.exporting import Exported, Selection
 from diffkeeper.plugins import Exporter
 from diffkeeper.progress import Silent
+from diffkeeper.store import patches
+from diffkeeper.store.db import DATA_FILE, Database, Table
 from diffkeeper.trace import Trace
 from tests.builder import TraceBuilder
 
@@ -206,3 +209,32 @@ def test_an_exporter_that_raises_leaves_nothing(trace: Trace, tmp_path: Path) ->
     with pytest.raises(PluginError, match=r"the exporter Broken failed \(ZeroDivisionError\)"):
         exporting.export(Broken(), trace, Selection(trace.moment("end")), tmp_path / "out", Silent())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["ndjson", "git", "html"])
+def test_what_cannot_be_read_is_named_and_the_rest_is_there(tmp_path: Path, name: str) -> None:
+    """One blob is damaged: the file that needs it is left out or has no digest, and the result says which."""
+    noise = random.Random(1).randbytes(3000).hex().encode()
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"good": b"fine\n"})
+    builder.begin()
+    builder.create("bad", noise)
+    builder.write("good", b"more\n")
+    builder.end()
+    path = builder.build()
+    database = Database(path / DATA_FILE, write=True)
+    txn = database.begin()
+    (digest,) = (digest for digest, _ in txn.scan(Table.BLOBS))
+    blob = patches.load(txn, digest)
+    patches._store(txn, digest, blob._replace(data=blob.data[:-2]))
+    txn.commit()
+    database.close()
+    with diffkeeper.open(path) as trace:
+        result = export(trace, name, tmp_path / "out")
+    assert len(result.damaged) == 1
+    assert "bad" in result.damaged[0] and "damaged trace" in result.damaged[0]
+    if name == "git":
+        assert (tmp_path / "out" / "good").read_bytes() == b"fine\nmore\n"
+        assert not (tmp_path / "out" / "bad").exists()
+    else:
+        assert b"good" in (tmp_path / "out").read_bytes()

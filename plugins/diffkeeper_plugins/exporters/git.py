@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
 from diffkeeper import happenings
-from diffkeeper.errors import DestinationError, PluginError, TraceDamagedError
+from diffkeeper.errors import DestinationError, DiffKeeperError, PluginError, TraceDamagedError
 from diffkeeper.eventlines import FIDELITIES, Names
-from diffkeeper.exporting import Exported, Selection
+from diffkeeper.exporting import CHUNK, Exported, Selection
 from diffkeeper.model import Attrs, Event, Fidelity, Op
 from diffkeeper.plugins import Exporter
 from diffkeeper.wording import human_size, printable
@@ -78,7 +78,7 @@ class GitExporter(Exporter):
 
 
 class _Stream:
-    """One fast-import stream. `commits` so far; `notes`: what was left out."""
+    """One fast-import stream. `commits` so far; `notes`: what was left out; `damaged`: what cannot be read."""
 
     def __init__(self, trace: Trace, selection: Selection, out: BinaryIO, limit: int) -> None:
         self._trace, self._selection, self._out, self._limit = trace, selection, out, limit
@@ -89,6 +89,7 @@ class _Stream:
         self._at = selection.first - 1
         self.commits = self.size = self.inexact = 0
         self.notes: Counter[str] = Counter()
+        self.damaged: list[str] = []
 
     def write(self, ends: _Ends, progress: Progress) -> Exported:
         self._out.write(b"feature done\n")
@@ -105,7 +106,7 @@ class _Stream:
         lines = tuple(f"{number} {what}" for what, number in sorted(self.notes.items()))
         if self.inexact:
             lines += (f"{self.inexact} commits hold bytes that are not certain; each says so",)
-        return Exported(self.commits, self.size, lines)
+        return Exported(self.commits, self.size, lines, tuple(self.damaged))
 
     def _begin(self) -> None:
         """The first commit: what stood there before."""
@@ -182,8 +183,13 @@ class _Stream:
         elif attrs.is_file and attrs.size > self._limit:
             self.notes[f"versions of files left out: larger than limit={self._limit}"] += 1
         else:
-            self._held.put(path, None)
-            return [b"M %s :%d %s\n" % (gitnames.mode(attrs), self._blob(node, attrs), gitnames.quoted(path))]
+            try:
+                mark = self._blob(node, attrs)
+            except DiffKeeperError as error:
+                self.damaged.append(f"{printable(path)} at event {self._at}: {error}")
+            else:
+                self._held.put(path, None)
+                return [b"M %s :%d %s\n" % (gitnames.mode(attrs), mark, gitnames.quoted(path))]
         return [b"D %s\n" % gitnames.quoted(path)] if self._held.take(path) else []
 
     def _moved(self, old: bytes, new: bytes) -> list[bytes]:
@@ -201,15 +207,17 @@ class _Stream:
         if (known := self._blobs.get(key)) is not None:
             self._blobs.move_to_end(key)
             return known
-        self._marks += 1
         size = len(attrs.target) if attrs.is_symlink else attrs.size
+        first = attrs.target if attrs.is_symlink else self._trace.reader.read(node, self._at, 0, CHUNK)
+        if size > CHUNK:  # what cannot be read must be known before it begins
+            read = sum(len(piece) for piece in self._trace.reader.chunks(node, self._at, CHUNK))
+        else:
+            read = len(first)
+        if read != size:
+            raise TraceDamagedError(f"damaged trace: node {node} has {read} bytes, not {size}, at event {self._at}")
+        self._marks += 1
         self._out.write(b"blob\nmark :%d\ndata %d\n" % (self._marks, size))
-        written = 0
-        for piece in [attrs.target] if attrs.is_symlink else self._trace.reader.chunks(node, self._at):
-            self._out.write(piece)
-            written += len(piece)
-        if written != size:
-            raise TraceDamagedError(f"damaged trace: node {node} has {written} bytes, not {size}, at event {self._at}")
+        self._out.writelines([first] if size <= CHUNK else self._trace.reader.chunks(node, self._at, CHUNK))
         self._out.write(b"\n")
         self.size += size
         self._blobs[key] = self._marks

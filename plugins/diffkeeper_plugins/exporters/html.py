@@ -46,7 +46,7 @@ class HtmlExporter(Exporter):
         page.read(progress)
         with opened(destination) as file:
             file.write(_page(page.as_object()))
-        return Exported(page.count, page.size, tuple(page.notes))
+        return Exported(page.count, page.size, tuple(page.notes), page.damaged)
 
 
 def _page(data: object) -> bytes:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from diffkeeper import happenings
+from diffkeeper.errors import DiffKeeperError
 from diffkeeper.eventlines import WITH_CONTENT, JsonLines
 from diffkeeper.exporting import Exported, Selection, opened
 from diffkeeper.model import Event, Op
 from diffkeeper.plugins import Exporter
+from diffkeeper.wording import printable
 
 if TYPE_CHECKING:
     from diffkeeper.progress import Progress
@@ -40,17 +42,21 @@ class NdjsonExporter(Exporter):
     def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
         lines, digests = JsonLines(trace), Digests(trace)
         count = size = 0
+        damaged: list[str] = []
         with opened(destination) as file:
             for event in happenings.events(trace, selection, progress):
                 line, more = lines.line(event), ""
-                if event.op is Op.WRITE and (event.size or 0) <= LONGEST_WRITE:
-                    more = f', "sha256": "{digests.written(event)}"'
-                    size += event.size or 0
-                if self._files and event.op in WITH_CONTENT and (whole := digests.whole(event)):
-                    more += f', "file_sha256": "{whole}"'
+                try:
+                    if event.op is Op.WRITE and (event.size or 0) <= LONGEST_WRITE:
+                        more = f', "sha256": "{digests.written(event)}"'
+                        size += event.size or 0
+                    if self._files and event.op in WITH_CONTENT and (whole := digests.whole(event)):
+                        more += f', "file_sha256": "{whole}"'
+                except DiffKeeperError as error:
+                    damaged.append(f"{printable(event.path)} at event {event.seq}: {error}")
                 file.write((line[:-2] + more + line[-2:]).encode("ascii") if more else line.encode("ascii"))
                 count += 1
-        return Exported(count, size)
+        return Exported(count, size, damaged=tuple(damaged))
 
 
 class Digests:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diffkeeper import happenings
+from diffkeeper.errors import DiffKeeperError
 from diffkeeper.eventlines import FIDELITIES, LABELS, Names
 from diffkeeper.exporting import Selection
 from diffkeeper.model import Attrs, Event, Fidelity, Op
@@ -68,6 +69,7 @@ class Contents:
         self._reader, self._limits = reader, limits
         self.logs: dict[int, list[tuple[int, int, int, str]]] = {}
         self.left: dict[int, str] = {}
+        self.damaged: dict[int, str] = {}  # node -> what is wrong, of those that are left out for that
         self.size = 0
         self._sizes: dict[int, int] = {}  # of the file, by the entries of its log
         self._spent: Counter[int] = Counter()
@@ -77,6 +79,13 @@ class Contents:
         """A file as it is at `seq`. `event` is what changed it, if that is known; `before`: where the page begins."""
         if node in self.left or not attrs.is_file:
             return
+        try:
+            self._follow(node, attrs, seq, event, before)
+        except DiffKeeperError as error:
+            self.damaged[node] = str(error)
+            self._leave(node, "What is stored of it cannot be read.")
+
+    def _follow(self, node: int, attrs: Attrs, seq: int, event: Event | None, before: int) -> None:
         if attrs.size > self._limits.file:
             self._leave(node, f"Larger than {human_size(self._limits.file)}, so its content is not in this page.")
             return
@@ -195,6 +204,15 @@ class PageData:
         for path, node, attrs in step.there:
             self._stand(path, node, attrs, event.seq)
             self._contents.follow(node, attrs, event.seq, event, self._before)
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """What cannot be read, a line each."""
+        names: dict[int, str] = {}
+        for number, history in self._histories.items():
+            for state in filter(None, history[1::2]):
+                names.setdefault(self._states.values[state][0], self._paths.values[number])
+        return tuple(f"{names.get(node, '?')}: {why}" for node, why in self._contents.damaged.items())
 
     def _stand(self, path: bytes, node: int, attrs: Attrs, seq: int) -> None:
         target = self._texts.number(printable(attrs.target)) if attrs.is_symlink else -1
