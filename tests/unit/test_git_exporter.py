@@ -185,6 +185,12 @@ def test_conformance(tmp_path: Path) -> None:
     testing.check_exporter(lambda: plugins.exporter("git", {"checkout": "false"}), tmp_path)
 
 
+def test_who_exports_and_when_is_not_in_it(flaky: Trace, tmp_path: Path) -> None:
+    """No log of references, whose entries have the date and address of whoever runs git."""
+    export(flaky, tmp_path / "out")
+    assert not (tmp_path / "out" / ".git" / "logs").exists()
+
+
 def test_what_would_harm_whoever_checks_out_is_left_out(tmp_path: Path) -> None:
     """`.git` in all its spellings, links that git obeys, names that end a line; attributes change no byte."""
     builder = TraceBuilder(tmp_path / "trace")

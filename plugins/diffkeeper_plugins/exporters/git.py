@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 PER = ("change", "close", "mark")
 BRANCH = b"refs/heads/main"
+# Logs of references would say who exports, and when.
+_GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false")
 _REMEMBERED = 100_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
 
 
@@ -260,7 +262,7 @@ class _Ends:
 def _importing(repository: Path) -> Iterator[BinaryIO]:
     """The input of a `git fast-import` into a repository; at the end it must have succeeded."""
     with tempfile.TemporaryFile() as said:
-        words = ["git", "-c", "core.hooksPath=/dev/null", "fast-import", "--quiet", "--done"]
+        words = [*_GIT, "fast-import", "--quiet", "--done"]
         process = subprocess.Popen(
             words, cwd=repository, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
         )
@@ -283,9 +285,8 @@ def _importing(repository: Path) -> Iterator[BinaryIO]:
 
 
 def _git(where: Path, *arguments: str) -> None:
-    words = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
     done = subprocess.run(
-        words, cwd=where, env=_environment(), check=False, stdin=subprocess.DEVNULL, capture_output=True
+        [*_GIT, *arguments], cwd=where, env=_environment(), check=False, stdin=subprocess.DEVNULL, capture_output=True
     )
     if done.returncode:
         raise DestinationError(f"git failed: {_last_words(done.stderr)}")
