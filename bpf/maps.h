@@ -173,6 +173,7 @@ BPF_HASH(tracked, u32, u8, 65536);
 BPF_HASH(stopped, u32, u8, 65536);
 BPF_HASH(requests, u64, struct dk_request, 4096);
 BPF_HASH(mappings, u32, struct dk_mappings, 8192);
+BPF_HASH(holds, u32, u8, 4096); /* processes whose threads do not come back from the ring before a request is served */
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(workers, u32, u32, 4096); /* process -> its io_uring worker that touched an inode last */
 BPF_HASH(skipped_devs, u32, u8, 1024);

@@ -49,6 +49,27 @@ static inline int is_uring_name(u8 opcode)
 	return opcode >= URING_RENAMEAT && opcode <= URING_LINKAT;
 }
 
+/*
+ * `dirty` for a request. The stop reaches the thread that completes it, maybe a worker; whoever waits for the completion
+ * is held when it comes back from the ring. Nothing holds a program that looks for completions without a call.
+ */
+static inline void dirty_async(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u64 offset, u64 length)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u8 one = 1;
+	if (may_stop())
+		holds.update(&tgid, &one);
+	dirty(ctx, s, file, -1, offset, length);
+}
+
+HANDLER(on_uring_enter)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	if (holds.lookup(&tgid))
+		stop_current();
+	return 0;
+}
+
 static inline void save_path(char *to, char *filename)
 {
 	if (bpf_probe_read_kernel_str(to, PATH_MAX_, rdp(filename + FILENAME_NAME)) < 0)
@@ -143,7 +164,7 @@ HANDLER(uring_write)
 		return 0;
 	u64 offset = (u64)rdp(req + URING_RW_POS) - ret; /* where the write ended up is left there */
 	if (ret > DIRECT_MAX) {
-		dirty(ctx, s, file, -1, offset, ret);
+		dirty_async(ctx, s, file, offset, ret);
 		return 0;
 	}
 	begin(s, DK_OP_WRITE, 0, 1);
@@ -164,7 +185,7 @@ HANDLER(uring_write)
 		if (send_vectors(s, vectors, SAVED_IOVECS))
 			return 0;
 	}
-	dirty(ctx, s, file, -1, offset, ret);
+	dirty_async(ctx, s, file, offset, ret);
 	return 0;
 }
 
@@ -202,7 +223,7 @@ HANDLER(uring_file)
 		if (!length)
 			return 0;
 		offset -= length; /* the call left the end here */
-		dirty(ctx, s, file, -1, offset, length);
+		dirty_async(ctx, s, file, offset, length);
 	} else {
 		offset = (u64)rdp(req + URING_SYNC_OFFSET);
 		length = (u64)rdp(req + URING_SYNC_LENGTH);

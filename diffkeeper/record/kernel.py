@@ -144,7 +144,7 @@ class Kernel:
             if program in self._programs:
                 self._maps["helpers"].put(_U32.pack(slot), _U32.pack(self._programs[program]))
         for program, numbers in syscalls.handlers().items():
-            for number in numbers:
+            for number in numbers if program in self._programs else ():
                 self._maps["on_exit"].put(_U32.pack(number), _U32.pack(self._programs[program]))
         self.ring_fd = self._maps["dk_events"].fd
         self._control_map = mmap.mmap(self._maps["control"].fd, mmap.PAGESIZE)
@@ -229,6 +229,10 @@ class Kernel:
                 )
             )
         return sorted(found, key=lambda request: (request.position, request.time))
+
+    def release(self, pid: int) -> None:
+        """What held a process's threads when they came back from a ring was served."""
+        self._maps["holds"].delete(_U32.pack(pid))
 
     def mapped(self) -> set[tuple[int, int]] | None:
         """(device, inode number) of each file that a tracked process has mapped, shared; None: there may be others."""

@@ -136,6 +136,8 @@ class Pump:
                     if not self._drain(ring, request.position) and not ring.settle(SETTLE_TIME):
                         break
                 self._answer(request)
+                if request.fd < 0:
+                    kernel.release(request.pid)
         self.flush()
         child.resume(stopped)
 

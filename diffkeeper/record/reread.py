@@ -17,7 +17,7 @@ from .kernel import Request
 
 def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
     """The pieces of each record that answers a request. What cannot be read becomes a GAP."""
-    flags = 0 if request.stopped else int(Flag.INEXACT)
+    flags = 0 if request.stopped and request.fd >= 0 else int(Flag.INEXACT)
 
     def gap(error: OSError) -> tuple[Piece, ...]:
         cause = f"reread: {error.strerror}".encode()
