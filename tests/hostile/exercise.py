@@ -90,6 +90,7 @@ def everything(trace: Path, out: Path) -> None:
     with contextlib.suppress(DiffKeeperError), diffkeeper.open(trace) as opened:
         _read(opened)
         _places(Top(opened, list), 0, set())
+    _command(["repack", trace, "--differ", "zstd"], raw=False)
 
 
 def _command(words: list[Any], *, raw: bool) -> None:
