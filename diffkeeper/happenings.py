@@ -58,7 +58,7 @@ def data(trace: Trace, event: Event) -> Iterator[bytes]:
     while at < end:
         piece = trace.reader.read(event.node, event.seq, at, min(1 << 20, end - at))
         if not piece:
-            return  # the write was followed by a cut that the recorder saw as one with it
+            return  # beyond the end of the file, where fallocate(2) can clear space that is not in it
         yield piece
         at += len(piece)
 

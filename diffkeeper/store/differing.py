@@ -6,6 +6,7 @@ with, and which distribution brought it. Making, checking and storing patches is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,6 +20,7 @@ BSDIFF_SIZE = 1 << 20
 """Bytes. bsdiff takes a quarter of a second and 17 MiB for each MiB; zstd 20 ms and a tenth of that."""
 
 _KEY = b"differ/"
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
 class Choice(NamedTuple):
@@ -60,11 +62,15 @@ def need(txn: Txn, stored_name: str) -> None:
 
 
 def needed(txn: Txn) -> dict[str, str]:
-    """Stored name -> name of the distribution, for every differ without which something is out of reach."""
-    return {
-        key[len(_KEY) :].decode("ascii", "replace"): value.decode("utf-8", "replace")
-        for key, value in txn.scan(Table.META, _KEY)
-    }
+    """Stored name -> name of the distribution, for every differ without which something is out of reach.
+
+    A trace may come from a stranger, and people paste what errors tell them: what is no name becomes empty.
+    """
+    found = {}
+    for key, value in txn.scan(Table.META, _KEY):
+        name = value.decode("utf-8", "replace")
+        found[key[len(_KEY) :].decode("ascii", "replace")] = name if _DISTRIBUTION.fullmatch(name) else ""
+    return found
 
 
 def forget(txn: Txn) -> None:
@@ -76,5 +82,5 @@ def forget(txn: Txn) -> None:
 def missing(txn: Txn, error: PluginError, stored_name: str) -> PluginError:
     """The error of a differ that cannot be had, with what to install."""
     home = needed(txn).get(stored_name)
-    hint = f"; it came with the distribution {home!r}: pip install {home}" if home else ""
+    hint = f"; the trace says that it is in the distribution {home}: pip install {home}" if home else ""
     return PluginError(f"{error}{hint}")

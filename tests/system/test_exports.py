@@ -65,6 +65,14 @@ def git(repository: Path, *words: str) -> str:
     return subprocess.run(["git", *words], cwd=repository, capture_output=True, text=True, check=True).stdout
 
 
+def test_a_differ_that_is_not_there_ends_it_before_the_command(tmp_path: Path) -> None:
+    """Neither the command runs nor a trace is begun; the error lists those there are."""
+    result = record(tmp_path / "trace", ["touch", "ran"], cwd=tmp_path, options=["--differ", "none-such"])
+    assert result.returncode == 92
+    assert "there is no differ 'none-such'; there are: bsdiff4, zstd" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_directory_and_archives(recorded: tuple[Path, Path], tmp_path: Path) -> None:
     """The last moment is the directory: by comparison, by rsync, and out of GNU tar."""
     trace, root = recorded

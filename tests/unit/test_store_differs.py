@@ -339,4 +339,11 @@ def test_a_missing_differ_names_the_distribution_to_install(
     assert "mine/1 is needed and missing" in result.stdout and "pip install mine-plugin" in result.stdout
     with pytest.raises(PluginError, match="pip install mine-plugin"):
         repack(path, Choice("zstd"), NO_REPORT)
+    with contextlib.closing(Database(path / DATA_FILE, write=True)) as database:
+        txn = database.begin()
+        txn.put(Table.META, b"differ/mine/1", b"x; rm -rf ~")
+        txn.commit()
+    with open_reader(path) as reader, pytest.raises(PluginError) as caught:
+        reader.read(node, max(contents), 0, MiB)
+    assert "rm -rf" not in str(caught.value)
     forget()

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from diffkeeper.progress import Progress
     from diffkeeper.trace import Trace
 
-_LIFE = 0  # the lane of a process itself, as an offset from its pid: viewers call that thread the main one
 _ENDS = frozenset({Op.UNLINK, Op.RENAME, Op.EXCHANGE, Op.EXIT})
 
 Record = dict[str, Any]
@@ -91,7 +90,7 @@ def _us(nanoseconds: int) -> float:
 
 def _process(trace: Trace, process: Process) -> Iterator[Record]:
     name = printable(process.comm) or "?"
-    place = {"pid": process.pid, "tid": process.pid + _LIFE}
+    place = {"pid": process.pid, "tid": process.pid}  # a thread numbered like its process is the main one to viewers
     yield {"ph": "M", "name": "process_name", **place, "args": {"name": name}}
     yield {"ph": "M", "name": "thread_name", **place, "args": {"name": name}}
     until = process.end if process.end is not None else (trace.session.duration or process.start)
@@ -152,7 +151,7 @@ class _Tracks:
                 "pid": event.pid, "tid": event.pid, "ts": _us(event.time), "args": self._arguments(event),
             }  # fmt: skip
         elif event.op in happenings.NO_FILES or not event.node:
-            yield self._instant(event, event.pid + _LIFE)
+            yield self._instant(event, event.pid)
         else:
             work = self._work.get((event.pid, event.node))
             if work is None:

@@ -106,7 +106,7 @@
       free = x + room;
     }
     for (const [place, tint] of [[a, "--a"], [b, "--accent"]]) {
-      const x = spot(place === last && place === b ? Math.max(whole * (last ? 0 : 1), Model.time(place)) : Model.time(place), width);
+      const x = spot(Model.time(place), width);
       pen.fillStyle = colour(tint);
       pen.fillRect(Math.min(width - 2, x), 0, 2, height);
     }
