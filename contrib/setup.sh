@@ -13,6 +13,7 @@ case ${1:-} in
         # Some get these two from elsewhere, under other names.
         command -v npm >/dev/null || packages="$packages npm"
         ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || packages="$packages postgresql"
+        packages="$packages chromium jq zstd" # what exports are checked with
         ;;
     *) echo "usage: $0 [--with-tests]" >&2; exit 2 ;;
 esac

@@ -21,9 +21,9 @@ from .. import __version__
 from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
 from ..journal import JournalWriter
 from ..model import Session
-from ..plugins import default_differ, path_verdict
+from ..plugins import path_verdict
 from ..progress import Progress
-from ..store import indexer
+from ..store import differing, indexer
 from ..store.reader import open_reader
 from ..store.session import FACTS_FILE, FORMAT, write_facts
 from ..wire import WireOp, encode
@@ -54,6 +54,7 @@ def record(
     trace: Path,
     roots: Sequence[Path],
     filters: Sequence[FilterSpec] = (),
+    differ: differing.Choice | None = None,
     force: bool = False,
     ui: Progress,
     mmap_interval: float = MMAP_INTERVAL,
@@ -71,9 +72,13 @@ def record(
     child.find_command(command)
     resolved = scope.resolve_roots(roots)
     user = child.invoking_user()
+    differ = differ or differing.Choice()
+    differing.check(differ)
     path_verdict(filters, resolved)  # a filter that cannot be made ends it before anything is touched
     _make_trace(trace, force, user)
-    recording = _Recording(command, trace, resolved, filters, user, ui, mmap_interval, wait_tree, ring_bytes)
+    recording = _Recording(
+        command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ring_bytes
+    )
     try:
         recording.prepare()
     except BaseException:
@@ -106,6 +111,7 @@ class _Recording:
         trace: Path,
         roots: tuple[bytes, ...],
         filters: Sequence[FilterSpec],
+        differ: differing.Choice,
         user: child.User,
         ui: Progress,
         mmap_interval: float,
@@ -117,6 +123,7 @@ class _Recording:
         self._shown = shlex.quote(str(trace))  # as the user typed it; the working directory may be gone by the end
         self._roots = roots
         self._filters = tuple(filters)
+        self._differ = differ
         self._keeps = path_verdict(filters, roots)
         self._user = user
         self._ui = ui
@@ -143,6 +150,7 @@ class _Recording:
             host=os.uname().nodename,
             kernel=os.uname().release,
             filters=self._filters,
+            differ=self._differ,
         )
         write_facts(self._trace, facts)
         owner = None if self._user.is_caller else (self._user.uid, self._user.gid)
@@ -206,7 +214,7 @@ class _Recording:
             for fd, number in ((hold, 0), (null, 1), (log, 2)):
                 os.dup2(fd, number)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            default_differ()  # its module may lie where the owner cannot read
+            differing.check(self._differ)  # its module may lie where the owner cannot read
             child.become(self._user)
             status = indexer.main([str(self._trace)])
         except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import fcntl
 import os
 import stat
 import threading
@@ -243,6 +244,38 @@ class Database:
     def structure(self) -> list[str]:
         """What is wrong with the file's pages, as an offline walk finds it. Nobody may be writing."""
         return _structure(self._path)
+
+    def copy(self, path: Path) -> None:
+        """Write all that is in use to a new file, which is then as small as it can be."""
+        with _ours():
+            self._env.copy(os.fspath(path), compact=True)
+        wanted = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fsync(wanted)
+        finally:
+            os.close(wanted)
+
+    @staticmethod
+    def replace(path: Path, by: Path) -> bool:
+        """Put a copy in the place of a store that nobody has open; False, and the copy removed, if somebody has.
+
+        The lock file belongs to the old one, and goes: its transaction numbers mean nothing for the copy.
+        """
+        lock = os.open(path.with_name(LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)  # LMDB holds its first byte shared, while it is open
+        except OSError:
+            by.unlink()
+            return False
+        else:
+            status = os.stat(path)
+            os.chown(by, status.st_uid, status.st_gid)
+            os.chmod(by, stat.S_IMODE(status.st_mode))
+            os.rename(by, path)
+            os.unlink(path.with_name(LOCK_FILE))
+            return True
+        finally:
+            os.close(lock)
 
     def close(self) -> None:
         with _open_lock:

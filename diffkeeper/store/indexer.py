@@ -57,7 +57,7 @@ def index(
     facts = session.read_facts(trace_dir)
     if (trace_dir / JOURNAL).is_symlink():
         raise TraceDamagedError(f"damaged trace: {trace_dir / JOURNAL} is a link: copy the trace again")
-    with _locked(trace_dir), contextlib.closing(
+    with locked(trace_dir), contextlib.closing(
         Database(trace_dir / DATA_FILE, write=True, trusted=trusted)
     ) as database:
         leave_out, why = None, ""
@@ -73,7 +73,7 @@ def index(
 def unfinished(trace_dir: Path) -> bool:
     """Whether there is something to index and nobody is at it, as after the recorder was killed."""
     try:
-        with _locked(trace_dir):
+        with locked(trace_dir):
             numbers = segments(trace_dir / JOURNAL)
             try:
                 with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
@@ -92,7 +92,8 @@ def unfinished(trace_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(trace_dir: Path) -> Iterator[None]:
+def locked(trace_dir: Path) -> Iterator[None]:
+    """While this is held nobody else indexes the trace. Raises DiffKeeperError where somebody does."""
     try:
         fd = os.open(trace_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
