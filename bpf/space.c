@@ -54,12 +54,14 @@ static inline void change_space(
 
 HANDLER(on_fallocate)
 {
-	if ((s64)ctx->args[1] < 0)
-		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
+	if ((s64)ctx->args[1] < 0) {
+		failed(ctx, s, regs->di); /* times are set before the range is looked at */
+		return 0;
+	}
 	char *file = known_file(ctx, s, regs->di, REGULAR);
 	if (file)
 		change_space(ctx, s, file, regs->di, regs->si, regs->dx, regs->r10);
