@@ -41,7 +41,7 @@ static inline void change_space(
 		begin(s, DK_OP_ZERO, 0, 1);
 		s->ev.offset = offset;
 		s->ev.length = (end < inode->size ? end : inode->size) - offset;
-	} else if (!mode && end == inode->size) {
+	} else if (!(mode & FALLOC_KEEP_SIZE_) && end == inode->size) {
 		begin(s, DK_OP_TRUNCATE, 0, 1);
 		s->ev.offset = end;
 	} else {
