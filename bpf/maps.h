@@ -30,7 +30,7 @@ struct dk_key {
 	u32 gen;
 };
 
-/* Inodes whose ctime a thread changed since its last record, latest last. */
+/* Inodes whose ctime a thread changed since its last record, latest first. */
 struct dk_touched {
 	u32 count;
 	u32 pad;

@@ -61,7 +61,7 @@ static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, str
 	for (int i = 0; i < DK_STAMPS; i++)
 		if (s->taken[i] && slots[i].dev == dev)
 			wanted->near = 1;
-	for (int i = DK_STAMPS - 1; i >= 0; i--) {
+	for (int i = 0; i < DK_STAMPS; i++) {
 		char *directory = (char *)s->taken[i];
 		if (!directory || (slots[i].mode & S_IFMT) != S_IFDIR || (wanted->near && slots[i].dev != wanted->dev))
 			continue;
