@@ -28,7 +28,7 @@ static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
 		char *inode = (char *)t->inode[i];
 		t->inode[i] = 0;
 		/* The pointer may be stale: an inode that is gone does not answer with its number. */
-		if (!inode || (u64)rdp(inode + INODE_INO) != t->ino[i])
+		if (!inode || (t->ino[i] && (u64)rdp(inode + INODE_INO) != t->ino[i])) /* XFS gives a new one its number late */
 			continue;
 		read_inode(out, inode);
 		s->taken[i] = (u64)inode;

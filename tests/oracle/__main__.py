@@ -77,8 +77,7 @@ def main() -> int:
         for kind in kinds:
             with tempfile.TemporaryDirectory(prefix="oracle-fs-") as top, filesystems.fresh(kind, Path(top)) as place:
                 os.chmod(top, 0o755)
-                chosen = tuple(group for group in groups if group not in filesystems.WITHOUT.get(kind, ()))
-                task = Task(seed=str(seed), count=words.operations, groups=chosen, **script)
+                task = Task(seed=str(seed), count=words.operations, groups=groups, **script)
                 start = time.monotonic()
                 try:
                     trial = run(task, place, links=kind in filesystems.COUNT_LINKS, keep=words.keep)

@@ -11,9 +11,6 @@ KINDS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay")
 COUNT_LINKS = ("here", "ext4", "xfs", "tmpfs")
 """Where a directory's link count says how many are in it."""
 
-WITHOUT = {"xfs": ("whiteouts",)}
-"""Operations not to try: XFS makes a whiteout before it has a name, so nothing tells its times and owner."""
-
 SIZE = "400M"
 
 
