@@ -274,7 +274,12 @@ class Calls:
         self.stamped(record, 2, (state, place.parent), seq)
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
-        """The file a LINK gives another name, and where it has one."""
+        """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
+        if old.startswith(b"/proc/"):
+            for stamp in record.inodes[2:]:
+                state = self._nodes.find((stamp.dev, stamp.ino, stamp.gen))
+                if state is not None and not state.is_dir:
+                    return state, self._nodes.path(state)
         place, where = self.place(record, 0, old, follow=bool(record.offset & AT_SYMLINK_FOLLOW))
         return place.node or self._unseen(place, record.inodes[2:]), where
 

@@ -294,7 +294,8 @@ class Replay:
         if not record.flags & Flag.PATH:
             self._cut(state, seq, record.offset, record.inodes[0])
             return
-        if state.size != record.offset:  # else no time may have been set: XFS leaves an empty file alone
+        # Where the size stays, a stamp says whether times were set: XFS leaves an empty file alone.
+        if state.size != record.offset or len(record.inodes) == 1:
             state.mtime = state.ctime = self.timeline.wall
         state.xattrs.pop(CAPABILITY, None)
         if record.length:  # not root's: the set-id bits go, of which tmpfs says nothing where the size stays
