@@ -21,34 +21,6 @@ static inline u64 times_argument(u64 nr, u64 user)
 	return t[2] * 1000000000LL + t[3];
 }
 
-#define SELF_FD_LEN 14 /* of "/proc/self/fd/" */
-#define FD_DIGITS 9
-
-/*
- * The descriptor that a path of the form /proc/self/fd/N means, -1 for any other path: C libraries spell calls that follow
- * no symlink so. The path names nothing in the recorded tree, the descriptor says which file it is.
- */
-static inline int descriptor_of(u64 user_path)
-{
-	char text[SELF_FD_LEN + FD_DIGITS + 1] = {};
-	int fd = 0, n = bpf_probe_read_user_str(text, sizeof(text), (void *)user_path);
-	if (n <= SELF_FD_LEN + 1)
-		return -1;
-	#pragma unroll
-	for (int i = 0; i < SELF_FD_LEN; i++)
-		if (text[i] != "/proc/self/fd/"[i])
-			return -1;
-	#pragma unroll
-	for (int i = SELF_FD_LEN; i < SELF_FD_LEN + FD_DIGITS; i++) {
-		if (!text[i])
-			break;
-		if (text[i] < '0' || text[i] > '9')
-			return -1;
-		fd = fd * 10 + (text[i] - '0');
-	}
-	return fd;
-}
-
 /* Attribute calls by path: chmod, chown, utimes, truncate and their *at forms. */
 HANDLER(on_path_attribute)
 {
@@ -65,6 +37,7 @@ HANDLER(on_path_attribute)
 		count(DK_C_CUTS, 1);
 		c.path1 = regs->di;
 		c.offset = regs->si;
+		c.length = uid_of((char *)bpf_get_current_task());
 	} else if (nr == NR_CHMOD) {
 		c.op = DK_OP_CHMOD;
 		c.path1 = regs->di;
@@ -103,15 +76,8 @@ HANDLER(on_path_attribute)
 		}
 	}
 	char first = 1;
-	int fd = -1;
-	if (c.path1) {
+	if (c.path1)
 		bpf_probe_read_user(&first, 1, (void *)c.path1);
-		fd = descriptor_of(c.path1);
-	}
-	if (fd >= 0 && !(at_flags & AT_SYMLINK_NOFOLLOW_)) {
-		c.dirfd1 = fd;
-		c.path1 = 0;
-	}
 	if (!c.path1 || (!first && (at_flags & AT_EMPTY_PATH_))) { /* the descriptor itself is meant */
 		if (!known_file(ctx, s, c.dirfd1, ON_DISK))
 			return 0;
@@ -123,6 +89,7 @@ HANDLER(on_path_attribute)
 		return 0;
 	}
 	c.flags = at_flags & AT_SYMLINK_NOFOLLOW_ ? DK_F_NOFOLLOW : 0;
+	through_descriptor(&c.path1, &c.dirfd1);
 	if (send_path_call(s, &c))
 		helpers.call(ctx, HELPER_BIND);
 	return 0;
@@ -132,7 +99,50 @@ HANDLER(on_path_attribute)
 #define NR_FSETXATTR 190
 #define NR_REMOVEXATTR 197
 #define NR_FREMOVEXATTR 199
+#define NR_SETXATTRAT 463
+#define NR_REMOVEXATTRAT 466
 #define XATTR_MAX 65536u
+
+/* A call on extended attributes, spelt the same way for all its forms. */
+struct dk_xattr_call {
+	u64 path, name, value;
+	u32 size;
+	int fd; /* where the path starts, or the file itself */
+	u8 sets, by_fd, follows;
+};
+
+/* As struct xattr_args of linux/xattr.h. */
+struct dk_xattr_args {
+	u64 value;
+	u32 size;
+	u32 flags;
+};
+
+static inline void xattr_call(struct dk_xattr_call *c, struct pt_regs *regs)
+{
+	u64 nr = regs->orig_ax;
+	int at = nr == NR_SETXATTRAT || nr == NR_REMOVEXATTRAT;
+	c->sets = nr <= NR_FSETXATTR || nr == NR_SETXATTRAT;
+	c->by_fd = nr == NR_FSETXATTR || nr == NR_FREMOVEXATTR;
+	c->follows = at ? !(regs->dx & AT_SYMLINK_NOFOLLOW_) : nr == NR_SETXATTR || nr == NR_REMOVEXATTR;
+	c->fd = at || c->by_fd ? (int)regs->di : AT_FDCWD_;
+	c->path = at ? regs->si : regs->di;
+	c->name = at ? regs->r10 : regs->si;
+	if (at) {
+		struct dk_xattr_args args = {};
+		char first = 1;
+		if (c->sets)
+			bpf_probe_read_user(&args, sizeof(args), (void *)regs->r8);
+		c->value = args.value;
+		c->size = args.size;
+		if (c->path)
+			bpf_probe_read_user(&first, 1, (void *)c->path);
+		c->by_fd = !c->path || (!first && (regs->dx & AT_EMPTY_PATH_));
+	} else if (c->sets) {
+		c->value = regs->dx;
+		c->size = regs->r10;
+	}
+}
 
 /* Extended attributes, ACLs among them (which change the mode as well). */
 HANDLER(on_xattr)
@@ -142,48 +152,42 @@ HANDLER(on_xattr)
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
-	struct pt_regs *regs = &s->regs;
-	u64 nr = regs->orig_ax;
-	int sets = nr <= NR_FSETXATTR, by_fd = nr == NR_FSETXATTR || nr == NR_FREMOVEXATTR;
+	struct dk_xattr_call c = {};
+	xattr_call(&c, &s->regs);
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *dentry = 0, *mnt = 0, *raw = 0;
 	u32 start;
-	int fd = regs->di;
-	if (nr == NR_SETXATTR || nr == NR_REMOVEXATTR) {
-		fd = descriptor_of(regs->di);
-		by_fd = fd >= 0;
-	}
-	if (by_fd && !known_file(ctx, s, fd, ON_DISK))
+	if (c.by_fd && !known_file(ctx, s, c.fd, ON_DISK))
 		return 0;
-	if (!by_fd) {
-		if (!base_of(AT_FDCWD_, first_char(regs->di, 0), slots, &dentry, &mnt, &raw))
+	if (!c.by_fd) {
+		through_descriptor(&c.path, &c.fd);
+		if (!base_of(c.fd, first_char(c.path, 0), slots, &dentry, &mnt, &raw))
 			return 0;
 		if (!is_seen(slots, dentry, mnt, raw)) {
 			helpers.call(ctx, HELPER_BIND);
 			return 0;
 		}
 	}
-	u16 op = sets ? DK_OP_SETXATTR : DK_OP_REMOVEXATTR;
-	if (by_fd) {
+	u16 op = c.sets ? DK_OP_SETXATTR : DK_OP_REMOVEXATTR;
+	if (c.by_fd) {
 		begin(s, op, 0, 1);
 		drop_stamps();
 		s->piece.offset = sizeof(struct dk_inode);
 	} else {
-		u8 follows = nr == NR_SETXATTR || nr == NR_REMOVEXATTR;
-		begin(s, op, follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_SLOTS);
+		begin(s, op, c.follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_SLOTS);
 		take_stamps(s, &slots[1]);
 		s->piece.offset = (1 + DK_SLOTS) * sizeof(struct dk_inode);
-		s->piece.offset = add_string(s, s->piece.offset, regs->di, 0);
+		s->piece.offset = add_string(s, s->piece.offset, c.path, 0);
 	}
-	start = by_fd ? sizeof(struct dk_inode) : (1 + DK_SLOTS) * sizeof(struct dk_inode);
-	u32 at = add_string(s, s->piece.offset, regs->si, 0);
-	u32 size = sets ? regs->r10 : 0;
+	start = c.by_fd ? sizeof(struct dk_inode) : (1 + DK_SLOTS) * sizeof(struct dk_inode);
+	u32 at = add_string(s, s->piece.offset, c.name, 0);
+	u32 size = c.size;
 	if (size > XATTR_MAX)
 		size = XATTR_MAX;
 	asm volatile("" : "+r"(size), "+r"(at)); /* or the compiler moves the masks to where the verifier loses them */
 	size &= 2 * XATTR_MAX - 1;
 	at &= 32767;
-	if (size && bpf_probe_read_user(s->body + at, size, (void *)regs->dx)) {
+	if (size && bpf_probe_read_user(s->body + at, size, (void *)c.value)) {
 		s->ev.flags |= DK_F_INEXACT;
 		count(DK_C_UNREAD, 1);
 	}

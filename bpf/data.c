@@ -62,12 +62,16 @@ static inline u64 unsure_from(char *file, u64 ino, u64 offset, u64 length)
 static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx)
 {
 	s64 ret = ctx->args[1];
-	if (ret <= 0)
+	if (!ret)
 		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
+	if (ret < 0) {
+		failed(ctx, s, regs->di);
+		return 0;
+	}
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	char *file = known_file(ctx, s, regs->di, REGULAR);
 	if (!file)
@@ -169,8 +173,6 @@ HANDLER(on_writev)
 HANDLER(on_kernel_copy)
 {
 	s64 ret = ctx->args[1];
-	if (ret <= 0)
-		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
@@ -181,6 +183,10 @@ HANDLER(on_kernel_copy)
 		fd = regs->dx;
 		user_offset = regs->r10;
 	}
+	if (ret < 0)
+		failed(ctx, s, fd);
+	if (ret <= 0)
+		return 0;
 	char *file = known_file(ctx, s, fd, REGULAR);
 	if (!file)
 		return 0;

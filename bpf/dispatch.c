@@ -60,3 +60,34 @@ HANDLER(add_request)
 	post(r);
 	return 0;
 }
+
+/*
+ * A call that failed has changed times all the same, and perhaps a size: a write does before it finds that the bytes
+ * cannot be had. What the thread touched since its last record is told as it is now.
+ */
+HANDLER(report_failed)
+{
+	struct dk_scratch *s = get_scratch();
+	u32 tid = bpf_get_current_pid_tgid();
+	struct dk_touched *t = touched.lookup(&tid);
+	if (!s || !t)
+		return 0;
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	for (int i = 0; i < DK_STAMPS; i++) {
+		char *raw = (char *)t->inode[i];
+		t->inode[i] = 0;
+		if (!raw || (u64)rdp(raw + INODE_INO) != t->ino[i])
+			continue;
+		read_inode(inode, raw);
+		struct dk_key key = {};
+		key_of(&key, inode);
+		if (!(KIND(inode->mode) & ON_DISK) || !seen.lookup(&key))
+			continue;
+		begin(s, DK_OP_UTIME, KIND(inode->mode) & REGULAR ? DK_F_TRUNC : 0, 1);
+		s->ev.offset = inode->size;
+		s->ev.length = inode->mtime;
+		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+	}
+	t->count = 0;
+	return 0;
+}

@@ -59,10 +59,10 @@ enum dk_op {
 	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked */
 	DK_OP_WRITE = 2,      /* payload at `offset`; `length`: bytes the whole call wrote. DK_F_CONT: a later piece of the same call */
 	DK_OP_OPEN = 3,       /* DK_F_CREATED and/or DK_F_TRUNC; created: inode 1 = directory, payload = name (empty: O_TMPFILE) */
-	DK_OP_TRUNCATE = 4,   /* offset = new size; payload = path 1 (PATH form) */
+	DK_OP_TRUNCATE = 4,   /* offset = new size; PATH form: payload = path 1, length = uid of the task */
 	DK_OP_CHMOD = 5,      /* offset = mode argument */
 	DK_OP_CHOWN = 6,      /* offset = uid argument, length = gid argument (as u32; ~0: unchanged) */
-	DK_OP_UTIME = 7,      /* length = mtime (DK_TIME_NOW, DK_TIME_OMIT) */
+	DK_OP_UTIME = 7,      /* length = mtime (DK_TIME_NOW, DK_TIME_OMIT). DK_F_TRUNC: a call that failed left these times, and the size `offset` */
 	DK_OP_MKDIR = 8,      /* offset = mode argument */
 	DK_OP_MKNOD = 9,      /* offset = mode argument, length = device as stat() shows it */
 	DK_OP_SYMLINK = 10,   /* payload = path 1, NUL, target, NUL */
@@ -94,7 +94,7 @@ enum dk_flag {
 	DK_F_PATH = 1,     /* the path form of a call, see above */
 	DK_F_CONT = 2,     /* WRITE: a later piece of the same call */
 	DK_F_CREATED = 4,  /* OPEN: this call made the file */
-	DK_F_TRUNC = 8,    /* OPEN: this call cut it to nothing; DIRTY: the file is as long as the inode says */
+	DK_F_TRUNC = 8,    /* OPEN: this call cut it to nothing; DIRTY: the file is as long as the inode says; UTIME: the size is told as well */
 	DK_F_GONE = 16,    /* BIND: unlinked; HEAL: nothing there */
 	DK_F_NOFOLLOW = 32,/* PATH form: a symlink in the last place is meant itself */
 	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */

@@ -5,6 +5,8 @@
 #define NR_FCHMOD 91
 #define NR_FCHOWN 93
 
+#define O_TMPFILE_ 020000000
+
 #define MARK_PREFIX_LEN 18
 #define MARK_MAX 256
 
@@ -35,7 +37,7 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 	char *file = file_of(fd);
 	if (!file)
 		return;
-	u32 created = rd32(file + FILE_MODE) & FMODE_CREATED_;
+	u32 created = (rd32(file + FILE_MODE) & FMODE_CREATED_) || (flags & O_TMPFILE_);
 	u32 truncated = (flags & O_TRUNC_) && !(flags & O_PATH_);
 	if (!created && !truncated)
 		return;

@@ -30,7 +30,7 @@ struct dk_key {
 	u32 gen;
 };
 
-/* Inodes whose ctime a thread changed since its last record, latest last. */
+/* Inodes whose ctime a thread changed since its last record, latest first. */
 struct dk_touched {
 	u32 count;
 	u32 pad;
@@ -107,10 +107,16 @@ struct dk_piece {
 /* What a path call asks for, spelt the same way for all its forms. */
 struct dk_call {
 	u64 path1, path2, offset, length;
+	u64 limit; /* of path 1, in bytes, where no NUL need end it; else 0 */
 	int dirfd1, dirfd2;
 	u16 op;
 	u8 flags, bases;
 	u8 saved; /* the paths were put aside in our own memory */
+};
+
+/* The entry of a directory that is looked for: the last three bytes of its name, and the filesystem if any stamp is there. */
+struct dk_wanted {
+	u32 end, dev, near;
 };
 
 /* One record under construction (strings of path calls may reach past PIECE), and what is too big for the stack. */
@@ -122,6 +128,7 @@ struct dk_scratch {
 	u32 iocb_at; /* how far an io_submit is */
 	struct dk_piece piece;
 	struct dk_call call;
+	struct dk_wanted wanted;
 	struct dk_request request;
 	u64 file;  /* that the request is about */
 	u32 stamps_of; /* the thread whose stamps count for this call */
@@ -204,3 +211,4 @@ BPF_PROG_ARRAY(helpers, 16);
 #define HELPER_AIO 6
 #define HELPER_NAME 7
 #define HELPER_AIO_LONG 8
+#define HELPER_FAILED 9

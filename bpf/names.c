@@ -2,6 +2,7 @@
 /* Calls that make, move and remove names; and what calls with paths have in common: strings, where they start, stamps. */
 
 #define NR_OPEN 2
+#define NR_BIND 49
 #define NR_RENAME 82
 #define NR_MKDIR 83
 #define NR_RMDIR 84
@@ -26,6 +27,7 @@
 #define NR_SYMLINKAT 266
 #define NR_FCHMODAT 268
 #define NR_UTIMENSAT 280
+#define NR_RENAMEAT2 316
 #define NR_OPENAT2 437
 #define NR_FCHMODAT2 452
 #define AT_SYMLINK_NOFOLLOW_ 0x100
@@ -35,6 +37,9 @@
 #define O_CREAT_ 0100
 #define O_TRUNC_ 01000
 #define O_PATH_ 010000000
+#define RENAME_WHITEOUT_ 4
+#define AF_UNIX_ 1
+#define S_IFSOCK_ 0140000
 
 /* Where a path starts: descriptor, working directory or root. Says 0 when there is nothing to stand on. */
 static inline int base_of(int dirfd, char first, struct dk_inode *out, char **dentry, char **mnt, char **inode)
@@ -70,6 +75,39 @@ static inline char first_char(u64 path, u8 saved)
 	return first;
 }
 
+#define DESCRIPTOR_PREFIX 14
+#define DIGITS 6
+/*
+ * /proc/self/fd/N is how programs name a descriptor where no call takes one: the path then starts from that descriptor.
+ */
+static inline void through_descriptor(u64 *path, int *dirfd)
+{
+	char head[DESCRIPTOR_PREFIX + DIGITS + 2] = {};
+	if (bpf_probe_read_user_str(head, sizeof(head), (void *)*path) <= DESCRIPTOR_PREFIX)
+		return;
+	#pragma unroll
+	for (int i = 0; i < DESCRIPTOR_PREFIX; i++)
+		if (head[i] != "/proc/self/fd/"[i])
+			return;
+	u32 number = 0, length = 0;
+	char next = 0;
+	#pragma unroll
+	for (int i = 0; i <= DIGITS; i++) {
+		char digit = head[DESCRIPTOR_PREFIX + i];
+		if (length != i)
+			continue;
+		next = digit;
+		if (digit >= '0' && digit <= '9') {
+			number = number * 10 + digit - '0';
+			length++;
+		}
+	}
+	if (!length || length > DIGITS || (next && next != '/'))
+		return;
+	*path += DESCRIPTOR_PREFIX + length + (next == '/');
+	*dirfd = number;
+}
+
 /* Adds a string to the payload, the user's or one that was saved; says where the payload ends now. */
 static inline u32 add_string(struct dk_scratch *s, u32 at, u64 from, u8 saved)
 {
@@ -82,6 +120,20 @@ static inline u32 add_string(struct dk_scratch *s, u32 at, u64 from, u8 saved)
 		n = 1;
 	}
 	return at + (n & (2 * PATH_MAX_ - 1));
+}
+
+#define SLASHES 4
+/* The last three bytes, slashes left out, of the path that ends before `at`. */
+static inline u32 name_end(struct dk_scratch *s, u32 at)
+{
+	u32 end = 0;
+	for (int i = 0; i <= SLASHES; i++) {
+		bpf_probe_read_kernel(&end, 3, s->body + ((at - 4) & 32767));
+		if (end >> 16 != '/')
+			break;
+		at--;
+	}
+	return end;
 }
 
 /* Send a path call whose form is `c`. Returns 1 when the caller must tail-call the bind helper first. */
@@ -109,11 +161,13 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 	s->ev.offset = c->offset;
 	s->ev.length = c->length;
 	at = add_string(s, at, c->path1, c->saved);
-	if (c->op == DK_OP_MKDIR || c->op == DK_OP_MKNOD || c->op == DK_OP_SYMLINK) {
-		u32 end = 0;
-		bpf_probe_read_kernel(&end, 3, s->body + ((at - 4) & 32767));
-		stamp_child(s, &slots[1], &slots[1 + DK_STAMPS], end);
+	if (c->limit && at - start > c->limit + 1) {
+		at = start + (c->limit & 127);
+		s->body[at & 32767] = 0;
+		at++;
 	}
+	if (c->op == DK_OP_MKDIR || c->op == DK_OP_MKNOD || c->op == DK_OP_SYMLINK)
+		stamp_child(s, &slots[1], &slots[1 + DK_STAMPS], name_end(s, at), slots[0].dev);
 	if (c->path2)
 		at = add_string(s, at, c->path2, c->saved);
 	s->ev.size = at - start;
@@ -123,13 +177,16 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 
 HANDLER(on_name)
 {
-	if ((s64)ctx->args[1] < 0)
-		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
 	u64 nr = regs->orig_ax;
+	if ((s64)ctx->args[1] < 0) {
+		if (nr == NR_RENAMEAT2 && (regs->r8 & RENAME_WHITEOUT_))
+			helpers.call(ctx, HELPER_FAILED); /* the whiteout may have been made, and taken away again */
+		return 0;
+	}
 	struct dk_call c = {.dirfd1 = AT_FDCWD_, .dirfd2 = AT_FDCWD_, .bases = 1};
 	if (nr == NR_MKDIR || nr == NR_MKDIRAT) {
 		c.op = DK_OP_MKDIR;
@@ -149,6 +206,17 @@ HANDLER(on_name)
 		c.offset = nr == NR_MKNOD ? regs->si : regs->dx;
 		c.length = nr == NR_MKNOD ? regs->dx : regs->r10;
 		c.dirfd1 = nr == NR_MKNOD ? AT_FDCWD_ : (int)regs->di;
+	} else if (nr == NR_BIND) { /* of a Unix socket to a path: not to nothing, nor to an abstract name */
+		u16 family = 0;
+		char first = 0;
+		c.limit = regs->dx - sizeof(family);
+		bpf_probe_read_user(&family, sizeof(family), (void *)regs->si);
+		bpf_probe_read_user(&first, 1, (void *)(regs->si + sizeof(family)));
+		if (family != AF_UNIX_ || regs->dx <= sizeof(family) || !first)
+			return 0;
+		c.op = DK_OP_MKNOD;
+		c.path1 = regs->si + sizeof(family);
+		c.offset = S_IFSOCK_ | 0755;
 	} else if (nr == NR_SYMLINK) {
 		c.op = DK_OP_SYMLINK;
 		c.path1 = regs->si;
@@ -172,6 +240,9 @@ HANDLER(on_name)
 			c.offset = nr == NR_RENAMEAT ? 0 : (u32)regs->r8;
 		}
 	}
+	through_descriptor(&c.path1, &c.dirfd1);
+	if (c.bases == 2)
+		through_descriptor(&c.path2, &c.dirfd2);
 	s->call = c;
 	helpers.call(ctx, HELPER_NAME);
 	return 0;

@@ -42,6 +42,11 @@ static inline struct dk_scratch *get_scratch(void)
 	return scratch.lookup(&cpu);
 }
 
+static inline u32 uid_of(char *task)
+{
+	return rd32((char *)rdp(task + TASK_CRED) + CRED_UID);
+}
+
 static inline char *file_of(int fd)
 {
 	char *files = rdp((char *)bpf_get_current_task() + TASK_FILES);

@@ -3,11 +3,6 @@
 
 #define COMM_LEN 16u
 
-static inline u32 uid_of(char *task)
-{
-	return rd32((char *)rdp(task + TASK_CRED) + CRED_UID);
-}
-
 /* The task's name to the front of the body; says how long it is. */
 static inline u32 copy_comm(struct dk_scratch *s, char *task)
 {

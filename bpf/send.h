@@ -169,3 +169,19 @@ static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 {
 	return known(ctx, s, file_of(fd), kinds);
 }
+
+/* The call on `fd` failed: had it begun to change a file, which a write may, then that is to be told. */
+static inline void failed(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct dk_touched *t = touched.lookup(&tid);
+	if (!t || !t->count)
+		return;
+	char *file = file_of(fd);
+	u64 inode = file ? (u64)rdp(file + FILE_INODE) : 0;
+	int changed = 0;
+	for (int i = 0; i < DK_STAMPS; i++)
+		changed |= t->inode[i] == inode;
+	if (inode && changed && known_file(ctx, s, fd, REGULAR))
+		helpers.call(ctx, HELPER_FAILED);
+}

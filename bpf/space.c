@@ -42,7 +42,7 @@ static inline void change_space(
 		begin(s, DK_OP_ZERO, 0, 1);
 		s->ev.offset = offset;
 		s->ev.length = (end < inode->size ? end : inode->size) - offset;
-	} else if (!mode && end == inode->size) {
+	} else if (!(mode & FALLOC_KEEP_SIZE_) && end == inode->size) {
 		begin(s, DK_OP_TRUNCATE, 0, 1);
 		s->ev.offset = end;
 	} else {
@@ -55,12 +55,14 @@ static inline void change_space(
 
 HANDLER(on_fallocate)
 {
-	if ((s64)ctx->args[1] < 0)
-		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
+	if ((s64)ctx->args[1] < 0) {
+		failed(ctx, s, regs->di); /* times are set before the range is looked at */
+		return 0;
+	}
 	char *file = known_file(ctx, s, regs->di, REGULAR);
 	if (file)
 		change_space(ctx, s, file, regs->di, regs->si, regs->dx, regs->r10);

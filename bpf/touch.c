@@ -22,17 +22,24 @@ static inline int touch(char *inode)
 		if (!t)
 			return 0;
 	}
-	#pragma unroll
-	for (int i = 0; i < DK_STAMPS; i++)
-		if (t->inode[i] == (u64)inode)
-			return 0;
+	if (t->inode[0] == (u64)inode)
+		return 0;
 	if (is_worker()) {
 		u32 tgid = id >> 32;
 		workers.update(&tgid, &tid);
 	}
-	u32 slot = t->count & (DK_STAMPS - 1);
-	t->inode[slot] = (u64)inode;
-	t->ino[slot] = (u64)rdp(inode + INODE_INO);
+	/* To the front, wherever it was: what this call touched must not give way to what earlier ones did. */
+	u64 address = (u64)inode, number = (u64)rdp(inode + INODE_INO);
+	#pragma unroll
+	for (int i = 0; i < DK_STAMPS; i++) {
+		u64 next_address = t->inode[i], next_number = t->ino[i];
+		t->inode[i] = address;
+		t->ino[i] = number;
+		if (next_address == (u64)inode)
+			break;
+		address = next_address;
+		number = next_number;
+	}
 	t->count++;
 	return 0;
 }

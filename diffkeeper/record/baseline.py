@@ -20,6 +20,9 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Piece = bytes | memoryview
 
+_DOUBLES = "trusted.SGI_ACL_"
+"""What XFS keeps an ACL in, and shows to root a second time under this name."""
+
 
 def inode_of(status: os.stat_result) -> Inode:
     """What stat() says, in the wire's words. Its identity is not the kernel's and must not be matched to one."""
@@ -41,7 +44,7 @@ def inode_of(status: os.stat_result) -> Inode:
 def xattrs_of(path: bytes) -> dict[bytes, bytes]:
     """Extended attributes of a path, not following it; none where the filesystem has none."""
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith(_DOUBLES)]
         return {os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names}
     except OSError:
         return {}

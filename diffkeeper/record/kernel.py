@@ -40,7 +40,7 @@ PARTS = (
 )
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
-           "send_name", "aio_write_long")  # fmt: skip
+           "send_name", "aio_write_long", "report_failed")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 OPTIONAL_TRACEPOINTS = (
     "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",

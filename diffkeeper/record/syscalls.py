@@ -30,11 +30,12 @@ _X86_64: dict[str, dict[str, int]] = {
     },
     "on_xattr": {
         "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198,
-        "fremovexattr": 199,
+        "fremovexattr": 199, "setxattrat": 463, "removexattrat": 466,
     },
     "on_name": {
         "rename": 82, "mkdir": 83, "rmdir": 84, "link": 86, "unlink": 87, "symlink": 88, "mknod": 133, "mkdirat": 258,
         "mknodat": 259, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "renameat2": 316,
+        "bind": 49,
     },
 }  # fmt: skip
 

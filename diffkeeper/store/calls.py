@@ -7,12 +7,12 @@ Where a stamp tells what an inode said afterwards, that counts; else the call's 
 from __future__ import annotations
 
 import stat
-import struct
 from collections.abc import Callable, Sequence
 
 from ..model import Fidelity, Op
 from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
-from . import processes
+from . import acl, processes
+from .blocks import NONE
 from .codec import damaged
 from .nodes import MAX_DEPTH, Nodes
 from .stamps import match
@@ -26,18 +26,8 @@ RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
 UNCHANGED = 0xFFFFFFFF
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
-
-ACL = b"system.posix_acl_access"
-_ACL_ENTRY = struct.Struct("<HHI")
-_OWNER_GROUP_OTHER = {1, 4, 32}  # ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_OTHER of include/uapi/linux/posix_acl.h
-
-
-def _is_only_mode(acl: bytes) -> bool:
-    """Whether an ACL says no more than the permission bits do: the kernel sets those and keeps no ACL."""
-    entries = acl[4:]
-    if len(entries) % _ACL_ENTRY.size:
-        return False
-    return {tag for tag, _, _ in _ACL_ENTRY.iter_unpack(entries)} == _OWNER_GROUP_OTHER
+CAPABILITY = b"security.capability"
+"""Goes when a file is written, cut or given away."""
 
 
 class Calls:
@@ -164,6 +154,13 @@ class Calls:
         if found := self.target(record, _first(record.payload)):
             found[0].mode = stat.S_IFMT(found[0].mode) | record.offset & 0o7777
             self._changed(record, Op.CHMOD, *found, detail=b"%04o" % (record.offset & 0o7777))
+            self._follow(found[0])
+
+    def _follow(self, state: NodeState) -> None:
+        """An access ACL says what the mode says."""
+        if acl.ACCESS in state.xattrs:
+            state.xattrs[acl.ACCESS] = acl.with_mode(state.xattrs[acl.ACCESS], state.mode)
+            self._nodes.put_attrs(state, state.changed)
 
     def _chown(self, record: Record) -> None:
         if found := self.target(record, _first(record.payload)):
@@ -172,14 +169,28 @@ class Calls:
             state.gid = state.gid if gid == UNCHANGED else gid
             if state.is_file:
                 state.mode &= ~_SET_IDS
+            if not state.is_dir:
+                state.xattrs.pop(CAPABILITY, None)
             self._changed(record, Op.CHOWN, *found, detail=b"%d:%d" % (state.uid, state.gid))
 
     def _utime(self, record: Record) -> None:
         if found := self.target(record, _first(record.payload)):
+            if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
+                self._resized(record, *found)
+                return
             time = record.length - (1 << 64) if record.length >> 63 else record.length
             if time != TIME_OMIT:
                 found[0].mtime = self._timeline.wall if time == TIME_NOW else time
             self._changed(record, Op.UTIME, *found)
+
+    def _resized(self, record: Record, state: NodeState, path: bytes) -> None:
+        """A call that failed, or that only made room, left another size."""
+        seq = self._timeline.event(
+            record, Op.TRUNCATE, path, node=state.node, size=record.offset, outside=state.outside, offset=NONE
+        )
+        self.take_inode(state, record.inodes[0])
+        self._nodes.put_attrs(state, seq)
+        self._writer.cut(state, seq, record.offset)
 
     def _xattr(self, record: Record) -> None:
         rest, path = bytes(record.payload), b""
@@ -188,7 +199,7 @@ class Calls:
         name, value = strings(rest, 1)
         if found := self.target(record, path):
             op = Op.SETXATTR if record.op == WireOp.SETXATTR else Op.REMOVEXATTR
-            if op is Op.SETXATTR and not (name == ACL and _is_only_mode(value)):
+            if op is Op.SETXATTR and not (name == acl.ACCESS and acl.is_only_mode(value)):
                 found[0].xattrs[name] = value
             else:
                 found[0].xattrs.pop(name, None)
@@ -232,6 +243,14 @@ class Calls:
             state.target, state.size = target, len(target)
         place.parent.mtime = place.parent.ctime = self._timeline.wall
         self.stamped(record, 1, (state, place.parent), seq, fresh=state)
+        if op is not Op.SYMLINK:
+            self.inherit(state, place.parent)
+
+    def inherit(self, state: NodeState, parent: NodeState) -> None:
+        """A directory may say what ACLs is made in it gets; `state` was just made there and has its mode."""
+        if acl.DEFAULT in parent.xattrs:
+            state.xattrs.update(acl.inherited(parent.xattrs, state.mode, is_dir=state.is_dir))
+            self._nodes.put_attrs(state, state.changed)
 
     def _fresh(self, place: Place, mode: int, pid: int, seq: int) -> NodeState:
         """The node a call made at a place. A directory that was met before its MKDIR is that one."""
@@ -264,7 +283,7 @@ class Calls:
         self.stamped(record, 2, (state, place.parent), seq)
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
-        """The file a LINK gives another name."""
+        """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
         if old.startswith(b"/proc/"):
             for stamp in record.inodes[2:]:
                 state = self._reached([stamp])
@@ -291,7 +310,9 @@ class Calls:
         exchange = bool(record.offset & RENAME_EXCHANGE)
         if exchange and replaced is None:
             replaced = self._unseen(target, ())
-        self._check_no_ring(moved, target.parent)
+        if self._makes_ring(moved, target.parent) or (exchange and self._makes_ring(replaced, source.parent)):
+            timeline.event(record, Op.GAP, where, to=to, count=1, detail=b"a directory was moved into itself")
+            return  # it was not: something was missed, and the paths mean other things than here
         outside = nodes.judge(where)[0] and nodes.judge(to)[0]
         op = Op.EXCHANGE if exchange else Op.RENAME
         seq = timeline.event(record, op, where, to=to, node=moved.node, outside=outside)
@@ -301,7 +322,6 @@ class Calls:
             if moved.is_file and replaced.is_file and not exchange:
                 self._writer.replaced(replaced, moved)
             if exchange:
-                self._check_no_ring(replaced, source.parent)
                 nodes.take(replaced, target.parent, target.name, seq)
                 nodes.give(replaced, source.parent, source.name, seq)
                 nodes.moved(replaced)
@@ -318,10 +338,14 @@ class Calls:
         for state in touched[1:]:
             state.mtime = state.ctime = timeline.wall
         moved.ctime = timeline.wall
+        touched += [replaced] if replaced is not None else []
+        white = None
         if record.offset & RENAME_WHITEOUT:
             white = self._fresh(Place(source.parent, source.name, None), stat.S_IFCHR, record.pid, seq)
-            nodes.put_attrs(white, seq)
-        self.stamped(record, 2, touched if replaced is None else [*touched, replaced], seq)
+            touched.append(white)
+        self.stamped(record, 2, touched, seq, fresh=white)
+        if white is not None:
+            self.inherit(white, source.parent)
 
     def _rename_across(
         self, record: Record, source: Place, where: bytes, target: Place, to: bytes, *, gone: bool
@@ -341,13 +365,14 @@ class Calls:
         touched[0].mtime = touched[0].ctime = self._timeline.wall
         self.stamped(record, 2, touched, seq)
 
-    def _check_no_ring(self, moved: NodeState, into: NodeState) -> None:
+    def _makes_ring(self, moved: NodeState | None, into: NodeState) -> bool:
+        """Whether a directory would come to lie in itself. Raises TraceDamagedError where one does already."""
         above = into
         for _ in range(MAX_DEPTH):
-            if not moved.is_dir or not above.parent:
-                return
+            if moved is None or not moved.is_dir or not above.parent:
+                return False
             if above is moved:
-                raise damaged("a directory was moved into itself")
+                return True
             above = self._nodes.get(above.parent)
         raise damaged("directories lie in one another in a ring")
 

@@ -7,6 +7,7 @@ to a node belongs to `replay`.
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 
@@ -23,6 +24,7 @@ from .writer import ContentWriter
 CACHED_NODES = 50_000
 MAX_DEPTH = 4096
 _IDENT = struct.Struct(">IQI")
+_NOTED = b"?"
 _PSEUDO = (b"/proc", b"/sys", b"/dev")
 S_IFDIR = 0o40000
 
@@ -102,6 +104,16 @@ class Nodes:
             if node is not None:
                 state = self.by_ident[ident] = self.get(int.from_bytes(node, "big"))
         return state
+
+    def note(self, device: int, number: int, state: NodeState) -> None:
+        """Of a directory that stood there before: device and number as stat() has them; the generation it does not."""
+        self.txn.put(Table.IDENTS, _IDENT.pack(_kernel_device(device), number, 0) + _NOTED, U64.pack(state.node))
+
+    def noted(self, ident: Identity) -> NodeState | None:
+        """The directory that was noted as having an identity, unless it is bound or gone by now."""
+        node = self.txn.get(Table.IDENTS, _IDENT.pack(ident[0], ident[1], 0) + _NOTED)
+        state = self.get(int.from_bytes(node, "big")) if node is not None else None
+        return state if state is not None and state.ident is None and state.names else None
 
     def bind(self, ident: Identity, state: NodeState) -> None:
         self.txn.put(Table.IDENTS, _IDENT.pack(*ident), U64.pack(state.node))
@@ -189,6 +201,11 @@ class Nodes:
         self.give(state, parent, name, seq)
         self.put_attrs(state, seq)
         return state
+
+
+def _kernel_device(device: int) -> int:
+    """A device number of stat() as the kernel has it."""
+    return os.major(device) << 20 | os.minor(device)
 
 
 def _link(state: NodeState, parent: int, name: bytes) -> bytes:

@@ -26,7 +26,7 @@ from ..wire import (
     kernel_path,
 )
 from .blocks import BLOCK_EVENTS, NONE
-from .calls import Calls, first_inode
+from .calls import CAPABILITY, Calls, first_inode
 from .codec import damaged
 from .course import Course
 from .db import Table, Txn
@@ -113,7 +113,7 @@ class Replay:
                 state = nodes.by_ident.get((dev, ino, gen))
                 if (
                     state is not None and state.mode == mode and state.path_age == nodes.age and not state.hidden
-                    and state.uid == uid and state.gid == gid and whole
+                    and state.uid == uid and state.gid == gid and whole and CAPABILITY not in state.xattrs
                 ):  # fmt: skip
                     timeline.tick(time)
                     timeline.seq = seq = timeline.seq + 1
@@ -163,8 +163,14 @@ class Replay:
         ident = (inode.dev, inode.ino, inode.gen)
         seq = self.timeline.seq
         known = self.nodes.find(ident)
+        if known is None and stat.S_ISDIR(inode.mode) and (noted := self.nodes.noted(ident)):
+            # Its path is told as it is after the call, which may have been the one that moved it.
+            self.nodes.bind(ident, noted)
+            return
+        if known is not None and (known.names or record.flags & Flag.GONE):
+            return
         place = self._walker.literal(path, seq)
-        if known is not None and (known.names or record.flags & Flag.GONE or place.node is None or place.node.ident):
+        if known is not None and (place.node is None or place.node.ident):
             return
         state = place.node
         if record.flags & Flag.GONE:
@@ -193,7 +199,7 @@ class Replay:
         """Times after a call on content; they are in its rows. The rest only if it changed."""
         same = (state.mode, state.uid, state.gid) == (inode.mode, inode.uid, inode.gid)
         self.calls.take_inode(state, inode)
-        if not same:
+        if state.xattrs.pop(CAPABILITY, None) is not None or not same:
             self.nodes.put_attrs(state, seq)
 
     def _write(self, record: Record) -> None:
@@ -275,6 +281,7 @@ class Replay:
         if name:
             self.calls.take_inode(parent, record.inodes[1])
             self.nodes.put_attrs(parent, seq)
+        self.calls.inherit(state, parent)
 
     def _truncate(self, record: Record) -> None:
         found = self.calls.target(record, bytes(record.payload).split(b"\0", 1)[0])
@@ -288,7 +295,12 @@ class Replay:
         if not record.flags & Flag.PATH:
             self._cut(state, seq, record.offset, record.inodes[0])
             return
-        state.mtime = state.ctime = self.timeline.wall
+        # Where the size stays, a stamp says whether times were set: XFS leaves an empty file alone.
+        if state.size != record.offset or len(record.inodes) == 1:
+            state.mtime = state.ctime = self.timeline.wall
+        state.xattrs.pop(CAPABILITY, None)
+        if record.length:  # not root's: the set-id bits go, of which tmpfs says nothing where the size stays
+            state.mode &= ~(stat.S_ISUID | (stat.S_ISGID if state.mode & stat.S_IXGRP else 0))
         self.calls.stamped(record, 1, (state,), seq)
         self._cut(state, seq, record.offset, None)
 
@@ -305,18 +317,22 @@ class Replay:
         fills.pop(record.time, None)
         if found := self._file(record):
             state, path = found
+            trust = Fidelity.UNKNOWN if record.length else Fidelity.EXACT
             seq = self.timeline.event(
-                record, Op.WRITE, path, node=state.node, offset=record.offset, size=record.length,
-                trust=Fidelity.UNKNOWN, outside=state.outside,
+                record, Op.WRITE, path, node=state.node, offset=record.offset, size=record.length, trust=trust,
+                outside=state.outside,
             )  # fmt: skip
-            self._trust[Fidelity.UNKNOWN] += 1
+            self._trust[trust] += 1
             self._touch(state, record.inodes[0], seq)
             if record.flags & Flag.TRUNC:
                 self.writer.cut(state, seq, record.inodes[0].size)
             self.writer.grow(state, seq, record.offset, record.length)
+            if not record.length:  # only times changed: nothing comes to fill it
+                return
             before = min((call.before for call in fills.values() if call.node == state.node), default=state.fidelity)
-            trust = Fidelity.UNKNOWN, before
-            call = Call(seq, state.node, record.length, state.mtime, state.ctime, *trust, record.tid)
+            call = Call(
+                seq, state.node, record.length, state.mtime, state.ctime, Fidelity.UNKNOWN, before, record.tid
+            )  # fmt: skip
             _await(fills, record.time, call)
             self._doubt(state, Fidelity.UNKNOWN, seq)
 
@@ -348,7 +364,7 @@ class Replay:
             del fills[record.time]
             awaited = any(other.node == call.node for other in fills.values())
             state.fidelity = Fidelity.UNKNOWN if awaited else Fidelity(max(call.before, call.trust))
-            self.nodes.put_attrs(state, state.changed)
+            self.nodes.put_attrs(state, max(call.seq, state.changed))
 
 
 def _await(calls: dict[int, Call], tid: int, call: Call) -> None:

@@ -27,6 +27,8 @@ def match(
     unknown: list[Inode] = []
     for identity, stamp in {_identity(stamp): stamp for stamp in stamps if stamp.ino}.items():
         state = nodes.find(identity)
+        if state is None and stat.S_ISDIR(stamp.mode) and (state := nodes.noted(identity)):
+            nodes.bind(identity, state)
         if state is not None and _fits(state, stamp) and not (fresh and state.names == 0):
             found[state] = stamp
         else:

@@ -40,7 +40,9 @@ class Standing:
 
     def _snapshot(self, record: Record) -> None:
         path, other, xattrs = strings(record.payload, 2)
-        self._stand(record, path, other, xattrs, self._timeline.seq)
+        state = self._stand(record, path, other, xattrs, self._timeline.seq)
+        if state.is_dir:
+            self._nodes.note(record.inodes[0].dev, record.inodes[0].ino, state)
 
     def _heal(self, record: Record) -> None:
         path, other, xattrs = strings(record.payload, 2)

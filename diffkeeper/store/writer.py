@@ -48,7 +48,10 @@ class ContentWriter:
 
     def grow(self, state: NodeState, seq: int, offset: int, length: int) -> None:
         """Bytes changed that nobody saw."""
-        self._range(state, seq, GROW, offset, length)
+        if length:
+            self._range(state, seq, GROW, offset, length)
+        else:  # only times did
+            self.cut(state, seq, state.size)
 
     def zero(self, state: NodeState, seq: int, offset: int, length: int) -> None:
         """Zeroes from now on, whatever was there."""

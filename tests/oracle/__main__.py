@@ -1,0 +1,115 @@
+"""`python -m tests.oracle`: random operations recorded and compared, for a number of seeds or for a time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from . import filesystems
+from .grammar import GROUPS, MORE_GROUPS
+from .shrink import shrink
+from .trials import Task, Trial, WorkerError, run
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.oracle", description=__doc__)
+    parser.add_argument("--filesystem", action="append", choices=["here", *filesystems.KINDS], help="default: all")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed (default 1)")
+    parser.add_argument("--seeds", type=int, default=2, help="how many on each filesystem (default 2)")
+    parser.add_argument("--operations", type=int, default=1000, help="of each recording (default 1000)")
+    parser.add_argument("--time", type=float, help="go on with further seeds for so many seconds")
+    parser.add_argument("--groups", default="", help=f"commas between: {', '.join((*GROUPS, *MORE_GROUPS))}")
+    parser.add_argument("--script", type=Path, help="do a script that a shrunken failure left, instead")
+    parser.add_argument("--no-shrink", action="store_true", help="tell the first wrong moment as it is")
+    parser.add_argument("--keep-going", action="store_true", help="do not end at the first wrong moment")
+    parser.add_argument("--keep", type=Path, help="copy the trace of the last recording here")
+    parser.add_argument("--report", type=Path, help="write the figures here, as JSON")
+    return parser.parse_args()
+
+
+def _tell(trial: Trial, kind: str, seconds: float) -> None:
+    verdict = trial.verdict
+    print(
+        f"{kind:8} seed {trial.task.seed:>5}: {trial.operations} operations ({sum(verdict.outcomes.values())} did"
+        f" something), {verdict.moments} moments, {len(verdict.wrong)} wrong, {len(verdict.marked)} marked,"
+        f" {trial.healed} healed, {trial.lost} lost, {seconds:.1f} s",
+        flush=True,
+    )
+
+
+def _explain(trial: Trial, place: Path, *, small: bool) -> None:
+    print(*trial.verdict.wrong[:1], *trial.verdict.marked[:1], sep="\n")
+    print("what goes wrong, and where:")
+    for onset, numbers in sorted(trial.verdict.onsets.items()):
+        print(f"  {' '.join(onset)}: {len(numbers)} times, {numbers[:5]}")
+    if not small or not trial.verdict.wrong:
+        return
+    print("shrinking ...", flush=True)
+    task = shrink(trial, place)
+    again = run(task, place, first=True, mounts=0, sample=0)
+    text = json.dumps({"prologue": task.prologue, "script": task.script})
+    name = Path(tempfile.gettempdir(), f"oracle-{trial.task.seed}.json")
+    name.write_text(text)
+    print(f"seed {trial.task.seed}, in {name}:")
+    for title, script in (("before", task.prologue), ("recorded", task.script)):
+        for operation in script or ():
+            print(f"  {title}: {json.dumps(operation)}")
+    print(again.verdict.wrong[0] if again.verdict.wrong else "(not every time)")
+
+
+def main() -> int:
+    """Exit code 1 when a moment was wrong."""
+    words = _arguments()
+    groups = tuple(words.groups.split(",")) if words.groups else GROUPS
+    kinds = words.filesystem or list(filesystems.KINDS)
+    totals: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
+    operations: Counter[str] = Counter()
+    began, seed, bad = time.monotonic(), words.seed, False
+    script = json.loads(words.script.read_text()) if words.script else {}
+    while True:
+        for kind in kinds:
+            with tempfile.TemporaryDirectory(prefix="oracle-fs-") as top, filesystems.fresh(kind, Path(top)) as place:
+                os.chmod(top, 0o755)
+                task = Task(seed=str(seed), count=words.operations, groups=groups, **script)
+                start = time.monotonic()
+                try:
+                    trial = run(task, place, links=kind in filesystems.COUNT_LINKS, keep=words.keep)
+                except WorkerError as error:
+                    print(f"{kind:8} seed {seed:>5}: {error}", flush=True)
+                    return 2
+                _tell(trial, kind, time.monotonic() - start)
+                verdict = trial.verdict
+                totals[kind].update(
+                    operations=trial.operations, moments=verdict.moments, wrong=len(verdict.wrong),
+                    marked=len(verdict.marked), mounted=verdict.mounted, healed=trial.healed, lost=trial.lost,
+                )  # fmt: skip
+                operations.update(verdict.outcomes)
+                if verdict.wrong or verdict.marked:
+                    bad |= bool(verdict.wrong)
+                    _explain(trial, place, small=not words.no_shrink)
+                    if verdict.wrong and not words.keep_going:
+                        return 1
+        seed += 1
+        if words.script or (time.monotonic() - began > words.time if words.time else seed >= words.seed + words.seeds):
+            break
+    report = {
+        "command": "python -m tests.oracle " + " ".join(sys.argv[1:]), "seconds": round(time.monotonic() - began),
+        "groups": groups, "filesystems": totals, "total": sum(totals.values(), Counter()), "succeeded": operations,
+    }  # fmt: skip
+    print(json.dumps(report["total"]))
+    if words.report:
+        words.report.parent.mkdir(parents=True, exist_ok=True)
+        words.report.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    return int(bad)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing stays mounted
+    sys.exit(main())
