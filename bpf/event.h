@@ -78,13 +78,14 @@ enum dk_op {
 	DK_OP_MARK = 20,      /* payload = name of the mark */
 	DK_OP_DIRTY = 21,     /* `length` bytes at `offset` of inode 0 changed, no user buffer; FILL follows. payload: none. DK_F_TRUNC: its size counts */
 	DK_OP_ZERO = 22,      /* `length` bytes at `offset` of inode 0 are zeroes, and within its size */
+	DK_OP_FLAGS = 23,     /* offset = the flags of chattr(1) that inode 0 has now (FS_*_FL of linux/fs.h) */
 
 	/* from here on: made in user space */
 	DK_OP_BEGIN = 32,     /* the command starts: time is the trace's zero; offset = CLOCK_REALTIME at that time; pid = command */
 	DK_OP_END = 33,       /* the command ended: offset = wait status */
 	DK_OP_SNAPSHOT = 34,  /* what stands at absolute path: payload = path, NUL, symlink target or first path of a hard link (DK_F_LINK), NUL, then xattrs (msgpack map) or nothing; offset = handle; inode 0 = attributes from stat() (identity not the kernel's) */
 	DK_OP_CONTENT = 35,   /* payload at `offset` of the file that SNAPSHOT or HEAL gave the handle `length` */
-	DK_OP_FILL = 36,      /* payload at `offset`, re-read for the last DIRTY of thread tid */
+	DK_OP_FILL = 36,      /* payload at `offset`, re-read for the DIRTY of this time and tid; no payload: `length` zeroes */
 	DK_OP_GAP = 37,       /* something was missed: offset = how many events (0: not known), payload = cause */
 	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path */
 	DK_OP_SETTLE = 39,    /* payload = "key=value" fact about the finished recording (verified paths, tracepoints missing, ...) */

@@ -16,6 +16,8 @@
 #define FS_IOC_RESVSP64_ 0x4030582a
 #define FS_IOC_UNRESVSP64_ 0x4030582b
 #define FS_IOC_ZERO_RANGE_ 0x40305839
+#define FS_IOC_SETFLAGS_ 0x40086602
+#define FS_IOC_FSSETXATTR_ 0x401c5820
 
 struct dk_space { /* struct space_resv of linux/falloc.h, as far as it is read */
 	s16 type, whence;
@@ -69,6 +71,24 @@ HANDLER(on_fallocate)
 	return 0;
 }
 
+/* chattr(1), and what filesystems of the XFS kind have beside it: the bits differ, and both calls name them all. */
+static inline void send_flags(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, u32 request)
+{
+	u32 flags = 0;
+	if (!known_file(ctx, s, s->regs.di, REGULAR | KIND(S_IFDIR)))
+		return;
+	bpf_probe_read_user(&flags, sizeof(flags), (void *)s->regs.dx);
+	if (request == FS_IOC_FSSETXATTR_) { /* FS_XFLAG_*, as far as both have a name for it */
+		u32 x = flags;
+		flags = (x & 0x8 ? 0x10 : 0) | (x & 0x10 ? 0x20 : 0) | (x & 0x20 ? 0x8 : 0) | (x & 0x40 ? 0x80 : 0) |
+			(x & 0x80 ? 0x40 : 0) | (x & 0x200 ? 0x20000000 : 0) | (x & 0x8000 ? 0x2000000 : 0);
+	}
+	begin(s, DK_OP_FLAGS, 0, 1);
+	s->ev.offset = flags;
+	drop_stamps();
+	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+}
+
 HANDLER(on_ioctl)
 {
 	if ((s64)ctx->args[1] < 0)
@@ -83,7 +103,10 @@ HANDLER(on_ioctl)
 		mode |= FALLOC_PUNCH_HOLE_;
 	else if (request == FS_IOC_ZERO_RANGE_)
 		mode |= FALLOC_ZERO_RANGE_;
-	else if (!clones && request != FS_IOC_RESVSP_ && request != FS_IOC_RESVSP64_)
+	else if (request == FS_IOC_SETFLAGS_ || request == FS_IOC_FSSETXATTR_) {
+		send_flags(ctx, s, request);
+		return 0;
+	} else if (!clones && request != FS_IOC_RESVSP_ && request != FS_IOC_RESVSP64_)
 		return 0;
 	char *file = known_file(ctx, s, regs->di, REGULAR);
 	if (!file)

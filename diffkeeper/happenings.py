@@ -31,6 +31,7 @@ NO_FILES = frozenset({Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP})
 
 IN_PLACE = frozenset({
     Op.CREATE, Op.WRITE, Op.TRUNCATE, Op.CHMOD, Op.CHOWN, Op.UTIME, Op.SETXATTR, Op.REMOVEXATTR,
+    Op.CHATTR,
 })  # fmt: skip
 """Events on a file that change no other, and no name but its own."""
 

@@ -45,6 +45,7 @@ class Op(enum.IntEnum):
     MARK = 20
     GAP = 21  # the recorder missed something: detail says what, count how many events (0: not known)
     HEAL = 22  # found wrong after the command and put right
+    CHATTR = 23  # flags of chattr(1): detail names them; a moment does not have them
 
     @property
     def label(self) -> str:

@@ -49,6 +49,7 @@ class WireOp(enum.IntEnum):
     MARK = 20
     DIRTY = 21
     ZERO = 22
+    FLAGS = 23
     BEGIN = 32
     END = 33
     SNAPSHOT = 34

@@ -50,9 +50,8 @@ def xattrs_of(path: bytes) -> dict[bytes, bytes]:
         return {}
 
 
-def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what is not a hole."""
-    at = 0
+def data_ranges(fd: int, size: int, at: int = 0) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what is not a hole, from `at` to `size`."""
     while at < size:
         try:
             start = os.lseek(fd, at, os.SEEK_DATA)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from ..wire import Flag, WireOp, encode, pieces
-from .baseline import CONTENT_PIECE, Piece
+from .baseline import CONTENT_PIECE, Piece, data_ranges
 from .kernel import Request
 
 
@@ -38,19 +38,35 @@ def fills(request: Request, others: Callable[[], Iterable[int]]) -> Iterator[tup
         yield gap(error)
         return
     try:
-        at, end = request.offset, request.offset + request.length
-        while at < end:
-            data = os.pread(fd, min(CONTENT_PIECE, end - at), at)
-            if not data:
-                break
-            yield pieces(
-                WireOp.FILL, time=request.time, pid=request.pid, tid=request.tid, flags=flags, offset=at, payload=data
-            )
-            at += len(data)
+        yield from _read(request, fd, flags)
     except OSError as error:
         yield gap(error)
     finally:
         os.close(fd)
+
+
+def _read(request: Request, fd: int, flags: int) -> Iterator[tuple[Piece, ...]]:
+    """The range, its holes told as such: a file of terabytes may hold little."""
+
+    def fill(at: int, length: int, data: bytes = b"") -> tuple[Piece, ...]:
+        return pieces(
+            WireOp.FILL, time=request.time, pid=request.pid, tid=request.tid, flags=flags, offset=at, length=length,
+            payload=data,
+        )  # fmt: skip
+
+    at, end = request.offset, min(request.offset + request.length, os.fstat(fd).st_size)
+    for start, length in data_ranges(fd, end, at):
+        if start > at:
+            yield fill(at, start - at)
+        at = start
+        while at < start + length:
+            data = os.pread(fd, min(CONTENT_PIECE, start + length - at), at)
+            if not data:
+                return
+            yield fill(at, len(data), data)
+            at += len(data)
+    if at < end:
+        yield fill(at, end - at)
 
 
 def open_file(request: Request, others: Callable[[], Iterable[int]]) -> int:

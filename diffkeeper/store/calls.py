@@ -24,6 +24,12 @@ from .writer import ContentWriter
 AT_SYMLINK_FOLLOW = 0x400
 RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
 UNCHANGED = 0xFFFFFFFF
+_FLAGS = {
+    0x1: "s", 0x2: "u", 0x4: "c", 0x8: "S", 0x10: "i", 0x20: "a", 0x40: "d", 0x80: "A", 0x800: "E", 0x1000: "I",
+    0x4000: "j", 0x8000: "t", 0x10000: "D", 0x20000: "T", 0x80000: "e", 0x100000: "V", 0x800000: "C",
+    0x2000000: "x", 0x20000000: "P", 0x40000000: "F",
+}  # fmt: skip
+"""FS_*_FL of include/uapi/linux/fs.h, as chattr(1) and lsattr(1) spell them."""
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 CAPABILITY = b"security.capability"
@@ -40,6 +46,7 @@ class Calls:
             WireOp.CHMOD: self._chmod,
             WireOp.CHOWN: self._chown,
             WireOp.UTIME: self._utime,
+            WireOp.FLAGS: self._flags,
             WireOp.SETXATTR: self._xattr,
             WireOp.REMOVEXATTR: self._xattr,
             WireOp.MKDIR: self._make,
@@ -191,6 +198,12 @@ class Calls:
         self.take_inode(state, record.inodes[0])
         self._nodes.put_attrs(state, seq)
         self._writer.cut(state, seq, record.offset)
+
+    def _flags(self, record: Record) -> None:
+        """Told, not kept: no moment and no export has them."""
+        if found := self.target(record, b""):
+            names = "".join(letter for bit, letter in _FLAGS.items() if record.offset & bit)
+            self._changed(record, Op.CHATTR, *found, detail=f"={names}".encode())
 
     def _xattr(self, record: Record) -> None:
         rest, path = bytes(record.payload), b""

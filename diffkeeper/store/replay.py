@@ -195,11 +195,14 @@ class Replay:
         path = self.nodes.path(state)
         return None if state.hidden else (state, path)
 
-    def _touch(self, state: NodeState, inode: Inode, seq: int) -> None:
-        """Times after a call on content; they are in its rows. The rest only if it changed."""
+    def _touch(self, state: NodeState, inode: Inode, seq: int, *, by_call: bool = True) -> None:
+        """Times after a change of content; they are in its rows. The rest only if it changed.
+
+        `by_call`: a system call takes a capability away; a store to mapped memory does not.
+        """
         same = (state.mode, state.uid, state.gid) == (inode.mode, inode.uid, inode.gid)
         self.calls.take_inode(state, inode)
-        if state.xattrs.pop(CAPABILITY, None) is not None or not same:
+        if (by_call and state.xattrs.pop(CAPABILITY, None) is not None) or not same:
             self.nodes.put_attrs(state, seq)
 
     def _write(self, record: Record) -> None:
@@ -323,7 +326,7 @@ class Replay:
                 outside=state.outside,
             )  # fmt: skip
             self._trust[trust] += 1
-            self._touch(state, record.inodes[0], seq)
+            self._touch(state, record.inodes[0], seq, by_call=record.tid != 0)  # 0: found by looking at mapped pages
             if record.flags & Flag.TRUNC:
                 self.writer.cut(state, seq, record.inodes[0].size)
             self.writer.grow(state, seq, record.offset, record.length)
@@ -357,9 +360,12 @@ class Replay:
             self._distrust(call, trust)
         now = state.mtime, state.ctime
         state.mtime, state.ctime = call.mtime, call.ctime
-        self.writer.write(state, call.seq, record.offset, record.payload)
+        if record.payload:
+            self.writer.write(state, call.seq, record.offset, record.payload)
+        elif record.length:
+            self.writer.zero(state, call.seq, record.offset, record.length)
         state.mtime, state.ctime = now
-        call.left -= len(record.payload)
+        call.left -= len(record.payload) or record.length
         if call.left <= 0:
             del fills[record.time]
             awaited = any(other.node == call.node for other in fills.values())

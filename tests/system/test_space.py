@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+import diffkeeper
+from diffkeeper.model import Op
 from tests.programs.filesystems import KINDS, mounted
 from tests.programs.program import Place, Program, run
 from tests.system import harness
@@ -75,3 +78,38 @@ def test_space_for_nothing_holds_nobody(tmp_path: Path) -> None:
         outcome = run(program, "quick", "ext4", place)
     assert outcome.faults == []
     assert harness.info(place.trace)["notes"] == []
+
+
+def test_a_sparse_file_that_is_moved_about_is_no_flood(workspace: Path, trace: Path) -> None:
+    """Collapsing a range of a file of a terabyte that holds 8 KiB takes little journal, and every byte is right."""
+    script = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+fd = os.open('sparse', os.O_RDWR | os.O_CREAT)
+os.pwrite(fd, b'x' * 4096, 1 << 20); os.pwrite(fd, b'y' * 4096, 1 << 40)
+assert libc.fallocate(fd, 8, 0, 65536) == 0, os.strerror(ctypes.get_errno())
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace, timeout=120)
+    assert result.returncode == 0, result.stderr
+    with diffkeeper.open(trace) as opened:
+        file = opened.at("end") / "sparse"
+        assert file.stat().st_size == (1 << 40) + 4096 - 65536
+        with file.open("rb") as reader:
+            reader.seek((1 << 20) - 65536)
+            assert reader.read(4096) == b"x" * 4096
+            reader.seek((1 << 40) - 65536)
+            assert reader.read() == b"y" * 4096
+    assert harness.info(trace)["fidelity"]["exact"] == 3
+    assert harness.info(trace)["verified"]["mismatches"] == 0
+
+
+def test_flags_of_chattr_are_told(workspace: Path, trace: Path) -> None:
+    """Both calls that set them are events that say which there are now."""
+    script = "touch file; chattr +dA file; chattr -d file; chattr +S ."
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    with diffkeeper.open(trace) as opened:
+        told = [event for event in opened.events() if event.op is Op.CHATTR]
+    assert [set(event.detail[1:]) & set("dAS") for event in told] == [{"d", "A"}, {"A"}, {"S"}]
+    harness.assert_faithful(trace, workspace)
