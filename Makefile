@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint bench crash fuzz clean
+.PHONY: help setup test-setup demo test lint programs fuzz bench crash fuzz-traces clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+programs: test-setup  ## record programs no one here wrote, for long; REPORT=FILE keeps the figures
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.programs $(if $(REPORT),--report $(REPORT)) $(PROGRAMS)
+
 fuzz: test-setup  ## random operations held against the truth, on and on; FUZZ='--time 600 --report FILE'
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.oracle $(FUZZ)
 
@@ -35,6 +38,9 @@ bench: setup  ## time a few workloads bare and recorded
 
 crash: test-setup  ## kill recorders, indexers and mounts at random, fill disks (CRASH=--points 5 --json FILE)
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.crash $(CRASH)
+
+fuzz-traces: test-setup  ## damage traces in every way, and do everything with them (FUZZ=--seconds 3600)
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.hostile $(FUZZ)
 
 clean:  ## remove .venv and all caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

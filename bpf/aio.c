@@ -36,28 +36,87 @@ HANDLER(on_io_submit)
 	return 0;
 }
 
-/* One control block; then the next, by a tail call, of which there can be some thirty. */
+#define IOCBS 8 /* plain ones that are done in one go */
+
+/* The control block whose turn it is; one vector is as good as none. */
+static inline void read_iocb(struct dk_scratch *s, struct dk_iocb *cb)
+{
+	u64 address = 0;
+	bpf_probe_read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
+	bpf_probe_read_user(cb, sizeof(*cb), (void *)address);
+	if (cb->opcode != IOCB_PWRITEV || cb->length != 1)
+		return;
+	struct dk_iovec only = {};
+	bpf_probe_read_user(&only, sizeof(only), (void *)cb->buffer);
+	cb->opcode = IOCB_PWRITE;
+	cb->buffer = only.base;
+	cb->length = only.len;
+}
+
+static inline int appends(struct dk_iocb *cb, char *file)
+{
+	return (rd32(file + FILE_FLAGS) & O_APPEND_) || cb->rw_flags & RWF_APPEND_;
+}
+
+/* The control blocks from s->iocb_at on that write one short buffer, some of them; then by a tail call what comes next. */
 HANDLER(aio_write)
 {
 	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	for (u32 i = 0; i < IOCBS; i++) {
+		struct dk_iocb cb = {};
+		if (s->iocb_at >= (s64)ctx->args[1])
+			return 0;
+		read_iocb(s, &cb);
+		if (cb.opcode == IOCB_PWRITE || cb.opcode == IOCB_PWRITEV) {
+			char *file = known_file(ctx, s, cb.fd, REGULAR);
+			if (file) {
+				if (cb.opcode == IOCB_PWRITEV || cb.length > PIECE || appends(&cb, file))
+					break;
+				note_change(s, WHOLE_FILE);
+				begin(s, DK_OP_WRITE, 0, 1);
+				s->piece.offset = cb.offset;
+				s->piece.from = cb.buffer;
+				s->piece.left = s->ev.length = cb.length;
+				if (!send_piece(s)) {
+					if (s->iocb_at + 1 < (s64)ctx->args[1])
+						count(DK_C_ASYNC, 1); /* those that follow it */
+					dirty(ctx, s, file, cb.fd, cb.offset, cb.length);
+					return 0;
+				}
+			}
+		}
+		s->iocb_at++; /* only now: to get to know a file starts this anew */
+	}
+	helpers.call(ctx, HELPER_AIO_LONG);
+	count(DK_C_ASYNC, 1);
+	return 0;
+}
+
+/* One control block of any kind, if it is the turn of one that is not plain. */
+HANDLER(aio_write_long)
+{
+	struct dk_scratch *s = get_scratch();
+	struct dk_iocb cb = {};
 	if (!s || s->iocb_at >= (s64)ctx->args[1])
 		return 0;
-	struct dk_iocb cb = {};
-	u64 address = 0;
-	bpf_probe_read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
-	bpf_probe_read_user(&cb, sizeof(cb), (void *)address);
+	read_iocb(s, &cb);
 	char *file = 0;
-	if (cb.opcode == IOCB_PWRITE || cb.opcode == IOCB_PWRITEV)
+	if (cb.opcode == IOCB_PWRITEV || (cb.opcode == IOCB_PWRITE && cb.length > PIECE))
 		file = known_file(ctx, s, cb.fd, REGULAR);
-	s->iocb_at++; /* only now: to get to know a file starts this anew */
+	else if (cb.opcode == IOCB_PWRITE && file_of(cb.fd) && appends(&cb, file_of(cb.fd)))
+		file = known_file(ctx, s, cb.fd, REGULAR);
 	if (file) {
 		struct dk_inode *inode = (struct dk_inode *)s->body;
+		int done = 0;
+		s->iocb_at++;
+		note_change(s, WHOLE_FILE);
 		begin(s, DK_OP_WRITE, 0, 1);
 		s->piece.offset = cb.offset;
 		s->piece.from = cb.buffer;
 		s->piece.left = s->ev.length = cb.length;
-		int done = 1;
-		if ((rd32(file + FILE_FLAGS) & O_APPEND_) || cb.rw_flags & RWF_APPEND_) {
+		if (appends(&cb, file)) {
 			done = 0; /* where it went is not to be seen here */
 		} else if (cb.opcode == IOCB_PWRITEV) {
 			bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)cb.buffer);
@@ -68,9 +127,7 @@ HANDLER(aio_write)
 			s->piece.rest = s->ev.length;
 			done = cb.length <= IOCB_VECTORS && send_vectors(s, cb.length, IOCB_VECTORS);
 		} else if (cb.length <= DIRECT_MAX) {
-			send_pieces(s);
-		} else {
-			done = 0;
+			done = send_pieces(s);
 		}
 		if (!done) {
 			if (s->iocb_at < (s64)ctx->args[1])

@@ -34,6 +34,7 @@ HANDLER(on_path_attribute)
 	struct dk_call c = {.dirfd1 = AT_FDCWD_, .bases = 1};
 	if (nr == NR_TRUNCATE) {
 		c.op = DK_OP_TRUNCATE;
+		count(DK_C_CUTS, 1);
 		c.path1 = regs->di;
 		c.offset = regs->si;
 		c.length = uid_of((char *)bpf_get_current_task());

@@ -8,8 +8,8 @@
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
-/* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says how many. */
-static inline u32 send_piece(struct dk_scratch *s)
+/* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says 0 when they cannot be read. */
+static inline int send_piece(struct dk_scratch *s)
 {
 	char *data = s->body + sizeof(struct dk_inode);
 	u64 left = s->piece.left;
@@ -19,16 +19,14 @@ static inline u32 send_piece(struct dk_scratch *s)
 		return 0;
 	s->ev.offset = s->piece.offset;
 	s->ev.size = n;
-	if (bpf_probe_read_user(data, n, (void *)s->piece.from)) {
-		s->ev.flags |= DK_F_INEXACT;
-		count(DK_C_UNREAD, 1);
-	}
+	if (bpf_probe_read_user(data, n, (void *)s->piece.from))
+		return 0;
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode) + n);
 	s->ev.flags = DK_F_CONT;
 	s->piece.from += n;
 	s->piece.offset += n;
 	s->piece.left -= n;
-	return n;
+	return 1;
 }
 
 /* Whether somebody else may write with the same file position: through another descriptor or thread. */
@@ -87,10 +85,15 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 			from = unsure_from(file, inode->ino, offset, ret);
 	} else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
 		offset = inode->size - ret; /* Linux appends, whatever the argument says */
+	if ((s64)offset < 0) { /* moved or cut back by somebody else since: nothing says where the bytes went */
+		dirty(ctx, s, file, regs->di, 0, inode->size);
+		return 0;
+	}
 	if (from != DK_SURE) {
 		dirty(ctx, s, file, regs->di, from, offset + ret - from);
 		return 0;
 	}
+	note_change(s, offset, ret);
 	begin(s, DK_OP_WRITE, 0, 1);
 	s->ev.length = ret;
 	s->piece.offset = offset;
@@ -102,14 +105,16 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	return s;
 }
 
-/* All of s->piece, which is no longer than DIRECT_MAX. */
-static inline void send_pieces(struct dk_scratch *s)
+/* All of s->piece, which is no longer than DIRECT_MAX. Says 0 when not all of it can be read. */
+static inline int send_pieces(struct dk_scratch *s)
 {
 	for (u32 i = 0; i < DIRECT_PIECES; i++) {
 		if (!s->piece.left)
 			break;
-		send_piece(s);
+		if (!send_piece(s))
+			return 0;
 	}
+	return 1;
 }
 
 HANDLER(on_write)
@@ -119,13 +124,14 @@ HANDLER(on_write)
 		return 0;
 	s->piece.from = s->regs.si;
 	s->piece.left = s->piece.rest;
-	send_pieces(s);
+	if (!send_pieces(s)) /* swapped out, or unmapped by another thread: what the file got of it is in the file */
+		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.left);
 	return 0;
 }
 
 /*
- * s->piece.rest bytes of `vectors` buffers in s->iov, `room` of them at most. Says 0, and does nothing, when there are
- * more, or longer ones, than are copied here.
+ * s->piece.rest bytes of `vectors` buffers in s->iov, `room` of them at most. Says 0 when there are more, or longer ones,
+ * than are copied here, or one cannot be read; then s->piece says where the rest of the bytes went.
  */
 static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 {
@@ -145,9 +151,9 @@ static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 			n = s->piece.rest; /* a short write ended inside this vector */
 		s->piece.from = s->iov[i].base;
 		s->piece.left = n;
+		if (n && !send_piece(s))
+			return 0;
 		s->piece.rest -= n;
-		if (n)
-			send_piece(s);
 	}
 	return 1;
 }
@@ -188,6 +194,11 @@ HANDLER(on_kernel_copy)
 		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
 	else
 		offset = (u64)rdp(file + FILE_POS);
-	dirty(ctx, s, file, fd, offset - ret, ret); /* the call left the end here */
+	offset -= ret; /* the call left the end here */
+	if ((s64)offset < 0) { /* or somebody else moved it since */
+		offset = 0;
+		ret = ((struct dk_inode *)s->body)->size;
+	}
+	dirty(ctx, s, file, fd, offset, ret);
 	return 0;
 }

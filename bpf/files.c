@@ -51,6 +51,7 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 	if (!created) {
 		if (!known_file(ctx, s, fd, REGULAR))
 			return;
+		note_change(s, WHOLE_FILE);
 		begin(s, DK_OP_OPEN, DK_F_TRUNC, 1);
 		drop_stamps();
 		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
@@ -108,6 +109,8 @@ HANDLER(on_fd_attribute)
 	if (!known_file(ctx, s, regs->di, ON_DISK))
 		return 0;
 	u64 nr = regs->orig_ax;
+	if (nr == NR_FTRUNCATE)
+		note_change(s, WHOLE_FILE);
 	begin(s, nr == NR_FTRUNCATE ? DK_OP_TRUNCATE : nr == NR_FCHMOD ? DK_OP_CHMOD : DK_OP_CHOWN, 0, 1);
 	s->ev.offset = nr == NR_FCHMOD ? regs->si & 07777 : regs->si;
 	s->ev.length = nr == NR_FCHOWN ? (u32)regs->dx : 0;

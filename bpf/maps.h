@@ -156,18 +156,27 @@ struct dk_binding {
 	u64 inode;
 };
 
+/* A part of a followed file that a call changed: what user space knew of its pages is out of date. */
+#define BLOCK_SHIFT 16
+struct dk_block {
+	u64 ino;
+	u32 dev;
+	u32 block; /* the offset >> BLOCK_SHIFT */
+};
+
 enum dk_control {
 	DK_C_DISABLED,   /* set from user space: stop no one any more */
 	DK_C_LOST,       /* records that found no room in the ring */
 	DK_C_STOPS,      /* times a writer was stopped */
 	DK_C_STOPPED,    /* bumped whenever something is put into `stopped` or `requests` */
-	DK_C_COMPAT,     /* 32-bit calls that were not looked at */
+	DK_C_COMPAT,     /* 32-bit programs, whose calls are not looked at */
 	DK_C_UNREAD,     /* pieces whose user pages could not be read */
 	DK_C_UNSTOPPABLE,/* tasks that could not be stopped when it was needed */
 	DK_C_THRESHOLD,  /* bytes waiting in the ring from which on writers are stopped */
 	DK_C_UNASKED,    /* requests that found no room */
 	DK_C_UNMAPPED,   /* mappings that found no room */
 	DK_C_ASYNC,      /* calls of io_uring or AIO that could not be followed */
+	DK_C_CUTS,       /* files that were cut by their path */
 	DK_C_MAPPED,     /* set from user space: how many files are mapped and watched */
 	DK_C_SLOTS = 16,
 };
@@ -179,6 +188,8 @@ BPF_F_TABLE("array", u32, u64, control, DK_C_SLOTS, BPF_F_MMAPABLE);
 BPF_HASH(tracked, u32, u8, 65536);
 BPF_HASH(stopped, u32, u8, 65536);
 BPF_HASH(requests, u64, struct dk_request, 4096);
+BPF_HASH(followed, struct dk_key, u64, 4096); /* files whose pages user space knows; 1: not any more, none of them */
+BPF_HASH(written, struct dk_block, u8, 16384);
 BPF_HASH(mappings, u32, struct dk_mappings, 8192);
 BPF_HASH(holds, u32, u8, 4096); /* processes whose threads do not come back from the ring before a request is served */
 BPF_HASH(touched, u32, struct dk_touched, 65536);
@@ -199,4 +210,5 @@ BPF_PROG_ARRAY(helpers, 16);
 #define HELPER_URING_NAME 5
 #define HELPER_AIO 6
 #define HELPER_NAME 7
-#define HELPER_FAILED 8
+#define HELPER_AIO_LONG 8
+#define HELPER_FAILED 9

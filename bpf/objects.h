@@ -122,10 +122,8 @@ static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	if (!is_tracked(tgid))
 		return 0;
-	if (is_compat()) {
-		count(DK_C_COMPAT, 1);
-		return 0;
-	}
+	if (is_compat())
+		return 0; /* its numbers mean other calls; process.c counts the program */
 	struct dk_scratch *s = get_scratch();
 	if (!s) {
 		count(DK_C_LOST, 1); /* a CPU that was plugged in meanwhile */

@@ -45,6 +45,8 @@ HANDLER(sched_process_exec)
 	u32 at = copy_comm(s, task);
 	s->body[at++] = 0;
 	char *mm = rdp(task + TASK_MM);
+	if ((u64)rdp(mm + MM_TASK_SIZE) >> 32 == 0)
+		count(DK_C_COMPAT, 1);
 	u64 from = (u64)rdp(mm + MM_ARG_START), to = (u64)rdp(mm + MM_ARG_END);
 	u32 n = to - from;
 	if (to - from > PATH_MAX_ - 1)

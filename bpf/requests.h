@@ -32,6 +32,9 @@ static inline void post(struct dk_request *r)
 		requests.update(&key, r);
 	}
 	count(DK_C_STOPPED, 1);
+	void *nothing = bpf_ringbuf_reserve(ring(), 8, 0);
+	if (nothing)
+		bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
 }
 
 /*
@@ -43,6 +46,7 @@ static inline void dirty_with(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 			      u64 offset, u64 length)
 {
 	struct dk_request *r = new_request(s, DK_R_RANGE, fd, offset, length);
+	note_change(s, WHOLE_FILE);
 	s->file = (u64)file;
 	begin(s, DK_OP_DIRTY, flags, 1);
 	s->ev.time = r->time;

@@ -105,6 +105,38 @@ static inline void mark_seen(struct dk_inode *inode)
 	seen.update(&key, &one);
 }
 
+/*
+ * A call changed `length` bytes at `offset` of the file in inode 0. If its pages are followed as well, because it is
+ * mapped, they are to be looked at: a store that undid the change would look as if nothing had happened.
+ */
+#define BLOCKS 8
+static inline void note_change(struct dk_scratch *s, u64 offset, u64 length)
+{
+	if (!control_value(DK_C_MAPPED))
+		return;
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	struct dk_key key = {};
+	key_of(&key, inode);
+	u64 *stale = followed.lookup(&key);
+	if (!stale)
+		return;
+	struct dk_block b = {.ino = inode->ino, .dev = inode->dev, .block = offset >> BLOCK_SHIFT};
+	u32 last = (offset + length - 1) >> BLOCK_SHIFT;
+	if (length > ((u64)(BLOCKS - 1) << BLOCK_SHIFT) || !length) {
+		*stale = 1;
+		return;
+	}
+	for (int i = 0; i < BLOCKS; i++) {
+		u8 one = 1;
+		if (b.block > last)
+			break;
+		if (written.update(&b, &one))
+			*stale = 1;
+		b.block++;
+	}
+}
+#define WHOLE_FILE 0, 0
+
 #define KIND(mode) (1u << ((mode) >> 12 & 15))
 #define REGULAR KIND(S_IFREG)
 #define ON_DISK (KIND(S_IFREG) | KIND(S_IFDIR) | KIND(S_IFIFO) | KIND(S_IFLNK))

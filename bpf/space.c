@@ -33,6 +33,7 @@ static inline void change_space(
 {
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	u64 end = offset + length;
+	note_change(s, WHOLE_FILE);
 	if (mode & (FALLOC_COLLAPSE_ | FALLOC_INSERT_)) {
 		dirty_with(ctx, s, file, fd, DK_F_TRUNC, offset, inode->size > offset ? inode->size - offset : 0);
 		return;

@@ -167,6 +167,7 @@ HANDLER(uring_write)
 		dirty_async(ctx, s, file, offset, ret);
 		return 0;
 	}
+	note_change(s, offset, ret);
 	begin(s, DK_OP_WRITE, 0, 1);
 	s->ev.length = ret;
 	s->piece.offset = offset;
@@ -174,7 +175,8 @@ HANDLER(uring_write)
 	if (opcode == URING_WRITE || opcode == URING_WRITE_FIXED) {
 		s->piece.from = (u64)rdp(req + URING_RW_ADDR);
 		s->piece.left = ret;
-		send_pieces(s);
+		if (!send_pieces(s))
+			dirty_async(ctx, s, file, s->piece.offset, s->piece.left);
 		return 0;
 	}
 	struct dk_pending *p = pending.lookup(&key);
@@ -185,7 +187,7 @@ HANDLER(uring_write)
 		if (send_vectors(s, vectors, SAVED_IOVECS))
 			return 0;
 	}
-	dirty_async(ctx, s, file, offset, ret);
+	dirty_async(ctx, s, file, s->piece.offset, s->piece.rest);
 	return 0;
 }
 
@@ -208,6 +210,7 @@ HANDLER(uring_file)
 	if (!file)
 		return 0;
 	if (opcode == URING_FTRUNCATE) {
+		note_change(s, WHOLE_FILE);
 		begin(s, DK_OP_TRUNCATE, 0, 1);
 		s->ev.offset = inode->size;
 		drop_stamps();

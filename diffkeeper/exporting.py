@@ -2,7 +2,8 @@
 
 Owns `Selection` (which part of a trace), `entries` (it as a stream of files, the order and the
 names that every exporter shares) and `export`, which runs an exporter in a private directory
-beside the destination and moves the result there when it is whole. Formats are exporters'.
+beside the destination and moves the result there when it is whole. The events of a selection are
+`diffkeeper.happenings`; formats are exporters'.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from .errors import DestinationError, PathError, TraceDamagedError, UsageError
+from . import partial
+from .errors import DestinationError, DiffKeeperError, PathError, PluginError, TraceDamagedError, UsageError
 from .model import Attrs, Fidelity, Moment
+from .partial import remove_tree
 from .paths import PathPatterns
+from .plugins import path_verdict
 from .view.roots import join
 
 if TYPE_CHECKING:
@@ -32,10 +37,16 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which part of a trace: what stands at `moment`, and of that what matches `paths` (all if empty)."""
+    """Which part of a trace: what stands at `moment`, and of that what matches `paths` (all if empty).
+
+    Of a range: the events from number `first` to the moment. `filters`: name and options of filter
+    plugins, all of which must keep a path (and an event).
+    """
 
     moment: Moment
     paths: tuple[bytes, ...] = ()
+    first: int = 1
+    filters: tuple[tuple[str, Mapping[str, str]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +65,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an exporter has written. `size`: bytes of content. `notes`: what is not as recorded, a line each.
+    """What an exporter has written. `entries`: how many of its `unit`. `size`: bytes of content.
 
-    `damaged`: what had to be left out because it cannot be read, a line each that begins with its path.
+    `notes`: what is not as recorded, a line each. `damaged`: what had to be left out because it cannot be read,
+    a line each that begins with its path.
     """
 
     entries: int
@@ -77,44 +89,63 @@ class Meter:
 
 
 def export(
-    exporter: Exporter, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress
-) -> Exported:
+    exporter: Exporter, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress, *,
+    resume: bool = False,
+) -> Exported:  # fmt: skip
     """Run an exporter; the destination appears only when it is whole.
 
-    Raises DestinationError when the destination exists or cannot be written, and what the exporter
-    raises; nothing is left behind then, except what has gone down a stream.
+    With `resume` what was made until an export is stopped is kept beside the destination, and the next one
+    that is the same goes on from there.
+    Raises DestinationError when the destination exists or cannot be written, PluginError for a bug of the
+    exporter, and what else it raises on purpose; nothing is left behind then, except what has gone down a stream.
     """
     try:
         if not isinstance(destination, Path):
             if not exporter.streams:
                 raise UsageError("this format cannot be written to standard output; give --out a path, or --format tar")
+            if resume:
+                raise UsageError("what goes to standard output cannot be resumed")
             return exporter.export(trace, selection, destination, progress)
-        return _beside(exporter, trace, selection, destination, progress)
+        if resume and not exporter.resumes:
+            raise UsageError("this format cannot be resumed; export it without --resume")
+        return _beside(exporter, trace, selection, destination, progress, resume)
+    except (DiffKeeperError, OSError):
+        raise
+    except Exception as error:  # somebody's code, and a bug in it
+        name, why = type(exporter).__qualname__, f"{type(error).__name__}: {error}".rstrip(": ")
+        raise PluginError(f"the exporter {name} failed ({why}); tell those who made it") from error
     finally:
         progress.finish()
 
 
 def _beside(
-    exporter: Exporter, trace: Trace, selection: Selection, destination: Path, progress: Progress
+    exporter: Exporter, trace: Trace, selection: Selection, destination: Path, progress: Progress, resume: bool
 ) -> Exported:
     shown = str(destination)
     if os.path.lexists(destination):
         raise DestinationError(f"{shown} exists already; remove it, or give another --out")
     try:
-        private = Path(tempfile.mkdtemp(prefix=".diffkeeper-export-", dir=destination.parent))
+        if resume:
+            private = partial.take_up(destination, partial.identity(exporter, trace, selection))
+        else:
+            private = Path(tempfile.mkdtemp(prefix=".diffkeeper-export-", dir=destination.parent))
     except OSError as error:
         raise DestinationError(f"cannot write to {destination.parent}: {error.strerror}") from error
+    keep = resume
     try:
-        made = private / destination.name
+        (private / partial.MADE).mkdir(exist_ok=True)
+        made = private / partial.MADE / destination.name
         result = exporter.export(trace, selection, made, progress)
         _move(made, destination)
+        keep = False
         return result
     except BrokenPipeError:
         raise
     except OSError as error:
         raise DestinationError(f"cannot export to {shown}: {error.strerror or error}") from error
     finally:
-        remove_tree(private)
+        if not keep:
+            remove_tree(private)
 
 
 def _move(made: Path, destination: Path) -> None:
@@ -132,35 +163,14 @@ def _move(made: Path, destination: Path) -> None:
         raise DestinationError(f"{destination} has appeared meanwhile; give another --out") from error
 
 
-def remove_tree(top: Path) -> None:
-    """Remove a directory of our own and all in it, however deep, also where modes forbid its owner.
-
-    One directory is open at a time: shutil.rmtree needs a descriptor for each level.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.chmod(top, stat.S_IRWXU)
-    here = os.open(top, flags)
-    path, left = [str(top)], [os.listdir(here)]
-    try:
-        while left:
-            if left[-1]:
-                name = left[-1].pop()
-                try:
-                    os.unlink(name, dir_fd=here)
-                    continue
-                except IsADirectoryError:
-                    os.chmod(name, stat.S_IRWXU, dir_fd=here)
-                inner = os.open(name, flags, dir_fd=here)
-                path.append(name)
-                left.append(os.listdir(inner))
-            else:
-                left.pop()
-                inner = os.open("..", flags, dir_fd=here)
-                os.rmdir(path.pop(), dir_fd=inner if left else None)
-            os.close(here)
-            here = inner
-    finally:
-        os.close(here)
+@contextmanager
+def opened(destination: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The destination of a format that is one file, to write to: made, or the stream that was given."""
+    if isinstance(destination, Path):
+        with open(destination, "xb") as file:
+            yield file
+    else:
+        yield destination
 
 
 def weight(trace: Trace, selection: Selection) -> int:
@@ -182,12 +192,12 @@ def is_exact(entry: Entry) -> bool:
     return entry.attrs.is_dir or entry.attrs.fidelity is Fidelity.EXACT
 
 
-def entries(trace: Trace, selection: Selection) -> Iterator[Entry]:
+def entries(trace: Trace, selection: Selection, *, may_be_empty: bool = False) -> Iterator[Entry]:
     """Everything selected, streaming. One root: its content is the destination's; several: each at its absolute path.
 
-    A directory above something selected is there too. Raises PathError when nothing is selected.
+    A directory above something selected is there too. Raises PathError when nothing is selected, unless that may be.
     """
-    nothing = True
+    nothing = not may_be_empty
     for entry in _Walk(trace, selection).entries():
         nothing = False
         yield entry
@@ -225,6 +235,7 @@ class _Walk:
         self._reader, self._seq = trace.reader, selection.moment.seq
         self._layout = trace.layout
         self._patterns = PathPatterns(selection.paths, trace.roots)
+        self._keeps = path_verdict(selection.filters, trace.roots)
         self._first: dict[int, bytes] = {}
         self._directories: set[int] = set()
 
@@ -242,6 +253,8 @@ class _Walk:
                 found = [(_below(stack[-1].path, name), node)]
             path, node = found.pop()
             entry = self._entry(path, node)
+            if stack and not self._keeps(path, entry.attrs.is_dir):
+                continue
             inside = bool(stack and stack[-1].inside) or self._is_selected(path)
             if inside:
                 for above in stack:

@@ -11,6 +11,7 @@ can tell whether it may still grow. What cannot be read is passed over and count
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -66,11 +67,16 @@ def is_written(directory: Path) -> bool:
     if not numbers:
         return False
     try:
-        with open(segment_path(directory, numbers[-1]), "rb") as file:
+        with open(_open_segment(segment_path(directory, numbers[-1])), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True
     return False
+
+
+def _open_segment(path: Path) -> int:
+    """A stranger's segment may be anything: links are not followed, pipes not waited for."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 class JournalWriter:
@@ -195,15 +201,13 @@ class JournalReader:
             self.cursor = Cursor(following)
 
     def _segment(self) -> Iterator[tuple[bytes, Cursor]]:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a stranger's segment may be anything
+        path = segment_path(self._directory, self.cursor.segment)
         try:
-            descriptor = os.open(segment_path(self._directory, self.cursor.segment), flags)
-        except FileNotFoundError:
-            return
+            descriptor = _open_segment(path)
         except OSError as error:
-            raise TraceDamagedError(
-                f"damaged trace: {segment_path(self._directory, self.cursor.segment)}: {error.strerror}"
-            ) from error
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                return
+            raise TraceDamagedError(f"damaged trace: {path}: {error.strerror}") from error
         with open(descriptor, "rb", buffering=0) as file:
             if file.read(len(SEGMENT_MAGIC)) != SEGMENT_MAGIC:
                 return

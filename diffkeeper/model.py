@@ -12,6 +12,7 @@ import enum
 import stat as stat_module
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 ROOT_NODE = 1
 
@@ -175,6 +176,7 @@ class Session:
     verified_paths: int | None = None  # None: not verified
     mismatches: int = 0
     filters: tuple[tuple[str, Mapping[str, str]], ...] = ()  # name and options of the filters in force, in order
+    differ: tuple[str, Mapping[str, str]] = ("auto", MappingProxyType({}))  # what makes patches, and its options
     notes: tuple[str, ...] = ()  # e.g. tracepoints this kernel does not have
 
     @property

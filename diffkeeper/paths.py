@@ -1,4 +1,4 @@
-"""Path patterns as `diff` and `export` take them.
+"""Path patterns as `diff` and `export` take them, and the paths that an event is about.
 
 Owns what a pattern means; knows nothing of trees. A pattern is a glob in which `*` crosses
 slashes. Without a slash it means a name at any depth; with one, a path below a root; with one in
@@ -11,6 +11,8 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 
+from .model import Event, Op
+
 
 def below_root(path: bytes, roots: Iterable[bytes]) -> bytes | None:
     """`path` relative to the root it is in, empty for the root itself; None when it is in none."""
@@ -21,6 +23,13 @@ def below_root(path: bytes, roots: Iterable[bytes]) -> bytes | None:
         if path.startswith(prefix):
             return path[len(prefix) :]
     return None
+
+
+def paths_of(event: Event) -> tuple[bytes, ...]:
+    """The absolute paths that an event is about: none, one, or two."""
+    if event.to is not None and event.op in (Op.RENAME, Op.EXCHANGE, Op.LINK):
+        return event.path, event.to
+    return (event.path,) if event.path else ()
 
 
 class PathPatterns:

@@ -21,10 +21,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, ClassVar
 
 from .errors import PluginError
-from .paths import below_root
+from .model import Op
+from .paths import below_root, paths_of
 
 if typing.TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -34,15 +36,14 @@ if typing.TYPE_CHECKING:
     from .progress import Progress
     from .trace import Trace
 
-DEFAULT_DIFFER = "bsdiff4/1"
 _KNOWN_VERDICTS = 100_000  # directories whose verdict is remembered
 
 
 class Differ(ABC):
     """Makes and applies patches between two versions of a file's content.
 
-    Pure and deterministic: the same arguments give the same bytes on every machine and in every
-    later version of the plugin that keeps `name`. One instance is used by one thread at a time.
+    Pure and deterministic: the same arguments give the same bytes, and every later version of the
+    plugin that keeps `name` applies what earlier ones made. One instance is used by one thread at a time.
     """
 
     name: ClassVar[str]
@@ -99,11 +100,25 @@ class Exporter(ABC):
     streams: ClassVar[bool] = False
     """Whether `destination` may be an open binary file (`--out -`), which may not be seekable."""
 
+    of_range: ClassVar[bool] = False
+    """Whether it is made of the events from `selection.first` to the moment (`--since`, `--until`);
+    else of what stands at the moment (`--time`)."""
+
+    resumes: ClassVar[bool] = False
+    """Whether `destination` may be there, with what an earlier attempt at the very same export has made
+    before it was stopped (`--resume`)."""
+
+    unit: ClassVar[str] = "entries"
+    """What `Exported.entries` counts, for the line that says what was done."""
+
+    given: tuple[str, Mapping[str, str]] = "", MappingProxyType({})
+    """Name and options it was made from; set by whoever made it."""
+
     @abstractmethod
     def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
         """Write the selection to `destination` and say what was written.
 
-        A path does not exist yet, and lies in a private place: the caller moves the result where
+        A path does not exist yet (but see `resumes`), and lies in a private place: the caller moves the result where
         the user wants it once this returns, and removes it if this raises. So write straight to
         it, and to nowhere else. A binary file is written to and left open. Memory must not grow
         with the content. Raises DiffKeeperError or OSError.
@@ -142,9 +157,18 @@ KINDS: dict[str, tuple[str, type]] = {
 _TRUE, _FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
 
-def default_differ() -> Differ:
-    """The differ that new patches are made with. PluginError if it is not installed or broken."""
-    return differ(DEFAULT_DIFFER)
+def make_differ(name: str, options: Mapping[str, str]) -> Differ:
+    """A new differ, to make patches with. Raises PluginError: unknown, broken, or not to be made with these options."""
+    made: Differ = _make("differ", name, options)
+    if made.name.partition("/")[0] != name:
+        raise PluginError(f"the differ {name!r} calls itself {made.name!r}: its patches could not be read again")
+    return made
+
+
+def home(kind: str, name: str) -> str:
+    """The distribution that brings a plugin; empty when none is known."""
+    entry = next((entry for entry in _entries(KINDS[kind][0]) if entry.name == name), None)
+    return entry.dist.name if entry and entry.dist else ""
 
 
 @functools.cache
@@ -194,9 +218,30 @@ def path_verdict(
     return keeps
 
 
+def event_verdict(
+    specs: Sequence[tuple[str, Mapping[str, str]]], roots: Sequence[bytes]
+) -> Callable[[Event], bool]:
+    """Whether all of these filters keep an event, and one of its paths where it has any.
+
+    Filters are made here from name and options: PluginError. Events must be asked about in order.
+    """
+    made = [make_filter(name, options) for name, options in specs]
+    keeps_path = path_verdict(specs, roots)
+
+    def keeps(event: Event) -> bool:
+        if not made:
+            return True
+        is_dir = event.op in (Op.MKDIR, Op.RMDIR)
+        paths = paths_of(event)
+        return (not paths or any(keeps_path(path, is_dir) for path in paths)) and all(each.keep(event) for each in made)
+
+    return keeps
+
+
 def exporter(name: str, options: Mapping[str, str]) -> Exporter:
     """A new exporter. Raises PluginError: unknown, broken, or not to be made with these options."""
     made: Exporter = _make("exporter", name, options)
+    made.given = name, dict(options)
     return made
 
 

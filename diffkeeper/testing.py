@@ -8,6 +8,7 @@ exporters to work on. Kits check the contract of `diffkeeper.plugins`, not wheth
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import re
@@ -39,7 +40,7 @@ def check_differ(differ: Differ) -> None:
     for base, target in _contents():
         patch = differ.diff(base, target)
         assert patch is None or isinstance(patch, bytes), f"diff() returned {type(patch).__name__}"
-        assert patch == type(differ)().diff(base, target), "diff() of the same contents differs between calls"
+        assert patch == differ.diff(base, target), "diff() of the same contents differs between calls"
         if patch is None:
             continue
         made += 1
@@ -102,6 +103,11 @@ def check_exporter(make: Callable[[], Exporter], directory: Path) -> None:
                 export(make(), trace, selection, path, Silent())
             one, other = (_fingerprint(path) for path in made)
             assert one == other, f"two exports of @{when} differ"
+            if make().streams and made[0].is_file():
+                stream = _Stream()
+                export(make(), trace, selection, stream, Silent())
+                assert stream.getvalue() == made[0].read_bytes(), f"a stream of @{when} gets other bytes than a file"
+                assert not stream.closed, "the exporter has closed a stream that it was given"
             outside = {path: what for path, what in _fingerprint(fence).items() if not path.startswith(b"out/")}
             assert outside == {path: what for path, what in before.items() if path != b"out/"}, (
                 "the export has changed something outside its destination"
@@ -170,6 +176,22 @@ def _sample_files(escape: bytes) -> Iterator[tuple[bytes, int, bytes]]:
     yield b"out-file", link | 0o777, escape + b"/victim"
     yield b"loop", link | 0o777, b"loop"
     yield b"fifo", stat.S_IFIFO | 0o600, b""
+
+
+class _Stream(io.BytesIO):
+    """Like a pipe: takes writes in order, and nothing else."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: object) -> int:
+        raise io.UnsupportedOperation("seek")
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation("tell")
+
+    def truncate(self, *_: object) -> int:
+        raise io.UnsupportedOperation("truncate")
 
 
 class _Interrupt(Silent):

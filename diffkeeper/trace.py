@@ -8,14 +8,14 @@ moments from `view.moments`, paths at a moment from `view.paths`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .errors import UsageError
 from .model import NO_SEQ, Event, Mark, Moment, Op, Process, Session
-from .paths import PathPatterns
+from .paths import PathPatterns, paths_of
 from .store import indexer
 from .store.reader import Reader, open_reader
 from .view import moments
@@ -108,8 +108,8 @@ class Trace:
             self._millisecond = millisecond, self.reader.seq_at((millisecond + 1) * moments.MILLISECOND - 1)
         return moments.stamp(event, self._millisecond[1])
 
-    def _covered(self, when: When) -> tuple[int, int]:
-        """First and last event that a spelling covers."""
+    def covered(self, when: When) -> tuple[int, int]:
+        """First and last event that a spelling covers. Raises MomentError."""
         if isinstance(when, str):
             covered = moments.span(self.reader, when)
             return covered.first, covered.last
@@ -132,10 +132,10 @@ class Trace:
         `/` means a name at any depth, and what is below a match matches. A renamed or linked file
         matches by either path. Raises MomentError, and UsageError for an unknown op.
         """
-        first = self._covered(since)[0] if since is not None else 1
-        last = self._covered(until)[1] if until is not None else None
+        first = self.covered(since)[0] if since is not None else 1
+        last = self.covered(until)[1] if until is not None else None
         ops = _ops(op)
-        matches = self._path_matcher(path) if path is not None else None
+        matches = self.path_matcher([os.fsencode(path)]) if path is not None else None
         return self._events(first, last, ops, pid, matches)
 
     def _events(
@@ -147,15 +147,13 @@ class Trace:
                 continue
             if pid is not None and event.pid != pid:
                 continue
-            if matches is not None and not matches(event.path):
-                other = event.to if event.op in (Op.RENAME, Op.EXCHANGE, Op.LINK) else None
-                if other is None or not matches(other):
-                    continue
+            if matches is not None and not any(matches(path) for path in paths_of(event)):
+                continue
             yield event
 
-    def _path_matcher(self, pattern: str | bytes) -> Callable[[bytes], bool]:
-        inside = PathPatterns([os.fsencode(pattern)], self.roots)
-        outside = PathPatterns([os.fsencode(pattern)], [b"/"])
+    def path_matcher(self, patterns: Sequence[bytes]) -> Callable[[bytes], bool]:
+        """Whether an absolute path, under a root or outside, matches one of these globs (all, if there are none)."""
+        inside, outside = PathPatterns(patterns, self.roots), PathPatterns(patterns, [b"/"])
         known: dict[bytes, bool] = {}
 
         def matches(path: bytes) -> bool:
@@ -163,8 +161,7 @@ class Trace:
             if found is None:
                 if len(known) >= 100_000:
                     known.clear()
-                patterns = inside if self.layout.inside(path) else outside
-                found = known[path] = bool(path) and patterns.match(path)
+                found = known[path] = bool(path) and (inside if self.layout.inside(path) else outside).match(path)
             return found
 
         return matches

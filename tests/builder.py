@@ -85,6 +85,7 @@ class TraceBuilder:
         self._bound: set[Node] = set()
         self._next_ino, self._free_inos = 100, list[int]()
         self.reuse_inodes = False
+        self.differ: tuple[str, Mapping[str, str]] = ("auto", {})
         self._top = self._new(stat.S_IFDIR | 0o755)
         self._top.parent = self._top
         for root in self.roots:
@@ -121,14 +122,15 @@ class TraceBuilder:
 
     # -- before and around the command -------------------------------------------------------
 
-    def baseline(self, files: Mapping[str, bytes | dict[str, Any] | None] = {}) -> None:
+    def baseline(self, files: Mapping[Any, bytes | dict[str, Any] | None] = {}) -> None:
         """What stood under the roots before. Value: content; None: directory; or a dict of `content`,
         `mode`, `uid`, `gid`, `mtime`, `target` (symlink), `link` (path of a file given earlier), `xattrs`, `rdev`."""
         given: list[tuple[bytes, Node, bytes]] = [(root, self.node(root), b"") for root in self.roots]
         for path, value in files.items():
             entry: dict[str, Any] = {"dir": True} if value is None else {"content": value}
             entry = dict(value) if isinstance(value, dict) else entry
-            where = self.absolute(path.rstrip("/"))
+            is_dir = to_bytes(path).endswith(b"/")
+            where = self.absolute(to_bytes(path).rstrip(b"/"))
             parent, name = self._directory(where.rpartition(b"/")[0], given), where.rpartition(b"/")[2]
             if first := entry.pop("link", None):
                 node = self.node(first)
@@ -136,7 +138,7 @@ class TraceBuilder:
                 parent.entries[name] = node
                 given.append((where, node, self.absolute(first)))
                 continue
-            kind = stat.S_IFDIR if entry.pop("dir", path.endswith("/")) else stat.S_IFREG
+            kind = stat.S_IFDIR if entry.pop("dir", is_dir) else stat.S_IFREG
             kind = stat.S_IFLNK if "target" in entry else kind
             mode = entry.pop("mode", 0o755 if kind == stat.S_IFDIR else 0o777 if kind == stat.S_IFLNK else 0o644)
             content = bytearray(entry.pop("content", b""))
@@ -402,6 +404,7 @@ class TraceBuilder:
         write_facts(self.path, Session(
             format=1, version="0", command=("sh", "-c", "test"), cwd=self.roots[0], roots=self.roots,
             trace=b"/opt/trace", started=WALL, host="host", kernel="6.1.0",
+            differ=self.differ,
         ))  # fmt: skip
         writer = JournalWriter(self.path / "journal")
         for start in range(0, len(self._records), self._frame):

@@ -20,8 +20,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from diffkeeper import __version__
-from diffkeeper.cli.ui import printable
 from diffkeeper.errors import DiffKeeperError, PluginError
+from diffkeeper.wording import printable
 
 COMMANDS = {
     "record": "Run a command and record every file change it makes.",
@@ -30,7 +30,8 @@ COMMANDS = {
     "mount": "Mount a trace: every moment is a directory.",
     "umount": "Unmount a mounted trace.",
     "diff": "Show what changed between two moments.",
-    "export": "Copy a moment out of a trace.",
+    "export": "Copy a moment, or what happened, out of a trace.",
+    "repack": "Store a trace's patches anew, with another differ.",
     "check": "Verify every blob, chain and invariant of a trace.",
     "mark": "Name this moment of the recording that runs now.",
     "plugins": "List the plugins and where they come from.",

@@ -12,7 +12,8 @@ import click
 
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import trace_argument
-from diffkeeper.cli.ui import printable, use_colour
+from diffkeeper.cli.ui import use_colour
+from diffkeeper.wording import printable
 
 
 @click.command()

@@ -17,10 +17,11 @@ import click
 
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import split_trace, state_dir_option
-from diffkeeper.cli.ui import is_terminal, printable, use_colour
+from diffkeeper.cli.ui import is_terminal, use_colour
 from diffkeeper.diffing import Change, Kind
 from diffkeeper.model import Attrs, Moment
 from diffkeeper.textdiff import SIZE_LIMIT, unified
+from diffkeeper.wording import printable
 
 if TYPE_CHECKING:
     from diffkeeper.trace import Trace

@@ -17,8 +17,11 @@ import click
 
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import trace_argument
-from diffkeeper.cli.ui import human_duration, human_size, printable, use_colour
+from diffkeeper.cli.ui import use_colour
+from diffkeeper.errors import PluginError
 from diffkeeper.model import Fidelity, Session
+from diffkeeper.plugins import differ
+from diffkeeper.wording import human_duration, human_size, printable
 
 if TYPE_CHECKING:
     from diffkeeper.trace import Trace
@@ -62,6 +65,7 @@ def as_object(trace: Trace, path: Path) -> dict[str, Any]:
         "started": started(session).isoformat(),
         "marks": [{"name": mark.name, "event": mark.seq, "time": mark.time / 1e9} for mark in trace.marks()],
         "processes": len(trace.processes()),
+        "differs": trace.reader.differs(),
         "size": stored_size(path),
         "host": session.host,
         "kernel": session.kernel,
@@ -95,6 +99,8 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
     yield "processes", str(len(trace.processes())), False
     for mark in trace.marks():
         yield "mark", f"{printable(mark.name)}  ({printable(trace.stamp(mark.seq))})", False
+    for name, distribution in trace.reader.differs().items():
+        yield "differ", *needed(name, distribution)
     yield "size", human_size(stored_size(path)), False
     yield "recorded by", printable(f"diffkeeper {session.version} on {session.host}, Linux {session.kernel}"), False
     for note in session.notes:
@@ -106,6 +112,16 @@ def verified(session: Session) -> tuple[str, str, bool]:
         return "verified", "no: the recording did not get to it", False
     paths, wrong = session.verified_paths, session.mismatches
     return "verified", f"{paths} paths against the real files, {wrong} mismatches", wrong > 0
+
+
+def needed(name: str, distribution: str) -> tuple[str, bool]:
+    """A differ that some content needs, and whether it cannot be had here."""
+    try:
+        differ(name)
+    except PluginError as error:
+        hint = f"; pip install {distribution}" if distribution else ""
+        return f"{printable(name)} is needed and missing: {printable(str(error))}{printable(hint)}", True
+    return f"{printable(name)}, by {printable(distribution)}", False
 
 
 def started(session: Session) -> datetime:

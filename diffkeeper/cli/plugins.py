@@ -9,9 +9,10 @@ import sys
 
 import click
 
-from diffkeeper.cli.ui import printable, use_colour
+from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
 from diffkeeper.plugins import PluginInfo, available
+from diffkeeper.wording import printable
 
 
 @click.command()

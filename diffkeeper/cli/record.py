@@ -31,6 +31,10 @@ from diffkeeper.cli.ui import open_ui
     help="How often to look for changes in files mapped into memory; off: only at msync, munmap, a mark and exit.",
 )
 @click.option("--wait-tree", is_flag=True, help="Record until all processes that CMD started have ended, not only CMD.")
+@click.option(
+    "--differ", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", default="auto", show_default=True,
+    help="What stores a rewritten file as a patch: auto, raw (nothing), or a differ plugin.",
+)
 @click.option("--force", is_flag=True, help="Replace the trace if it exists.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARG]...")
 @click.pass_context
@@ -39,6 +43,7 @@ def record(
     trace: Path,
     roots: tuple[Path, ...],
     filters: tuple[tuple[str, dict[str, str]], ...],
+    differ: tuple[str, dict[str, str]],
     mmap_interval: float,
     wait_tree: bool,
     force: bool,
@@ -51,12 +56,14 @@ def record(
     Needs root: under sudo, CMD runs as the user who called sudo, and the trace is theirs.
     """
     from diffkeeper.record.session import record as record_command
+    from diffkeeper.store.differing import Choice
 
     status = record_command(
         command,
         trace=trace,
         roots=roots or (Path.cwd(),),
         filters=filters,
+        differ=Choice(*differ),
         mmap_interval=mmap_interval,
         wait_tree=wait_tree,
         force=force,

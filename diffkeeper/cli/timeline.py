@@ -1,15 +1,13 @@
 """`diffkeeper timeline`: what happened, one event a line.
 
-Owns the two forms of a line: columns for people and JSON objects for programs. Which events there
-are, and how a moment is spelt, is the trace's. Lines go out as they are read, the first at once.
+Owns the columns for people; JSON objects for programs are `diffkeeper.eventlines`. Which events
+there are, and how a moment is spelt, is the trace's. Lines go out as they are read, the first at once.
 """
 
 from __future__ import annotations
 
-import json.encoder
 import shutil
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +16,10 @@ import click
 
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import MOMENT, OPS, trace_argument
-from diffkeeper.cli.ui import human_size, printable, use_colour
+from diffkeeper.cli.ui import use_colour
+from diffkeeper.eventlines import FIDELITIES, LABELS, JsonLines, LineForm
 from diffkeeper.model import Event, Fidelity, Op
+from diffkeeper.wording import human_size, printable
 
 if TYPE_CHECKING:
     from diffkeeper.trace import Trace
@@ -36,13 +36,6 @@ COLOURS = {
 LOUD = frozenset((Op.GAP, Op.HEAL))
 """Operations whose whole line is coloured: what the recorder missed or got wrong."""
 
-RENAMING = frozenset((Op.FORK, Op.EXEC, Op.EXIT))
-"""Operations after which a pid may stand for another program."""
-
-LABELS = {op: op.label for op in Op}
-FIDELITIES = {level: level.label for level in Fidelity}
-
-WITH_CONTENT = frozenset((Op.CREATE, Op.WRITE, Op.TRUNCATE, Op.HEAL))
 NARROWEST, WIDEST = 24, 72
 
 
@@ -90,75 +83,6 @@ def batches(lines: Iterable[str]) -> Iterator[list[str]]:
             limit = min(limit * 2, LAST_BATCH)
     if batch:
         yield batch
-
-
-class LineForm(ABC):
-    """What both forms need to know of an event that it does not hold itself."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.stamp = trace.stamp
-        self.display = trace.display
-        self._process_at = trace.reader.process_at
-        self._comms: dict[int, str] = {}
-        self._last = 0
-
-    def comm(self, event: Event) -> str:
-        """Name of the process at that event."""
-        if event.seq != self._last + 1 or event.op in RENAMING:
-            self._comms.clear()  # a process may have become another in between
-        self._last = event.seq
-        comm = self._comms.get(event.pid)
-        if comm is None:
-            process = self._process_at(event.pid, event.seq)
-            comm = self._comms[event.pid] = process.comm if process else ""
-        return comm
-
-    @abstractmethod
-    def line(self, event: Event) -> str:
-        """How one event is shown, without a newline."""
-
-
-class JsonLines(LineForm):
-    """One JSON object a line, ASCII only.
-
-    Paths that are not UTF-8 hold lone surrogates, as os.fsdecode makes them: Python's os.fsencode
-    gives the bytes back. Written by hand: json.dumps takes three times as long.
-    """
-
-    def __init__(self, trace: Trace) -> None:
-        super().__init__(trace)
-        self._quoted: dict[bytes, str] = {}
-
-    def line(self, event: Event) -> str:
-        quote, op, exact = json.encoder.encode_basestring_ascii, event.op, event.fidelity is Fidelity.EXACT
-        line = (
-            f'{{"event": {event.seq}, "time": {event.time / 1e9!r}, "at": "{self.stamp(event)}", "op": "{LABELS[op]}", '
-            f'"path": {self._path(event.path)}, "pid": {event.pid}, "comm": {quote(self.comm(event))}'
-        )
-        if event.to is not None:
-            target = quote(event.to.decode("utf-8", "surrogateescape")) if op is Op.SYMLINK else self._path(event.to)
-            line += f', "to": {target}'
-        if event.size is not None:
-            line += f', "size": {event.size}'
-        if event.offset is not None:
-            line += f', "offset": {event.offset}'
-        if op in WITH_CONTENT or not exact:
-            line += f', "fidelity": "{FIDELITIES[event.fidelity]}"'
-        if event.count:
-            line += f', "count": {event.count}'
-        if event.detail:
-            line += f', "detail": {quote(event.detail)}'
-        return line + (', "outside": true}\n' if event.outside else "}\n")
-
-    def _path(self, path: bytes) -> str:
-        quoted = self._quoted.get(path)
-        if quoted is None:
-            if len(self._quoted) >= 100_000:
-                self._quoted.clear()
-            shown = self.display(path) if path else path
-            quoted = json.encoder.encode_basestring_ascii(shown.decode("utf-8", "surrogateescape"))
-            self._quoted[path] = quoted
-        return quoted
 
 
 class Columns(LineForm):

@@ -11,7 +11,7 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ PARTS = (
 )
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
-           "send_name", "report_failed")  # fmt: skip
+           "send_name", "aio_write_long", "report_failed")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 OPTIONAL_TRACEPOINTS = (
     "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
@@ -52,6 +52,8 @@ _RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will
 _REQUEST_TAIL = struct.Struct("<QQQQIIiIIIII")
 _MAPPING = struct.Struct("<QQQII")  # struct dk_mapping
 _MAPPINGS = 8
+_KEY = struct.Struct("<QII")  # struct dk_key and struct dk_block
+_BLOCK_SHIFT = 16
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
@@ -59,7 +61,8 @@ _U64 = struct.Struct("<Q")
 class Control:
     """Slots of the `control` map, as enum dk_control in bpf/maps.h numbers them."""
 
-    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD, UNASKED, UNMAPPED, ASYNC, MAPPED = range(12)
+    DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
+    UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED = range(8, 13)
 
 
 class Ask(enum.IntEnum):
@@ -234,21 +237,39 @@ class Kernel:
         """What held a process's threads when they came back from a ring was served."""
         self._maps["holds"].delete(_U32.pack(pid))
 
-    def mapped(self) -> set[tuple[int, int]] | None:
-        """(device, inode number) of each file that a tracked process has mapped, shared; None: there may be others."""
-        found = set()
+    def follow(self, inode: Inode) -> None:
+        """Tell, from now on, what calls change of a file (`changed_blocks`)."""
+        self._maps["followed"].put(_KEY.pack(inode.ino, inode.dev, inode.gen), bytes(8))
+
+    def unfollow(self, inode: Inode) -> None:
+        self._maps["followed"].delete(_KEY.pack(inode.ino, inode.dev, inode.gen))
+
+    def changed_blocks(self) -> Iterator[tuple[tuple[int, int], range | None]]:
+        """(device, inode number) and bytes of followed files that calls changed meanwhile; None: all of it."""
+        followed, written = self._maps["followed"], self._maps["written"]
+        for key in list(followed):
+            if followed.get(key) not in (None, bytes(8)):
+                followed.put(key, bytes(8))
+                ino, dev, _ = _KEY.unpack(key)
+                yield (dev, ino), None
+        for key in list(written):
+            written.delete(key)
+            ino, dev, block = _KEY.unpack(key)
+            yield (dev, ino), range(block << _BLOCK_SHIFT, block + 1 << _BLOCK_SHIFT)
+
+    def mapped(self) -> tuple[dict[tuple[int, int], set[int]], set[int]]:
+        """Who has files mapped, shared: the processes of each (device, inode number), and those with too many."""
+        files: dict[tuple[int, int], set[int]] = {}
+        many = set()
         mappings = self._maps["mappings"]
         for key in mappings:
             raw = mappings.get(key)
             if raw is None:
                 continue
+            pid = _U32.unpack(key)[0]
             if _U64.unpack_from(raw, _MAPPING.size * _MAPPINGS)[0]:
-                return None
+                many.add(pid)
             for _start, end, ino, dev, _writable in _MAPPING.iter_unpack(raw[: _MAPPING.size * _MAPPINGS]):
                 if end:
-                    found.add((dev, ino))
-        return found
-
-    def mappers(self) -> list[int]:
-        """Processes that have files mapped, shared."""
-        return [_U32.unpack(key)[0] for key in self._maps["mappings"]]
+                    files.setdefault((dev, ino), set()).add(pid)
+        return files, many

@@ -18,7 +18,7 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 7
+LAYOUT_VERSION = 9
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -34,6 +34,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_REAL_PARENT": (("task_struct", "real_parent"),),
     "SIGNAL_PIDS": (("signal_struct", "pids"),),
     "CRED_UID": (("cred", "uid"),),
+    "MM_TASK_SIZE": (("mm_struct", "task_size"),),
     "MM_ARG_START": (("mm_struct", "arg_start"),),
     "MM_ARG_END": (("mm_struct", "arg_end"),),
     "SIGNAL_LIVE": (("signal_struct", "live"),),

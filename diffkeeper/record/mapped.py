@@ -8,12 +8,10 @@ What differs becomes a DIRTY record with its FILL. Does not stop or continue any
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 
 from blake3 import blake3
 
@@ -32,7 +30,6 @@ SHARE = 10
 SLOWEST = 2.0
 """Seconds between two looks when nothing changes."""
 
-_ZERO = blake3(bytes(PAGE)).digest()
 _TID = 0  # of our records: no thread of the command has it
 
 Emit = Callable[[Iterable[Piece]], None]
@@ -41,34 +38,52 @@ Emit = Callable[[Iterable[Piece]], None]
 class _File:
     """One mapped file. `followed`: the bytes of it that may change; none while it is only readable."""
 
-    def __init__(self, inode: Inode, fd: int, asked: range) -> None:
-        self.inode = inode
-        self.fd = fd
+    def __init__(self, request: Request, asked: range) -> None:
         self.asked = asked
         self.followed = range(0)
+        self._request = request
+        self.inode = request.inode
+        self._fd = -1
         self._digests: dict[int, bytes] = {}
-        self._times = (inode.mtime, inode.ctime)
+        self._times = (request.inode.mtime, request.inode.ctime)
 
-    def follow(self, part: range) -> bool:
-        """Take what is there now for what is known. False: it is too large, so only its first part is followed."""
+    def follow(self, part: range, others: Callable[[], Iterable[int]], *, untouched: bool) -> bool:
+        """Watch a part of it, too. False: it is too large, so only its first part is followed.
+
+        `untouched`: nobody can have stored anything there yet, so what is there now is known. `others`: processes
+        that may have the file open or mapped. OSError when it cannot be opened.
+        """
+        if self._fd < 0:
+            self._fd = reread.open_file(self._request, others)
         known = self.followed
         start = min(part.start, known.start) if known else part.start
         stop = max(part.stop, known.stop)
         self.followed = range(start, min(stop, start + LARGEST))
-        for at, data in self._pages():
-            if at not in known:
-                self._digests[at] = blake3(data).digest()
-        return min(stop, os.fstat(self.fd).st_size) <= start + LARGEST
+        if untouched:
+            self._digests.update((at, blake3(data).digest()) for at, data in self._pages() if at not in known)
+        return min(stop, os.fstat(self._fd).st_size) <= start + LARGEST
+
+    def forget(self, part: range | None) -> None:
+        """The pages of this part, or all, are to be told again, whatever is in them."""
+        if part is None:
+            self._digests.clear()
+        else:
+            for at in range(part.start, part.stop, PAGE):
+                self._digests.pop(at, None)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
     def _pages(self) -> Iterator[tuple[int, memoryview]]:
         """(offset, bytes) of each page of the followed part that is not all hole."""
-        size = os.fstat(self.fd).st_size
+        size = os.fstat(self._fd).st_size
         done = self.followed.start
-        for start, length in data_ranges(self.fd, size):
+        for start, length in data_ranges(self._fd, size):
             offset = max(start // PAGE * PAGE, done)
             done = max(done, min(-(-(start + length) // PAGE) * PAGE, self.followed.stop))
             while offset < done:
-                piece = memoryview(os.pread(self.fd, min(CONTENT_PIECE, done - offset), offset))
+                piece = memoryview(os.pread(self._fd, min(CONTENT_PIECE, done - offset), offset))
                 if not piece:
                     return
                 for at in range(0, len(piece), PAGE):
@@ -81,7 +96,7 @@ class _File:
         digests = self._digests
         for at, data in self._pages():
             digest = blake3(data).digest()
-            if digests.get(at, _ZERO) == digest:
+            if digests.get(at) == digest:
                 continue
             digests[at] = digest
             if run and start + len(run) == at and len(run) < CONTENT_PIECE:
@@ -95,7 +110,7 @@ class _File:
 
     def status(self) -> Inode:
         """The inode as it is now, under the kernel's own identity."""
-        status = os.fstat(self.fd)
+        status = os.fstat(self._fd)
         return self.inode._replace(
             size=status.st_size, mtime=status.st_mtime_ns, ctime=status.st_ctime_ns, mode=status.st_mode,
             uid=status.st_uid, gid=status.st_gid, nlink=status.st_nlink,
@@ -115,6 +130,7 @@ class Mapped:
         self._interval = self._pause = interval
         self._files: dict[tuple[int, int], _File] = {}
         self._next = 0.0
+        self._cuts = 0
 
     def connect(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -131,28 +147,46 @@ class Mapped:
         self._look(request, emit)
         if request.kind is Ask.WIDEN:
             for file in self._files.values():
-                file.follow(range(file.asked.start, file.asked.start + LARGEST))
-        self._prune()
+                self._follow(file, range(file.asked.start, file.asked.start + LARGEST), request, emit)
 
     def look(self, emit: Emit) -> None:
         """Emit what changed since the last look. What somebody writes meanwhile is in it or in the next one."""
         self._look(None, emit)
 
     def _look(self, request: Request | None, emit: Emit) -> None:
+        if not self._files:
+            return
         began = time.monotonic()
-        mappers = self._kernel.mappers() if self._files else []
+        self._forget()
+        # Asked before the look: whoever unmaps a file afterwards, its last stores may be missing from this one.
+        mapped, many = self._kernel.mapped()
         changed = False
-        for file in self._files.values():
+        for key, file in list(self._files.items()):
+            mappers = mapped.get(key, set()) | many
             if file.followed:
                 changed |= self._look_at(file, request, mappers, emit)
+            if not mappers:
+                self._drop(key)
         now = time.monotonic()
         self._pause = self._interval if changed or request else min(2 * self._pause, max(SLOWEST, self._interval))
         self._next = now + max(self._pause, SHARE * (now - began))
 
-    def _look_at(self, file: _File, request: Request | None, mappers: list[int], emit: Emit) -> bool:
-        pid = request.pid if request else next(iter(mappers), 0)
+    def _forget(self) -> None:
+        """What calls changed is not known any more: a store that undid it would look as if nothing had happened."""
+        cuts = self._kernel.control[Control.CUTS]
+        if cuts != self._cuts:
+            self._cuts = cuts
+            for file in self._files.values():
+                file.forget(None)
+        for key, part in self._kernel.changed_blocks():
+            if key in self._files:
+                self._files[key].forget(part)
+
+    def _look_at(self, file: _File, request: Request | None, mappers: set[int], emit: Emit) -> bool:
+        by_caller = request is not None and (request.pid in mappers or not mappers)
+        pid = request.pid if request and by_caller else min(mappers, default=0)
         moment = request.time if request else time.monotonic_ns()
-        is_alone = request is not None and request.stopped and set(mappers) <= {pid}
+        is_alone = request is not None and request.stopped and by_caller and mappers <= {pid}
         flags = 0 if is_alone else Flag.INEXACT
         found = False
         try:
@@ -166,32 +200,33 @@ class Mapped:
             if file.times_changed(inode) and not found:
                 emit((encode(WireOp.UTIME, time=moment, pid=pid, tid=_TID, inodes=(inode,), length=inode.mtime),))
         except OSError as error:
-            cause = f"mapped file: {error.strerror}".encode()
-            emit((encode(WireOp.GAP, time=moment, pid=pid, offset=1, payload=cause),))
+            self._lose(moment, pid, error.strerror, emit)
         return found
 
     def _add(self, request: Request, emit: Emit) -> None:
         key = request.inode.dev, request.inode.ino
         part = range(request.offset, request.offset + request.length)
-        try:
-            file = self._files.get(key)
-            if file is None:
-                if not self._files:
-                    self._next = time.monotonic() + self._interval
-                file = self._files[key] = _File(request.inode, reread.open_file(request), part)
-            if request.writable and not file.follow(part):
-                raise OSError(errno.EFBIG, f"only {LARGEST >> 20} MiB of it are followed")
-        except OSError as error:
-            cause = f"mapped file: {error.strerror}".encode()
-            emit((encode(WireOp.GAP, time=request.time, pid=request.pid, offset=0, payload=cause),))
+        if not self._files:
+            self._next = time.monotonic() + self._interval
+        file = self._files.setdefault(key, _File(request, part))
+        if request.writable:
+            self._follow(file, part, request, emit)
         self._kernel.control[Control.MAPPED] = len(self._files)
 
-    def _prune(self) -> None:
-        """Let go of files that nobody has mapped any more."""
-        mapped = self._kernel.mapped()
-        if mapped is None:
-            return
-        for key in self._files.keys() - mapped:
-            with suppress(OSError):
-                os.close(self._files.pop(key).fd)
+    def _follow(self, file: _File, part: range, request: Request, emit: Emit) -> None:
+        try:
+            self._kernel.follow(file.inode)
+            if not file.follow(part, self._kernel.tracked, untouched=request.stopped):
+                self._lose(request.time, request.pid, f"only {LARGEST >> 20} MiB of it are followed", emit)
+        except OSError as error:
+            self._lose(request.time, request.pid, error.strerror, emit)
+
+    def _lose(self, moment: int, pid: int, cause: str | None, emit: Emit) -> None:
+        emit((encode(WireOp.GAP, time=moment, pid=pid, offset=1, payload=f"mapped file: {cause}".encode()),))
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        """Nobody has the file mapped any more."""
+        file = self._files.pop(key)
+        file.close()
+        self._kernel.unfollow(file.inode)
         self._kernel.control[Control.MAPPED] = len(self._files)

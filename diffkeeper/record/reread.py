@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from ..wire import Flag, WireOp, encode, pieces
 from .baseline import CONTENT_PIECE, Piece
 from .kernel import Request
 
 
-def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
-    """The pieces of each record that answers a request. What cannot be read becomes a GAP."""
+def fills(request: Request, others: Callable[[], Iterable[int]]) -> Iterator[tuple[Piece, ...]]:
+    """The pieces of each record that answers a request. What cannot be read becomes a GAP.
+
+    `others`: processes that may have the file open, too.
+    """
     flags = 0 if request.stopped and request.fd >= 0 else int(Flag.INEXACT)
 
     def gap(error: OSError) -> tuple[Piece, ...]:
@@ -29,7 +33,7 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
             inodes=(request.inode,), offset=request.offset, length=request.length,
         )  # fmt: skip
     try:
-        fd = open_file(request)
+        fd = open_file(request, others)
     except OSError as error:
         yield gap(error)
         return
@@ -49,18 +53,37 @@ def fills(request: Request) -> Iterator[tuple[Piece, ...]]:
         os.close(fd)
 
 
-def open_file(request: Request) -> int:
-    """The file, through the writer's descriptor; by its path where that is gone or another file's by now."""
+def open_file(request: Request, others: Callable[[], Iterable[int]]) -> int:
+    """The file, through the writer's descriptor; by its path where that is gone or another file's by now.
+
+    Where it has no name any more, through whoever of the processes `others()` has it open or mapped.
+    OSError when there is no way.
+    """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     link = f"/proc/{request.pid}/fd/{request.fd}"
-    try:
+    with suppress(OSError):
         if os.fsencode(os.readlink(link)) == request.path or os.stat(link).st_ino == request.inode.ino:
             return os.open(link, flags)
-    except (FileNotFoundError, ProcessLookupError):
-        if not request.path:
-            raise
-    fd = os.open(request.path, flags | os.O_NOFOLLOW)
-    if os.fstat(fd).st_ino != request.inode.ino:
-        os.close(fd)
-        raise FileNotFoundError(errno.ENOENT, "the file was replaced meanwhile")
-    return fd
+    if request.path:
+        with suppress(OSError):
+            fd = os.open(request.path, flags | os.O_NOFOLLOW)
+            if os.fstat(fd).st_ino == request.inode.ino:
+                return fd
+            os.close(fd)
+    names = {request.path, request.path + b" (deleted)"}
+    for entry in _handles(dict.fromkeys((request.pid, *others()))):
+        with suppress(OSError):
+            if os.fsencode(os.readlink(entry)) in names:
+                fd = os.open(entry, flags)
+                if os.fstat(fd).st_ino == request.inode.ino:
+                    return fd
+                os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "the file is gone")
+
+
+def _handles(pids: Iterable[int]) -> Iterator[str]:
+    """Links to all that processes have open or mapped."""
+    for pid in pids:
+        for directory in (f"/proc/{pid}/fd", f"/proc/{pid}/map_files"):
+            with suppress(OSError):
+                yield from (f"{directory}/{name}" for name in os.listdir(directory))

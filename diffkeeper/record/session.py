@@ -21,9 +21,9 @@ from .. import __version__
 from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
 from ..journal import JournalWriter
 from ..model import Session
-from ..plugins import default_differ, path_verdict
+from ..plugins import path_verdict
 from ..progress import Progress
-from ..store import indexer
+from ..store import differing, indexer
 from ..store.reader import open_reader
 from ..store.session import FACTS_FILE, FORMAT, write_facts
 from ..wire import WireOp, encode
@@ -54,6 +54,7 @@ def record(
     trace: Path,
     roots: Sequence[Path],
     filters: Sequence[FilterSpec] = (),
+    differ: differing.Choice | None = None,
     force: bool = False,
     ui: Progress,
     mmap_interval: float = MMAP_INTERVAL,
@@ -71,9 +72,13 @@ def record(
     child.find_command(command)
     resolved = scope.resolve_roots(roots)
     user = child.invoking_user()
+    differ = differ or differing.Choice()
+    differing.check(differ)
     path_verdict(filters, resolved)  # a filter that cannot be made ends it before anything is touched
     _make_trace(trace, force, user)
-    recording = _Recording(command, trace, resolved, filters, user, ui, mmap_interval, wait_tree, ring_bytes)
+    recording = _Recording(
+        command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ring_bytes
+    )
     try:
         recording.prepare()
     except BaseException:
@@ -106,6 +111,7 @@ class _Recording:
         trace: Path,
         roots: tuple[bytes, ...],
         filters: Sequence[FilterSpec],
+        differ: differing.Choice,
         user: child.User,
         ui: Progress,
         mmap_interval: float,
@@ -117,6 +123,7 @@ class _Recording:
         self._shown = shlex.quote(str(trace))  # as the user typed it; the working directory may be gone by the end
         self._roots = roots
         self._filters = tuple(filters)
+        self._differ = differ
         self._keeps = path_verdict(filters, roots)
         self._user = user
         self._ui = ui
@@ -126,6 +133,7 @@ class _Recording:
         self._indexer = 0
         self._kernel: Kernel | None = None
         self._began = 0
+        self._told: dict[str, int] = {}  # losses by cause
 
     # ---- before the command ----
 
@@ -142,6 +150,7 @@ class _Recording:
             host=os.uname().nodename,
             kernel=os.uname().release,
             filters=self._filters,
+            differ=self._differ,
         )
         write_facts(self._trace, facts)
         owner = None if self._user.is_caller else (self._user.uid, self._user.gid)
@@ -205,7 +214,7 @@ class _Recording:
             for fd, number in ((hold, 0), (null, 1), (log, 2)):
                 os.dup2(fd, number)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            default_differ()  # its module may lie where the owner cannot read
+            differing.check(self._differ)  # its module may lie where the owner cannot read
             child.become(self._user)
             status = indexer.main([str(self._trace)])
         except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy
@@ -274,6 +283,8 @@ class _Recording:
             except Exception as error:  # noqa: BLE001  whatever is wrong with us, the command goes on
                 self._pump.give_up(error)
                 busy = False
+            if self._kernel and not self._pump.failure:
+                self._pump.emit(self._losses(self._kernel, time.monotonic_ns()))  # now: we may be killed
             while (received := signal.sigtimedwait(child.HANDLED, 0)) is not None:
                 # What the terminal sends reaches the command by itself; only a kill(2) is passed on.
                 if received.si_code <= 0:
@@ -309,19 +320,21 @@ class _Recording:
         child.resume(kernel.take_stopped())
 
     def _losses(self, kernel: Kernel, now: int) -> list[bytes]:
-        """A GAP record for each way in which something was missed."""
+        """A GAP record for each way in which something was missed since the last look."""
         control = kernel.control
         causes = {
             "ring full": control[Control.LOST],
-            "32-bit system call": control[Control.COMPAT],
+            "32-bit program": control[Control.COMPAT],
             "user memory not readable": control[Control.UNREAD],
             "io_uring or AIO call not followed": control[Control.ASYNC],
             "too many ranges to read": control[Control.UNASKED],
             "too many processes with mapped files": control[Control.UNMAPPED],
         }
+        new = {cause: number - self._told.get(cause, 0) for cause, number in causes.items()}
+        self._told = causes
         return [
             encode(WireOp.GAP, time=now, offset=number, payload=cause.encode())
-            for cause, number in causes.items()
+            for cause, number in new.items()
             if number
         ]
 
@@ -398,7 +411,7 @@ class _Recording:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = time.monotonic_ns()
         with open_reader(self._trace) as reader:
-            verifier = Verifier(reader, self._pump.emit, self._keeps, now)
+            verifier = Verifier(reader, self._pump.emit, self._keeps, now, everything=bool(reader.session.lost))
             verifier.run(self._ui)
         facts = {"verified_paths": verifier.paths}
         self._pump.last_words(

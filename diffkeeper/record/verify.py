@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..model import Attrs
 from ..progress import Progress
@@ -34,12 +34,18 @@ class Verifier:
         emit: Callable[[Iterable[baseline.Piece]], None],
         keep: Callable[[bytes, bool], bool],
         time: int,
+        *,
+        everything: bool = False,
     ) -> None:
-        """`keep`: which paths (and is it a directory?) are recorded; `time`: monotonic ns for the records made here."""
+        """`keep`: which paths (and is it a directory?) are recorded; `time`: monotonic ns for the records made here.
+
+        `everything`: something was lost, nobody knows where, so not only what events name is compared.
+        """
         self._reader = reader
         self._emit = emit
         self._time = time
         self._keep = keep
+        self._everything = everything
         self._roots = reader.session.roots
         self._trace = reader.session.trace
         self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
@@ -49,6 +55,10 @@ class Verifier:
     def touched(self) -> list[bytes]:
         """Paths under the roots that events named, and the directories above them, parents first."""
         found = self._reader.changed_paths()
+        if self._everything:
+            for root in self._roots:
+                found.update(self._recorded(root))
+                found.update(self._real(root))
         for path in list(found):
             above = os.path.dirname(path)
             while above not in found and above != b"/":
@@ -59,6 +69,26 @@ class Verifier:
             for path in found
             if any(scope.is_inside(path, root) for root in self._roots) and not scope.is_inside(path, self._trace)
         )
+
+    def _recorded(self, root: bytes) -> Iterator[bytes]:
+        """All paths that the trace has at its end, from a root down."""
+        reader, seq = self._reader, self._reader.last_seq
+        node = reader.resolve(root, seq)
+        pending = [(root, node)] if node else []
+        while pending:
+            path, node = pending.pop()
+            yield path
+            attrs = reader.attrs(node, seq)
+            if attrs is not None and attrs.is_dir:
+                pending += [(os.path.join(path, name), child) for name, child in reader.children(node, seq)]
+
+    def _real(self, root: bytes) -> Iterator[bytes]:
+        """All paths that are recorded, as they are found from a root down."""
+        yield root
+        for directory, names, files in os.walk(root):
+            below = [os.path.join(directory, name) for name in names]
+            names[:] = [os.path.basename(path) for path in below if path != self._trace and self._keep(path, True)]
+            yield from (os.path.join(directory, name) for name in names + files)
 
     def run(self, progress: Progress) -> None:
         """Compare and heal everything touched, and what is below a directory that was moved in whole."""

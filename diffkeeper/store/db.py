@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import fcntl
 import os
 import stat
 import threading
@@ -56,10 +57,6 @@ class Table(enum.Enum):
     LINKS = b"links"  # node, parent node, name -> nothing: the names it has now
     IDENTS = b"idents"  # dev u32, ino u64, gen u32 -> node the kernel's identity is bound to
     HANDLES = b"handles"  # handle u64 -> node whose CONTENT records carry it
-
-
-class UnindexedError(TraceMissingError):
-    """There is no index, or one that was killed before its first commit."""
 
 
 FOR_INDEXER = frozenset((Table.NODES, Table.LINKS, Table.IDENTS, Table.HANDLES))
@@ -188,7 +185,8 @@ class Database:
         """`path`: of the data file. Without `write` it must be there, and the indexer's own tables cannot be read.
         `trusted`: it was made on this machine just now, and need not be looked at before it is written to.
 
-        Raises TraceMissingError, NotATraceError, TraceDamagedError, DiffKeeperError.
+        Raises TraceMissingError (also for one that was killed before its first commit), NotATraceError,
+        TraceDamagedError, DiffKeeperError.
         """
         self._path = path
         with _open_lock, _ours():
@@ -197,7 +195,7 @@ class Database:
                 there = _check_file(path)
                 if not there and not write:
                     what = "an empty index" if path.exists() else "no index"
-                    raise UnindexedError(f"{path.parent} has {what}: nothing was recorded there, or it is not a trace")
+                    raise TraceMissingError(f"{path.parent} has {what}: nothing was recorded, or it is not a trace")
                 if there and write and not trusted and (wrong := _structure(path)):
                     raise TraceDamagedError(f"damaged trace: {path} is not sound: {wrong[0]}; copy the trace again")
                 env = _environment(path, write)
@@ -246,6 +244,38 @@ class Database:
     def structure(self) -> list[str]:
         """What is wrong with the file's pages, as an offline walk finds it. Nobody may be writing."""
         return _structure(self._path)
+
+    def copy(self, path: Path) -> None:
+        """Write all that is in use to a new file, which is then as small as it can be."""
+        with _ours():
+            self._env.copy(os.fspath(path), compact=True)
+        wanted = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fsync(wanted)
+        finally:
+            os.close(wanted)
+
+    @staticmethod
+    def replace(path: Path, by: Path) -> bool:
+        """Put a copy in the place of a store that nobody has open; False, and the copy removed, if somebody has.
+
+        The lock file belongs to the old one, and goes: its transaction numbers mean nothing for the copy.
+        """
+        lock = os.open(path.with_name(LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)  # LMDB holds its first byte shared, while it is open
+        except OSError:
+            by.unlink()
+            return False
+        else:
+            status = os.stat(path)
+            os.chown(by, status.st_uid, status.st_gid)
+            os.chmod(by, stat.S_IMODE(status.st_mode))
+            os.rename(by, path)
+            os.unlink(path.with_name(LOCK_FILE))
+            return True
+        finally:
+            os.close(lock)
 
     def close(self) -> None:
         with _open_lock:
@@ -303,7 +333,7 @@ def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb.
     try:
         return {table: env.open_db(table.value, create=write) for table in wanted}
     except lmdb.NotFoundError as error:
-        raise UnindexedError(f"damaged trace: {path} is no index, or not finished: it lacks a table") from error
+        raise TraceMissingError(f"damaged trace: {path} is no index, or not finished: it lacks a table") from error
     except lmdb.IncompatibleError as error:
         raise TraceDamagedError(f"damaged trace: {path} is no index: {error}") from error
 

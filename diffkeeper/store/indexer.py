@@ -20,12 +20,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import DiffKeeperError, TraceDamagedError
+from ..errors import DiffKeeperError, TraceDamagedError, TraceMissingError
 from ..journal import Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
 from . import session
 from .codec import pack_value, unpack_value
-from .db import DATA_FILE, Database, Table, Txn, UnindexedError
+from .db import DATA_FILE, Database, Table, Txn
 from .replay import Replay
 from .timeline import Progress
 
@@ -57,7 +57,7 @@ def index(
     facts = session.read_facts(trace_dir)
     if (trace_dir / JOURNAL).is_symlink():
         raise TraceDamagedError(f"damaged trace: {trace_dir / JOURNAL} is a link: copy the trace again")
-    with _locked(trace_dir), contextlib.closing(
+    with locked(trace_dir), contextlib.closing(
         Database(trace_dir / DATA_FILE, write=True, trusted=trusted)
     ) as database:
         leave_out, why = None, ""
@@ -73,12 +73,12 @@ def index(
 def unfinished(trace_dir: Path) -> bool:
     """Whether there is something to index and nobody is at it, as after the recorder was killed."""
     try:
-        with _locked(trace_dir):
+        with locked(trace_dir):
             numbers = segments(trace_dir / JOURNAL)
             try:
                 with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
                     cursor = _cursor(txn)
-            except UnindexedError:
+            except TraceMissingError:
                 return True
             if not numbers or numbers[-1] < cursor.segment:
                 return False
@@ -92,7 +92,8 @@ def unfinished(trace_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(trace_dir: Path) -> Iterator[None]:
+def locked(trace_dir: Path) -> Iterator[None]:
+    """While this is held nobody else indexes the trace. Raises DiffKeeperError where somebody does."""
     try:
         fd = os.open(trace_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

@@ -1,7 +1,8 @@
 """Blobs: bytes by the digest of what they are, stored whole or as a differ's patch on another blob.
 
 Owns the BLOBS and BASES tables. A patch is made only where it pays, its chain is bounded, and every
-blob is checked against its digest before anyone sees it. Which bytes make a blob is decided elsewhere.
+blob is checked against its digest before anyone sees it. Which bytes make a blob is decided elsewhere,
+which differ is asked in `differing`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import struct
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import NamedTuple
 
 import blake3
 
 from .. import plugins
-from ..errors import DiffKeeperError
+from ..errors import DiffKeeperError, PluginError
+from . import differing
 from .codec import MAX_BLOB, compress, damaged, decompress, unpack
 from .db import Table, Txn
 
@@ -27,7 +30,7 @@ _CHAIN_LIMIT = 256  # a base may itself be made a patch later: chains outgrow th
 _RAW, _ZSTD = b"raw", b"zstd"
 
 _HEAD = struct.Struct("<BBI32s")  # length of differ's name, depth of the chain, size of the blob, digest of the base
-_NO_BASE = bytes(DIGEST)
+NO_BASE = bytes(DIGEST)
 
 
 class Blob(NamedTuple):
@@ -58,14 +61,24 @@ def _store(txn: Txn, digest: bytes, blob: Blob) -> None:
     txn.replace(Table.BLOBS, digest, head + blob.differ + blob.data)
 
 
+def store_patch(txn: Txn, digest: bytes, blob: Blob) -> None:
+    """Store a blob as a patch, in place of what there is."""
+    _store(txn, digest, blob)
+    differing.need(txn, blob.differ.decode("ascii"))
+
+
 def put(txn: Txn, data: bytes) -> bytes:
     """Store bytes unless they are there already; returns their digest."""
     digest = digest_of(data)
     if txn.get(Table.BLOBS, digest) is None:
-        packed = compress(data)
-        differ, packed = (_ZSTD, packed) if len(packed) < len(data) else (_RAW, data)
-        _store(txn, digest, Blob(differ, 0, len(data), _NO_BASE, packed))
+        store_whole(txn, digest, data, compress(data))
     return digest
+
+
+def store_whole(txn: Txn, digest: bytes, data: bytes, packed: bytes) -> None:
+    """Store bytes by themselves. `packed`: the same compressed, for where that is shorter."""
+    differ, packed = (_ZSTD, packed) if len(packed) < len(data) else (_RAW, data)
+    _store(txn, digest, Blob(differ, 0, len(data), NO_BASE, packed))
 
 
 class BlobReader:
@@ -83,7 +96,7 @@ class BlobReader:
         chain: list[bytes] = []  # not the blobs: a stranger's chain of large ones would fill the memory
         wanted: bytes = digest
         base = b""
-        while wanted != _NO_BASE:
+        while wanted != NO_BASE:
             if (known := self._cache.get(wanted)) is not None:
                 base = known
                 break
@@ -93,7 +106,11 @@ class BlobReader:
                 raise damaged(f"blob {digest.hex()[:16]} needs too many others")
             wanted = below
         for name in reversed(chain):
-            base = _materialise(name, load(txn, name), base)
+            blob = load(txn, name)
+            try:
+                base = _materialise(name, blob, base)
+            except PluginError as error:
+                raise differing.missing(txn, error, blob.differ.decode("ascii", "replace")) from error
             self._keep(name, base)
         return base
 
@@ -130,10 +147,12 @@ def _apply(digest: bytes, blob: Blob, base: bytes) -> bytes:
 class Patcher:
     """Turns stored blobs into patches where that pays, within a share of the indexer's time."""
 
-    SHARE, HEAD_START = 0.5, 2.0
+    SHARE, MOST, HEAD_START = 0.5, 0.75, 2.0
+    """Of the time: after SHARE only quick differs are asked, after MOST none. Seconds that do not count."""
 
-    def __init__(self, reader: BlobReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: BlobReader, choice: differing.Choice, *, unhurried: bool = False) -> None:
+        self._reader, self._choice, self._unhurried = reader, choice, unhurried
+        self._made: dict[str, plugins.Differ | None] = {}  # None: cannot be had
         self._started, self._spent = time.monotonic(), 0.0
 
     def reencode(self, txn: Txn, digest: bytes, base: bytes) -> bool:
@@ -141,28 +160,38 @@ class Patcher:
         if digest == base or txn.get(Table.BASES, digest) is not None:
             return False  # what others need stays as it is: no chain can close into a ring
         blob, below = load(txn, digest), load(txn, base)
-        if blob.base != _NO_BASE or len(blob.data) < PATCH_LEAST or below.depth >= MAX_DEPTH:
+        if blob.base != NO_BASE or len(blob.data) < PATCH_LEAST or below.depth >= MAX_DEPTH:
             return False
         if blob.size not in PATCH_SIZES or below.size not in PATCH_SIZES:
             return False
         begun = time.monotonic()
-        if self._spent > self.HEAD_START + self.SHARE * (begun - self._started):
+        over = 0.0 if self._unhurried else self._spent - self.HEAD_START
+        if over > self.MOST * (begun - self._started):
             return False
-        patch = self._diff(self._reader.get(txn, base), self._reader.get(txn, digest))
+        names = differing.candidates(self._choice, below.size, blob.size, over > self.SHARE * (begun - self._started))
+        if not names:
+            return False
+        patch = self.diff(names, self._reader.get(txn, base), self._reader.get(txn, digest))
         self._spent += time.monotonic() - begun
         if patch is None or len(patch[1]) >= PATCH_PAYS * len(blob.data):
             return False
-        _store(txn, digest, Blob(patch[0], below.depth + 1, blob.size, base, patch[1]))
+        store_patch(txn, digest, Blob(patch[0], below.depth + 1, blob.size, base, patch[1]))
         txn.put(Table.BASES, base, b"")
         return True
 
-    def _diff(self, base: bytes, target: bytes) -> tuple[bytes, bytes] | None:
-        """Name of the differ and its patch; None where there is no differ, or it does not work."""
-        try:
-            differ = plugins.default_differ()
-            patch = differ.diff(base, target)
-            if patch is None or differ.apply(base, patch) != target:
-                return None
-        except Exception:  # noqa: BLE001 - somebody's code: the blob stays stored whole, nothing is lost
-            return None
-        return differ.name.encode("ascii"), patch
+    def diff(self, names: tuple[str, ...], base: bytes, target: bytes) -> tuple[bytes, bytes] | None:
+        """Stored name of the first of these differs that has a patch, and the patch; None where none works."""
+        for name in names:
+            with suppress(Exception):  # somebody's code: the blob stays stored whole, nothing is lost
+                differ = self._differ(name)
+                patch = differ.diff(base, target) if differ else None
+                if differ and patch is not None and differ.apply(base, patch) == target:
+                    return differ.name.encode("ascii"), patch
+        return None
+
+    def _differ(self, name: str) -> plugins.Differ | None:
+        if name not in self._made:
+            self._made[name] = None
+            options = self._choice.options if name == self._choice.name else {}
+            self._made[name] = plugins.make_differ(name, options)
+        return self._made[name]

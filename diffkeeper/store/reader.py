@@ -14,7 +14,7 @@ from typing import Self
 
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
-from . import check, names, processes, session
+from . import check, differing, names, processes, session
 from .blocks import EventIndex, paths_of_block
 from .content import ContentReader
 from .db import DATA_FILE, Database, Table, Txn
@@ -170,6 +170,11 @@ class Reader:
     def process_at(self, pid: int, seq: int) -> Process | None:
         with self._read() as txn:
             return processes.at(txn, pid, seq)
+
+    def differs(self) -> dict[str, str]:
+        """The differs that some content needs, by stored name (`bsdiff4/1`), and the distribution of each."""
+        with self._read() as txn:
+            return differing.needed(txn)
 
     # -- health ------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from .calls import CAPABILITY, Calls, first_inode
 from .codec import damaged
 from .course import Course
 from .db import Table, Txn
+from .differing import Choice
 from .nodes import Nodes
 from .standing import Standing
 from .state import NodeState
@@ -46,7 +47,7 @@ class Replay:
     def __init__(self, session: Session, progress: Progress) -> None:
         self.progress = progress
         self.timeline = Timeline(progress)
-        self.writer = ContentWriter()
+        self.writer = ContentWriter(Choice(*session.differ))
         self.nodes = Nodes(session, self.writer, progress.next_node)
         self.calls = Calls(self.timeline, self.nodes, self.writer)
         self._walker = Walker(self.nodes)

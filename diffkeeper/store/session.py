@@ -22,7 +22,7 @@ from .db import Table, Txn
 FORMAT = 1
 FACTS_FILE = "session.json"
 _FACTS_LIMIT = 16 << 20
-_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters")
+_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters", "differ")
 _KEY = b"session"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 
-from . import content, patches
+from . import content, differing, patches
 from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE, ZERO
 from .db import Table, Txn
 from .state import NodeState, Pending
@@ -24,11 +24,11 @@ ROW_COST = 64  # bytes of memory of a row; also what replaying one is worth, for
 class ContentWriter:
     """Takes writes in order, node by node. `txn` is the batch of the moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, choice: differing.Choice) -> None:
         self.txn: Txn
         self.blobs = patches.BlobReader(16 << 20)
         self.reader = content.ContentReader(self.blobs)
-        self._patcher = patches.Patcher(self.blobs)
+        self._patcher = patches.Patcher(self.blobs, choice)
         self._waiting: dict[int, NodeState] = {}
         self._held = 0
 

@@ -53,6 +53,7 @@ class Case:
     pause: float = 0.005
     ring_bytes: int = 0  # 0: as usual
     large: int = LARGE
+    steps: int = 0  # that the first worker has told before the delay begins
     stall: float = 0  # seconds for which the recorder stands still before it is killed, so that its writers do
 
 
@@ -95,7 +96,7 @@ def _recording(case: Case, folder: Path, trace: Path) -> Outcome:
     marks = _Progress(progress)
     exits: dict[int, int] = {}
     if case.victim in ("recorder", "opener"):
-        marks.follow(case.delay)
+        marks.follow(case.steps, case.delay)
         os.kill(recorder, signal.SIGSTOP if case.stall else 0)
         time.sleep(case.stall)
         outcome.stopped = sum(_state(pid) == "T" for pid in _descendants(recorder))
@@ -104,7 +105,7 @@ def _recording(case: Case, folder: Path, trace: Path) -> Outcome:
         killed = time.monotonic()
         _wait_all(exits, lambda: _nothing_stands_still(killed))
     elif case.victim == "indexer":
-        marks.follow(case.delay)
+        marks.follow(case.steps, case.delay)
         victim = _indexer_of(recorder, trace)
         outcome.phase = "indexing" if victim else "none"
         if victim:
@@ -155,9 +156,15 @@ class _Progress:
         self._marks: list[tuple[float, int]] = []
         self._killed = 0.0
 
-    def follow(self, seconds: float) -> None:
-        """Read until so long after the start; what comes later comes after the kill."""
-        while time.monotonic() - self._started < seconds:
+    def follow(self, steps: int, seconds: float) -> None:
+        """Read until so long after the start, or after so many steps; what comes later comes after the kill."""
+        begun = self._started
+        while steps and not any(count >= steps for _, count in self._marks):
+            self._read()
+            assert time.monotonic() - self._started < 60, "the command does not get on"
+            time.sleep(0.002)
+            begun = time.monotonic()
+        while time.monotonic() - begun < seconds:
             self._read()
             time.sleep(0.002)
         self._killed = time.monotonic()

@@ -48,7 +48,7 @@ def main() -> int:
             mutation = chance.choice(options.mutation or list(MUTATIONS))
             seed = chance.choice(ONLY.get(mutation, ["indexed", "many"]))
             trace = seeds.copy(made[seed], folder / "trace")
-            wrong = in_child(functools.partial(MUTATIONS[mutation], trace, chance))
+            wrong = in_child(functools.partial(MUTATIONS[mutation], trace, chance), file_size=1 << 50)
             if wrong:
                 raise RuntimeError(f"{mutation}: {wrong}")
             kept = options.keep / f"{options.seed}-{number}-{mutation}"

@@ -122,9 +122,11 @@ static void with_ring(unsigned flags)
 	io_uring_queue_exit(&ring);
 }
 
+#define BATCH 100
+
 static void submit(io_context_t context, struct iocb **blocks, int count, const char *name)
 {
-	struct io_event events[8];
+	struct io_event events[BATCH];
 	CHECK(io_submit(context, count, blocks) == count);
 	CHECK(io_getevents(context, count, count, events, NULL) == count);
 	mark(name);
@@ -134,10 +136,12 @@ static void with_aio(void)
 {
 	static char buffer[600000] __attribute__((aligned(4096)));
 	io_context_t context = NULL;
-	struct iocb blocks[3], *all[3] = {&blocks[0], &blocks[1], &blocks[2]};
+	struct iocb blocks[BATCH], *all[BATCH];
 	struct iovec vectors[2] = {{buffer, 5}, {buffer + 100, 7}};
 	int fd = open("file", O_CREAT | O_RDWR, 0644), other = open("other", O_CREAT | O_RDWR, 0644);
-	CHECK(fd >= 0 && other >= 0 && !io_setup(8, &context));
+	CHECK(fd >= 0 && other >= 0 && !io_setup(BATCH, &context));
+	for (int i = 0; i < BATCH; i++)
+		all[i] = &blocks[i];
 	memset(buffer, 'a', sizeof(buffer));
 	io_prep_pwrite(&blocks[0], fd, buffer, sizeof(buffer), 0);
 	submit(context, all, 1, "pwrite");
@@ -145,6 +149,11 @@ static void with_aio(void)
 	io_prep_pwritev(&blocks[1], other, vectors, 2, 50);
 	io_prep_pwrite(&blocks[2], fd, "three", 5, 700000);
 	submit(context, all, 3, "three");
+	for (int i = 0; i < BATCH; i++) {
+		buffer[i] = 'A' + i % 26;
+		io_prep_pwrite(&blocks[i], i % 2 ? fd : other, buffer + i, i + 1, 20000 + 300 * i);
+	}
+	submit(context, all, BATCH, "batch");
 	close(other);
 	other = open("other", O_WRONLY | O_APPEND);
 	io_prep_pwrite(&blocks[0], other, "appended", 8, 3);

@@ -52,5 +52,5 @@ def test_aio_on_every_filesystem(writer: Path, filesystem: Path, trace: Path) ->
     """io_submit of single writes, of several at once, vectors, appends, and past the page cache."""
     result = harness.record(trace, [writer, "aio"], cwd=filesystem)
     assert result.returncode == 0, result.stderr
-    assert check_marks(trace) >= 3
+    assert check_marks(trace) >= 4
     harness.assert_faithful(trace, filesystem)

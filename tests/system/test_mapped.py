@@ -156,3 +156,69 @@ m = mmap.mmap(other, 10_000); m[5000:5004] = b'here'; m.flush()
     with diffkeeper.open(trace) as opened:
         events = list(opened.events(path=str(outside)))
     assert [event.op for event in events] == [Op.WRITE]
+
+
+def test_a_mapped_file_that_has_no_name(workspace: Path, trace: Path) -> None:
+    """Mapped, closed and unlinked, by this program or a forked one: nothing is lost, and reading is no loss at all."""
+    script = """
+import tempfile
+with tempfile.NamedTemporaryFile(dir='.') as temporary:
+    temporary.write(b'x' * 5000); temporary.flush()
+    m = mmap.mmap(temporary.fileno(), 0, access=mmap.ACCESS_READ)
+m.close()
+other = os.open('other', os.O_RDWR | os.O_CREAT); os.ftruncate(other, 9000)
+m = mmap.mmap(other, 9000); os.unlink('other'); os.close(other)
+m[100:104] = b'here'
+child(lambda: m.__setitem__(200, 65)); m.flush()
+"""
+    run(trace, workspace, script)
+    harness.assert_faithful(trace, workspace)
+
+
+def test_many_pages_mapped_one_by_one_by_two_processes(workspace: Path, trace: Path) -> None:
+    """Pages mapped, unmapped and mapped again over each other, by two processes at once: nothing is missed."""
+    script = """
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+def work(name):
+    fd = os.open(name, os.O_RDWR | os.O_CREAT); os.ftruncate(fd, 4096 * 16)
+    for turn in range(8):
+        at = libc.mmap(None, 4096 * 16, 3, mmap.MAP_SHARED, fd, 0)
+        for page in range(16):
+            ctypes.memset(at + 4096 * page + turn, 65 + turn, 3)
+        for page in range(0, 16, 2):
+            libc.munmap(at + 4096 * page, 4096)
+            libc.mmap(at + 4096 * page, 4096, 3, mmap.MAP_SHARED | 0x10, fd, 4096 * page)
+            ctypes.memset(at + 4096 * page + 100 + turn, 97 + turn, 3)
+        libc.munmap(at, 4096 * 16)
+pids = []
+for name in ('left', 'right'):
+    pid = os.fork()
+    if not pid:
+        work(name); os._exit(0)
+    pids.append(pid)
+for pid in pids: os.waitpid(pid, 0)
+"""
+    run(trace, workspace, script)
+    harness.assert_faithful(trace, workspace)
+
+
+def test_a_store_that_undoes_a_write(workspace: Path, trace: Path) -> None:
+    """Written through memory, changed by calls, and stored through memory as it was before: each moment is right."""
+    script = """
+m = mmap.mmap(fd, 50_000)
+def both(name, act):
+    m[100:104] = b'AAAA'; m.flush(); act(); mark(name + '-call'); m[100:104] = b'AAAA'; mark(name + '-store')
+both('pwrite', lambda: os.pwrite(fd, b'BBBB', 100))
+both('writev', lambda: os.pwritev(fd, [b'BB', b'CC'], 100))
+both('cut', lambda: (os.ftruncate(fd, 0), os.ftruncate(fd, 50_000)))
+both('cut-by-path', lambda: (os.truncate('file', 0), os.truncate('file', 50_000)))
+both('open', lambda: (os.close(os.open('file', os.O_WRONLY | os.O_TRUNC)), os.ftruncate(fd, 50_000)))
+both('punch', lambda: libc.fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(8192)))
+print(json.dumps(told))
+"""
+    told = run(trace, workspace, script)
+    assert len(told) == 12
+    assert differing(trace, told) == []
+    harness.assert_faithful(trace, workspace)

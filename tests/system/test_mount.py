@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from diffkeeper.store import names
+from diffkeeper.store.db import DATA_FILE, Database, Table
 from tests.builder import TraceBuilder
 
 PROGRAM = (sys.executable, "-m", "diffkeeper")
@@ -419,6 +421,61 @@ def test_usage(trace: Path, mountpoint: Path) -> None:
     assert is_mounted(mountpoint) and diffkeeper("umount", mountpoint).returncode == 0
     for words in ((), (trace, mountpoint, "more")):
         assert diffkeeper("mount", *words).returncode == 2
+
+
+def test_a_mount_gives_no_rights(tmp_path: Path, mountpoint: Path) -> None:
+    """A set-id program in a trace runs as whoever starts it, a device node opens nothing: nosuid, nodev, read-only."""
+    program = Path(os.path.realpath("/bin/cat")).read_bytes()
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline(
+        {
+            "cat": {"content": program, "mode": 0o6755, "uid": 0, "gid": 0},
+            "null": {"mode": stat.S_IFCHR | 0o666, "rdev": os.makedev(1, 3)},
+            "plain": {"content": b"x", "mode": 0o644},
+        }
+    )
+    builder.begin()
+    builder.end()
+    assert diffkeeper("mount", builder.build(), mountpoint).returncode == 0
+    line = next(line for line in Path("/proc/mounts").read_text().splitlines() if f" {mountpoint} " in line)
+    assert {"ro", "nosuid", "nodev"} <= set(line.split()[3].split(","))
+    assert (mountpoint / "@end/cat").stat().st_mode & 0o7777 == 0o6755  # told as it was recorded
+    for parent in mountpoint.parents[:3]:
+        parent.chmod(0o755)
+    done = run(mountpoint / "@end/cat", "/proc/self/status", uid=USER)
+    assert done.returncode == 0, done.stderr
+    (ids,) = (row.split()[1:] for row in done.stdout.splitlines() if row.startswith("Uid:"))
+    assert {*ids} == {str(USER)}
+    with pytest.raises(PermissionError):
+        (mountpoint / "@end/null").open("rb")
+    assert (mountpoint / "@end/plain").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("called", [b"ring", b"..", b"a/b"])
+def test_names_and_rings_that_cannot_be(tmp_path: Path, mountpoint: Path, called: bytes) -> None:
+    """A name that no file has, or a directory inside itself: who walks the mount comes to an end, and it lives on."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"plain": b"x", "dir/inner": b"y"})
+    builder.begin()
+    builder.end()
+    path = builder.build()
+    database = Database(path / DATA_FILE, write=True)
+    txn = database.begin()
+    top, below = (names.resolve(txn, b"/opt/root" + part, names.LATEST) for part in (b"", b"/dir"))
+    assert top is not None and below is not None
+    txn.put(
+        Table.NAMES, names.U64.pack(below) + called + b"\0" + names.U64.pack(0),
+        names.U64.pack(top if called == b"ring" else below),
+    )  # fmt: skip
+    txn.commit()
+    database.close()
+    assert diffkeeper("mount", path, mountpoint).returncode == 0
+    for command in (["find", mountpoint / "@end"], ["diff", "-r", mountpoint / "@start", mountpoint / "@end"]):
+        run(*command, timeout=60)
+    assert (mountpoint / "@end/plain").read_bytes() == b"x"
+    assert (mountpoint / "@end/dir/inner").read_bytes() == b"y"
+    assert sorted(os.listdir(mountpoint / "@end")) == ["dir", "plain"]
+    assert diffkeeper("umount", mountpoint).returncode == 0
 
 
 def test_damage_is_an_error_for_one_reader(tmp_path: Path, mountpoint: Path) -> None:

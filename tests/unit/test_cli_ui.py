@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffkeeper import wording
 from diffkeeper.cli import ui
 
 
 @given(st.one_of(st.binary(), st.text(st.characters(codec=None))))
 def test_printable_text_is_one_line_that_no_terminal_obeys(text: bytes | str) -> None:
     """Whatever a file is called: no control character, no line break, and it can be encoded."""
-    shown = ui.printable(text)
+    shown = wording.printable(text)
     assert shown.isprintable()
     shown.encode("utf-8")
 
@@ -26,13 +27,13 @@ def test_printable_text_is_one_line_that_no_terminal_obeys(text: bytes | str) ->
 @given(st.text().filter(str.isprintable))
 def test_printable_text_stays_as_it_is(text: str) -> None:
     """Letters of all scripts are shown, not escaped."""
-    assert ui.printable(text) == ui.printable(text.encode()) == text
+    assert wording.printable(text) == wording.printable(text.encode()) == text
 
 
 def test_escapes_are_the_usual_ones() -> None:
     """As a shell's `$'...'` would write them."""
-    assert ui.printable(b"a\nb\x1b[31m\xff\x7f") == r"a\nb\e[31m\xff\x7f"
-    assert ui.printable("\u202e\U000e0001") == r"\u202e\U000e0001"
+    assert wording.printable(b"a\nb\x1b[31m\xff\x7f") == r"a\nb\e[31m\xff\x7f"
+    assert wording.printable("\u202e\U000e0001") == r"\u202e\U000e0001"
 
 
 @pytest.mark.parametrize(
@@ -41,13 +42,13 @@ def test_escapes_are_the_usual_ones() -> None:
 )
 def test_sizes(count: int, text: str) -> None:
     """Four characters and a unit."""
-    assert ui.human_size(count) == text
+    assert wording.human_size(count) == text
 
 
 @given(st.integers(0, 1 << 60))
 def test_sizes_are_short(count: int) -> None:
     """Columns can rely on it."""
-    assert len(ui.human_size(count)) <= 10
+    assert len(wording.human_size(count)) <= 10
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_sizes_are_short(count: int) -> None:
 )  # fmt: skip
 def test_durations(ns: int, text: str) -> None:
     """Cut, not rounded."""
-    assert ui.human_duration(ns) == text
+    assert wording.human_duration(ns) == text
 
 
 def test_colour_needs_a_terminal_and_consent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,8 @@ def test_a_printed_example_is_a_value_of_its_type(name: str, code: str) -> None:
 
 def test_the_printed_json_is_of_the_printed_event() -> None:
     """The line beside the example of an event is what `timeline --json` makes of it."""
-    from diffkeeper.cli.timeline import Columns, JsonLines
+    from diffkeeper.cli.timeline import Columns
+    from diffkeeper.eventlines import JsonLines
 
     examples = {name: eval(code, dict(public_types())) for name, code in printed_examples()}
     event, stand_in = examples["Event"], _OneEvent(examples)

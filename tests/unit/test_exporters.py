@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import diffkeeper
-from diffkeeper import exporting, plugins, testing
+from diffkeeper import exporting, partial, plugins, testing
 from diffkeeper.errors import DestinationError, PathError, UsageError
 from diffkeeper.exporting import Exported, Selection
 from diffkeeper.progress import Silent
@@ -328,7 +328,7 @@ def test_an_unprivileged_user_exports_locked_directories() -> None:
         tree = expected(trees["middle"]).items()
         assert made == {path: (mode, mtime, content) for path, (mode, _, _, mtime, content) in tree}
         assert os.lstat(out / "papers").st_uid == user
-        exporting.remove_tree(out)
+        partial.remove_tree(out)
 
 
 def test_depth_costs_no_descriptors(tmp_path: Path) -> None:
@@ -342,5 +342,110 @@ def test_depth_costs_no_descriptors(tmp_path: Path) -> None:
         assert result.entries == 1502
         with pytest.raises(DestinationError, match="exists"):
             export(trace, "end", tmp_path / "out")
-    exporting.remove_tree(tmp_path / "out")
+    partial.remove_tree(tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["trace"]
+
+
+class KilledAt(Silent):
+    """The end of a process in the middle of its work, as by SIGKILL."""
+
+    def __init__(self, calls: int) -> None:
+        self._left = calls
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        del label, done, total
+        self._left -= 1
+        if not self._left:
+            os._exit(9)
+
+
+def killed(trace_path: Path, out: Path, calls: int, when: str = "middle") -> None:
+    """Begin a resumable export in a process of its own, which dies when it has made so many entries."""
+    pid = os.fork()
+    if not pid:
+        try:
+            with diffkeeper.open(trace_path) as trace:
+                selection = Selection(trace.moment(when))
+                exporting.export(plugins.exporter("dir", {}), trace, selection, out, KilledAt(calls), resume=True)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+def inodes(top: Path) -> dict[str, int]:
+    """Of regular files, by path."""
+    paths = [os.path.join(directory, name) for directory, _, names in os.walk(top) for name in names]
+    return {os.path.relpath(path, top): os.lstat(path).st_ino for path in paths if stat.S_ISREG(os.lstat(path).st_mode)}
+
+
+def test_an_export_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Killed again and again, a bit later each time: whole files are kept, and the result is as if it never was."""
+    builder, trees = build(tmp_path / "trace")
+    out = tmp_path / "out"
+    before: dict[str, int] = {}
+    for calls in range(2, 23, 3):
+        killed(builder.path, out, calls)
+        assert not out.exists()
+        now = inodes(next(tmp_path.glob(".diffkeeper-partial-*")) / "made" / "out")
+        assert {name: now.get(name) for name in before} == before, "what was whole is not made again"
+        before = now
+    with diffkeeper.open(builder.path) as trace:
+        exporter = plugins.exporter("dir", {})
+        result = exporting.export(exporter, trace, Selection(trace.moment("middle")), out, Silent(), resume=True)
+    assert found(out) == expected(trees["middle"])
+    assert result.entries == len(trees["middle"])
+    assert any("suid=true" in note for note in result.notes)
+    assert before.items() <= inodes(out).items()
+    assert len(before) > 5
+    assert sorted(os.listdir(tmp_path)) == ["out", "trace"]
+
+
+def test_a_file_that_is_not_whole_is_made_again(tmp_path: Path) -> None:
+    """One that was cut off in the middle, of the right size but without its time, and one that is something else."""
+    builder, trees = build(tmp_path / "trace")
+    killed(builder.path, tmp_path / "out", 22)
+    part = next(tmp_path.glob(".diffkeeper-partial-*")) / "made" / "out"
+    (part / "-rf").write_bytes(b"dasX")
+    (part / "first").unlink(missing_ok=True)
+    (part / "first").symlink_to("/etc/passwd")
+    with diffkeeper.open(builder.path) as trace:
+        exporter = plugins.exporter("dir", {})
+        exporting.export(exporter, trace, Selection(trace.moment("middle")), tmp_path / "out", Silent(), resume=True)
+    assert found(tmp_path / "out") == expected(trees["middle"])
+
+
+def test_only_the_very_same_export_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another moment: an error that names the part. After a restart of the machine: begun anew."""
+    builder, trees = build(tmp_path / "trace")
+    killed(builder.path, tmp_path / "out", 10)
+    part = next(tmp_path.glob(".diffkeeper-partial-*"))
+    with diffkeeper.open(builder.path) as trace:
+        end, middle = (Selection(trace.moment(when)) for when in ("end", "middle"))
+        with pytest.raises(DestinationError, match="part of another export"):
+            exporting.export(plugins.exporter("dir", {}), trace, end, tmp_path / "out", Silent(), resume=True)
+        exporter = plugins.exporter("dir", {"suid": "true"})
+        with pytest.raises(DestinationError, match="part of another export"):
+            exporting.export(exporter, trace, middle, tmp_path / "out", Silent(), resume=True)
+        with pytest.raises(UsageError, match="cannot be resumed"):
+            exporting.export(plugins.exporter("tar", {}), trace, middle, tmp_path / "x", Silent(), resume=True)
+        (tmp_path / "boot").write_text("another\n")
+        monkeypatch.setattr(partial, "_BOOT", tmp_path / "boot")
+        (part / "made" / "out" / "stale").write_text("left over")
+        exporting.export(plugins.exporter("dir", {}), trace, middle, tmp_path / "out", Silent(), resume=True)
+    assert found(tmp_path / "out") == expected(trees["middle"])
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="owners are compared, which only root can make")
+def test_rsync_finds_nothing_to_do(made: tuple[Trace, Any], tmp_path: Path) -> None:
+    """Between two exports of a moment, one of them through tar: content, modes, owners, times, links, attributes."""
+    trace, _ = made
+    export(trace, "middle", tmp_path / "dir", suid="true")
+    export(trace, "middle", tmp_path / "out.tar.zst", "tar.zst")
+    (tmp_path / "tar").mkdir()
+    words = ["tar", "--zstd", "-xpf", str(tmp_path / "out.tar.zst"), "-C", str(tmp_path / "tar"), "--xattrs"]
+    subprocess.run([*words, "--warning=no-unknown-keyword"], check=True)
+    compare = ["rsync", "-nacHi", "--delete", "--checksum", f"{tmp_path}/dir/", f"{tmp_path}/tar/"]
+    done = subprocess.run(compare, check=True, capture_output=True)
+    assert done.stdout == b""

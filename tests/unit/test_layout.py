@@ -21,12 +21,13 @@ OWNERS = {
     "lmdb": r"diffkeeper/store/db\.py",
     "msgspec": r"diffkeeper/store/.*|diffkeeper/record/(baseline|compiler)\.py",
     "numpy": r"diffkeeper/store/.*",
+    "pyarrow": r"plugins/diffkeeper_plugins/exporters/parquet\.py",
     "pathspec": r"plugins/diffkeeper_plugins/filters/glob\.py",
     "pyfuse3": r"diffkeeper/view/fuse\.py",
     "rich": r"diffkeeper/cli/.*",
     "stevedore": r"diffkeeper/plugins\.py",
     "trio": r"diffkeeper/view/fuse\.py",
-    "zstandard": r"diffkeeper/store/codec\.py",
+    "zstandard": r"diffkeeper/store/codec\.py|plugins/diffkeeper_plugins/(differs/zstd|exporters/tar_zst)\.py",
 }
 """Third-party module -> where it may be imported, also inside a function."""
 

@@ -78,14 +78,13 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 def test_the_built_in_plugins_are_found_like_any_other() -> None:
-    """They come through entry points, each loads, and the default differ is one of them."""
+    """They come through entry points, and each loads."""
     forget()
     found = {(info.kind, info.name): info for info in plugins.available()}
     assert {("differ", "bsdiff4"), ("filter", "glob"), ("exporter", "dir"), ("exporter", "tar")} <= found.keys()
     assert [info.error for info in found.values()] == [None] * len(found)
     assert found["exporter", "dir"].distribution == "diffkeeper"
     assert plugins.Option("suid", "bool", "False") in found["exporter", "dir"].options
-    assert plugins.default_differ().name == plugins.DEFAULT_DIFFER
 
 
 def test_options_are_converted_to_the_constructor_s_types(third_party: Path) -> None:
@@ -158,7 +157,7 @@ def test_a_patch_of_another_version_of_a_differ_is_refused(third_party: Path) ->
 
 def test_looking_for_plugins_writes_nothing_at_home(tmp_path: Path) -> None:
     """The user's home may be what is recorded: no cache file appears there."""
-    program = "from diffkeeper import plugins; plugins.available(); plugins.default_differ()"
+    program = "from diffkeeper import plugins; plugins.available(); plugins.differ('bsdiff4/1')"
     environment = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -169,7 +168,7 @@ def test_only_the_plugin_asked_for_is_imported() -> None:
     program = """
 import sys, diffkeeper.plugins as plugins
 assert "stevedore" not in sys.modules
-plugins.default_differ()
+plugins.differ('bsdiff4/1')
 loaded = [name for name in sys.modules if name.startswith(("diffkeeper_plugins.e", "diffkeeper_plugins.f", "lmdb"))]
 assert not loaded, loaded
 """

@@ -156,15 +156,18 @@ def test_export_says_what_is_wrong(
     assert os.listdir(tmp_path) == []
 
 
+EXPORTERS = ["dir", "git", "html", "ndjson", "parquet", "perfetto", "tar", "tar.zst"]
+
+
 def test_plugins_are_listed_with_their_options() -> None:
     """All in a table; of one, what it takes and the defaults; an unknown one is an error."""
     result = run("plugins")
     assert result.exit_code == 0
     assert [line.split()[:3] for line in result.stdout.splitlines()] == [
         ["differ", "bsdiff4", "diffkeeper"],
+        ["differ", "zstd", "diffkeeper"],
         ["filter", "glob", "diffkeeper"],
-        ["exporter", "dir", "diffkeeper"],
-        ["exporter", "tar", "diffkeeper"],
+        *(["exporter", name, "diffkeeper"] for name in EXPORTERS),
     ]
     assert "    suid=BOOL  default False" in run("plugins", "dir").stdout
     assert run("plugins", "nothing").exit_code == 92

@@ -239,7 +239,7 @@ def test_a_store_nobody_may_write_to(healthy: Path, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from diffkeeper import plugins\n"
         "from diffkeeper.store import indexer, reader\n"
-        "plugins.default_differ()\n"
+        "plugins.differ('bsdiff4/1')\n"
         "os.getuid() or os.setuid(65534)\n"
         "trace = reader.open_reader(Path(sys.argv[1]))\n"
         "assert not indexer.unfinished(Path(sys.argv[1]))\n"

@@ -154,12 +154,12 @@ def test_a_differ_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest.M
     differ = Raises()
     differ.how = how
 
-    def default() -> plugins.Differ:
+    def made(name: str, options: object) -> plugins.Differ:
         if how == "missing":
             raise PluginError("not installed")
         return differ
 
-    monkeypatch.setattr(plugins, "default_differ", default)
+    monkeypatch.setattr(plugins, "make_differ", made)
     one, two = versions_of(4000, 2)
     builder = begun(tmp_path / "trace", f=one)
     builder.rewrite("f", two)

@@ -2,7 +2,8 @@
 
 Owns how recorded attributes are put on real files. Everything is made and opened by its own name
 below an open directory and never through a symlink, in a place that only its owner can enter until
-the export is whole, so neither a recorded name nor a recorded link leads out.
+the export is whole, so neither a recorded name nor a recorded link leads out. Of an earlier attempt
+that was stopped, the regular files that are whole are kept; all else is made again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import errno
 import os
 import stat
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self
 
 from diffkeeper.errors import DiffKeeperError
 from diffkeeper.exporting import (
@@ -45,6 +47,8 @@ _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 class DirectoryExporter(Exporter):
     """A directory. Set-id and sticky bits, capabilities and device nodes only when asked for; owners as root."""
 
+    resumes: ClassVar[bool] = True
+
     def __init__(self, suid: bool = False, devices: bool = False, owners: bool | None = None) -> None:
         self._devices = devices
         self._apply = _Attributes(suid, os.geteuid() == 0 if owners is None else owners)
@@ -55,7 +59,8 @@ class DirectoryExporter(Exporter):
         notes = self._apply.notes
         count = size = inexact = 0
         damaged, missing = list[str](), set[bytes]()
-        os.mkdir(destination, stat.S_IRWXU)
+        with suppress(FileExistsError):  # an earlier attempt, see `_Tree._kept`
+            os.mkdir(destination, stat.S_IRWXU)
         with _Tree(destination, self._apply) as tree:
             for entry in entries(trace, selection):
                 meter.add(cost(entry))
@@ -166,13 +171,16 @@ class _Tree:
         """Make a directory and go into it; the first is the top itself."""
         if entry.path:
             name = self._to_parent_of(entry)
-            os.mkdir(name, stat.S_IRWXU, dir_fd=self._here)
+            with suppress(FileExistsError):
+                os.mkdir(name, stat.S_IRWXU, dir_fd=self._here)
             self._step(os.open(name, _DIRECTORY, dir_fd=self._here))
         self._stack.append(entry)
 
     def file(self, entry: Entry, trace: Trace, seq: int) -> str:
         """Make a regular file. Where its content cannot be had it is left out; says why."""
         name = self._to_parent_of(entry)
+        if self._kept(name, entry.attrs):
+            return ""
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._here)
         try:
             for offset, data in content(trace.reader, entry, seq):
@@ -193,9 +201,32 @@ class _Tree:
             os.close(fd)
         return ""
 
+    def _kept(self, name: bytes, attrs: Attrs) -> bool:
+        """Whether an earlier attempt has made this file to its end: its time is set last. Else it is not there."""
+        try:
+            found = os.lstat(name, dir_fd=self._here)
+        except FileNotFoundError:
+            return False
+        whole = stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (attrs.size, attrs.mtime)
+        if whole:
+            with suppress(PermissionError):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._here)
+                try:
+                    self._apply.of_open(fd, attrs)  # once more, for its notes
+                    return True
+                finally:
+                    os.close(fd)
+        self._clear(name)
+        return False
+
+    def _clear(self, name: bytes) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._here)
+
     def other(self, entry: Entry) -> None:
         """Make another name of a file, a symlink or a special file."""
         name, attrs = self._to_parent_of(entry), entry.attrs
+        self._clear(name)
         if entry.link is not None:
             self._link(entry.link, name)
             return

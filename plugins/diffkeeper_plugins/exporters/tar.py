@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 import tarfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
@@ -22,6 +23,7 @@ from diffkeeper.exporting import (
     entries,
     fidelity_note,
     is_exact,
+    opened,
     weight,
 )
 from diffkeeper.plugins import Exporter
@@ -52,10 +54,12 @@ class TarExporter(Exporter):
 
     def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
         meter = Meter(progress, weight(trace, selection))
-        if not isinstance(destination, Path):
-            return self._write(trace, selection, destination, meter)
-        with open(destination, "xb") as file:
-            return self._write(trace, selection, file, meter)
+        with opened(destination) as file, self.packed(file) as archive:
+            return self._write(trace, selection, archive, meter)
+
+    def packed(self, file: BinaryIO) -> AbstractContextManager[BinaryIO]:
+        """What the archive's bytes are written to, on their way to `file`."""
+        return nullcontext(file)
 
     def _write(self, trace: Trace, selection: Selection, file: BinaryIO, meter: Meter) -> Exported:
         count = size = inexact = sockets = hollow = 0

@@ -1,0 +1,162 @@
+"""The events of a selection, for exporters that show what happened and not only what stands.
+
+Owns which events belong to a range, and `Steps`: how the tree of files changes from one event to
+another, as paths that are gone and paths where something new stands. What a moment holds is
+`diffkeeper.exporting`; what changed between two moments, `diffkeeper.diffing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .diffing import Kind, diff
+from .errors import TraceDamagedError
+from .exporting import Entry, Meter, Selection, entries
+from .model import Attrs, Event, Moment, Op
+from .paths import paths_of
+from .plugins import event_verdict, path_verdict
+from .view.roots import join
+
+if TYPE_CHECKING:
+    from .progress import Progress
+    from .trace import Trace
+
+ALWAYS = frozenset({Op.MARK, Op.GAP})
+"""Events that no choice of paths leaves out: what was named, and what is not known."""
+
+NO_FILES = frozenset({Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP})
+"""Events after which every file is as before."""
+
+IN_PLACE = frozenset({
+    Op.CREATE, Op.WRITE, Op.TRUNCATE, Op.CHMOD, Op.CHOWN, Op.UTIME, Op.SETXATTR, Op.REMOVEXATTR,
+})  # fmt: skip
+"""Events on a file that change no other, and no name but its own."""
+
+
+def events(trace: Trace, selection: Selection, progress: Progress) -> Iterator[Event]:
+    """The events from `selection.first` to its moment that match its paths and filters, in order.
+
+    An event with two paths belongs if either does. Tells `progress` how many events are behind.
+    Raises PluginError where a filter cannot be made.
+    """
+    matches = trace.path_matcher(selection.paths)
+    keeps = event_verdict(selection.filters, trace.roots)
+    last = selection.moment.seq
+    meter = Meter(progress, max(0, last - selection.first + 1))
+    for event in trace.reader.events(selection.first, last):
+        meter.add(1)
+        chosen = not selection.paths or event.op in ALWAYS or any(matches(path) for path in paths_of(event))
+        if chosen and keeps(event):
+            yield event
+
+
+def data(trace: Trace, event: Event) -> Iterator[bytes]:
+    """The bytes that a WRITE put into its file, as recorded, some at a time."""
+    at, end = event.offset or 0, (event.offset or 0) + (event.size or 0)
+    while at < end:
+        piece = trace.reader.read(event.node, event.seq, at, min(1 << 20, end - at))
+        if not piece:
+            return  # beyond the end of the file, where fallocate(2) can clear space that is not in it
+        yield piece
+        at += len(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How the files of a selection differ between two events. Paths are relative, as `Entry.path`.
+
+    To be applied in this order. `gone`: nothing of before stands there, nor below. `moved`: one directory
+    with all that is in it, from and to. `there`: what stands there now, directories left out.
+    """
+
+    gone: list[bytes] = field(default_factory=list)
+    moved: tuple[bytes, bytes] | None = None
+    there: list[tuple[bytes, int, Attrs]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.moved or self.there)
+
+
+class Steps:
+    """The tree of a selection as it was before its first event, and how it goes on from there."""
+
+    def __init__(self, trace: Trace, selection: Selection) -> None:
+        self._trace, self._selection = trace, selection
+        self._whole = not selection.paths and not selection.filters
+        self._matches = trace.path_matcher(selection.paths)
+        self._keeps = path_verdict(selection.filters, trace.roots)
+
+    def beginning(self) -> Iterator[Entry]:
+        """What stood there before the first event, directories left out."""
+        before = Selection(
+            Moment(self._selection.first - 1, "start"), self._selection.paths, filters=self._selection.filters
+        )
+        return (entry for entry in entries(self._trace, before, may_be_empty=True) if not entry.attrs.is_dir)
+
+    def step(self, after: int, until: int, only: Event | None = None) -> Step:
+        """From the tree after event `after` to the tree after event `until`.
+
+        `only`: of all events in between it is the one that changed files, or the others changed the same
+        file by the same name. That saves looking for what else may have changed.
+        """
+        if only is not None and self._whole and (quick := self._one_file(only, until)) is not None:
+            return quick
+        step = Step()
+        moves: list[tuple[bytes, bytes, int]] = []
+        for change in diff(self._trace, Moment(after, ""), Moment(until, "")):
+            if change.kind is Kind.REMOVED or change.kind is Kind.TYPE:
+                step.gone.append(self._relative(change.path))
+            elif change.kind is Kind.RENAMED:
+                assert change.renamed_from is not None
+                if change.after is not None and change.after.is_dir:
+                    moves.append((change.renamed_from, change.path, change.after_node))
+                    continue
+                step.gone.append(self._relative(change.renamed_from))
+            if change.after is not None and not change.after.is_dir and self._chosen(change.path):
+                step.there.append((self._relative(change.path), change.after_node, change.after))
+        if self._whole and len(moves) == 1:
+            old, new, _ = moves[0]
+            return Step(step.gone, (self._relative(old), self._relative(new)), step.there)
+        for old, new, node in moves:
+            step.gone.append(self._relative(old))
+            step.there.extend(self._below(node, new, until))
+        return step
+
+    def _one_file(self, event: Event, seq: int) -> Step | None:
+        """The step of an event on one file with one name; None where it may be more."""
+        if event.op not in IN_PLACE or not event.path or not self._trace.layout.inside(event.path):
+            return Step() if event.op in IN_PLACE and event.outside else None
+        reader = self._trace.reader
+        attrs = reader.attrs(event.node, seq)
+        if attrs is None or attrs.is_dir or attrs.nlink != 1 or reader.resolve(event.path, seq) != event.node:
+            return None
+        return Step(there=[(self._relative(event.path), event.node, attrs)])
+
+    def below(self, directory: bytes, seq: int) -> Iterator[tuple[bytes, int, Attrs]]:
+        """As in `Step.there`: what is in a directory, given as paths are here, after an event."""
+        path = join(self._trace.layout.top, directory)
+        node = self._trace.reader.resolve(path, seq)
+        return iter(()) if node is None else self._below(node, path, seq)
+
+    def _below(self, directory: int, path: bytes, seq: int) -> Iterator[tuple[bytes, int, Attrs]]:
+        reader = self._trace.reader
+        pending = [(directory, path)]
+        while pending:
+            above, where = pending.pop()
+            for name, node in reader.children(above, seq):
+                inner = where + b"/" + name
+                attrs = reader.attrs(node, seq)
+                if attrs is None:
+                    raise TraceDamagedError(f"damaged trace: {inner!r} has no attributes; run 'diffkeeper check'")
+                if attrs.is_dir:
+                    pending.append((node, inner))
+                elif self._chosen(inner):
+                    yield self._relative(inner), node, attrs
+
+    def _chosen(self, path: bytes) -> bool:
+        return self._whole or (self._matches(path) and self._keeps(path, False))
+
+    def _relative(self, path: bytes) -> bytes:
+        return path[len(self._trace.layout.top) :].lstrip(b"/")

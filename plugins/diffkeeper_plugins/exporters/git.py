@@ -1,0 +1,310 @@
+"""The git exporter: what happened as commits, so that `git log -p`, `blame` and `bisect` work on it.
+
+Owns what becomes a commit. Every commit's tree is the recorded tree at one event, no mixture; the
+process is the author, the event's time the date. It writes a `git fast-import` stream; git itself
+makes the repository. What git cannot hold (empty directories, owners, times, most mode bits, special
+files, names like `.git`) is left out and counted. What names it can hold is `gitnames`.
+
+There is no event for the close of a file. `per=close` therefore ends a commit where the file is
+settled as far as anybody can see: at the last of several changes in a row, by one process, to one
+file, before it is cut to nothing or rests for `rest` milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
+
+from diffkeeper import happenings
+from diffkeeper.errors import DestinationError, DiffKeeperError, PluginError, TraceDamagedError
+from diffkeeper.eventlines import FIDELITIES, Names
+from diffkeeper.exporting import CHUNK, Exported, Selection
+from diffkeeper.model import Attrs, Event, Fidelity, Op
+from diffkeeper.plugins import Exporter
+from diffkeeper.wording import human_size, printable
+from diffkeeper_plugins.exporters import gitnames
+from diffkeeper_plugins.exporters.pathtree import PathTree
+
+if TYPE_CHECKING:
+    from diffkeeper.progress import Progress
+    from diffkeeper.trace import Trace
+
+PER = ("change", "close", "mark")
+BRANCH = b"refs/heads/main"
+# Logs of references would say who exports, and when.
+_GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false")
+_REMEMBERED = 100_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
+
+
+class GitExporter(Exporter):
+    """A git repository with a commit per change, per close or per mark; as a stream, what git fast-import reads."""
+
+    streams: ClassVar[bool] = True
+    of_range: ClassVar[bool] = True
+    unit: ClassVar[str] = "commits"
+
+    def __init__(
+        self, per: str = "close", rest: float = 1000.0, checkout: bool = True, limit: int = 100 << 20
+    ) -> None:
+        if per not in PER:
+            raise PluginError(f"the exporter 'git' makes a commit per {', '.join(PER)}, not per {per!r}")
+        self._ends = _Ends(per, round(rest * 1_000_000))
+        self._checkout, self._limit = checkout, limit
+
+    def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
+        if not isinstance(destination, Path):
+            return _Stream(trace, selection, destination, self._limit).write(self._ends, progress)
+        if shutil.which("git") is None:
+            raise PluginError("the exporter 'git' needs the program git: install it, or take the stream with --out -")
+        _git(destination.parent, "init", "--quiet", "--template=", "--", destination.name)
+        _git(destination, "symbolic-ref", "HEAD", BRANCH.decode())
+        with _importing(destination) as stream:
+            result = _Stream(trace, selection, stream, self._limit).write(self._ends, progress)
+        # A recorded .gitattributes must not change what is checked out: this file overrules it.
+        info = destination / ".git" / "info"
+        info.mkdir(exist_ok=True)
+        (info / "attributes").write_text("* -text -eol -ident -filter -working-tree-encoding\n")
+        if self._checkout:
+            _git(destination, "-c", "core.protectHFS=true", "-c", "core.protectNTFS=true", "reset", "--quiet", "--hard")
+        else:
+            _stamp(destination, trace.session.started)
+        return result
+
+
+class _Stream:
+    """One fast-import stream. `commits` so far; `notes`: what was left out; `damaged`: what cannot be read."""
+
+    def __init__(self, trace: Trace, selection: Selection, out: BinaryIO, limit: int) -> None:
+        self._trace, self._selection, self._out, self._limit = trace, selection, out, limit
+        self._steps, self._names = happenings.Steps(trace, selection), Names(trace)
+        self._blobs: OrderedDict[tuple[int, int], int] = OrderedDict()  # node, version -> its mark in the stream
+        self._marks = self._last = 0  # numbers in the stream: given so far, and of the last commit
+        self._held = PathTree[None]()  # what is in the tree of the last commit
+        self._at = selection.first - 1
+        self.commits = self.size = self.inexact = 0
+        self.notes: Counter[str] = Counter()
+        self.damaged: list[str] = []
+
+    def write(self, ends: _Ends, progress: Progress) -> Exported:
+        self._out.write(b"feature done\n")
+        self._begin()
+        for event in ends.of(happenings.events(self._trace, self._selection, progress)):
+            self._go_on(event, alone=ends.per != "mark")
+            if event.op is Op.MARK and (tag := gitnames.tag(event.detail)):
+                self._out.write(b"reset %s\nfrom :%d\n\n" % (tag, self._last))
+        last = self._selection.moment.seq
+        if self._at < last:  # all that is per mark after the last one, and what events that were not chosen have done
+            self._go_on(self._trace.reader.event(last), f"Until @{self._selection.moment.name}")
+        self._out.write(b"done\n")
+        self._out.flush()
+        lines = tuple(f"{number} {what}" for what, number in sorted(self.notes.items()))
+        if self.inexact:
+            lines += (f"{self.inexact} commits hold bytes that are not certain; each says so",)
+        return Exported(self.commits, self.size, lines, tuple(self.damaged))
+
+    def _begin(self) -> None:
+        """The first commit: what stood there before."""
+        commands = [
+            line for entry in self._steps.beginning() for line in self._stand(entry.path, entry.node, entry.attrs)
+        ]
+        session = self._trace.session
+        name = self._trace.stamp(self._at)
+        author = b"baseline <diffkeeper@%s>" % gitnames.one_line(session.host)
+        self._commit(commands, author, 0, f"What stood there at @{name}", {"Moment": name, "Event": str(self._at)})
+
+    def _go_on(self, event: Event, subject: str = "", *, alone: bool = False) -> None:
+        """Commit the tree as it was after an event, if git can tell it from the one before.
+
+        `alone`: since the last commit nothing but this event's file has changed.
+        """
+        step = self._steps.step(self._at, event.seq, event if alone else None)
+        self._at = event.seq
+        commands = self._changes(step)
+        if not commands:
+            return
+        trailers = {"Moment": self._trace.stamp(event), "Event": str(event.seq)}
+        trust = max((attrs.fidelity for _, _, attrs in step.there), default=Fidelity.EXACT)
+        if trust is not Fidelity.EXACT:
+            trailers["Fidelity"] = FIDELITIES[trust]
+            self.inexact += 1
+        name, host = self._names.comm(event) if event.pid else "recorder", self._trace.session.host
+        author = b"%s <%d@%s>" % (gitnames.one_line(name), event.pid, gitnames.one_line(host))
+        self._commit(commands, author, event.time, subject or self._subject(event), trailers)
+
+    def _subject(self, event: Event) -> str:
+        words = [event.op.label]
+        if event.path:
+            words.append(printable(self._trace.display(event.path)))
+        if event.to is not None:
+            words += ["→", printable(event.to if event.op is Op.SYMLINK else self._trace.display(event.to))]
+        if event.op is Op.WRITE:
+            words.append(f"+{human_size(event.size or 0)} @{event.offset or 0}")
+        elif event.size is not None:
+            words.append(f"={human_size(event.size)}")
+        if event.op is Op.MARK:
+            words.append(printable(event.detail))
+        return " ".join(words)
+
+    def _commit(
+        self, commands: list[bytes], author: bytes, time: int, subject: str, trailers: dict[str, str]
+    ) -> None:
+        message = subject + "\n\n" + "".join(f"{key}: {printable(value)}\n" for key, value in trailers.items())
+        text = message.encode("utf-8", "backslashreplace")
+        when = max(0, self._trace.session.started + time) // 1_000_000_000
+        who = b"%s %d +0000" % (author, when)
+        self._marks += 1
+        self._last = self._marks
+        self._out.write(b"commit %s\nmark :%d\nauthor %s\ncommitter %s\n" % (BRANCH, self._last, who, who))
+        self._out.write(b"data %d\n%s\n" % (len(text), text))
+        self._out.writelines(commands)
+        self._out.write(b"\n")
+        self.commits += 1
+
+    def _changes(self, step: happenings.Step) -> list[bytes]:
+        """The lines of a commit for a step; the blobs they need are written at once."""
+        commands = [b"D %s\n" % gitnames.quoted(path) for path in step.gone if self._held.take(path)]
+        if step.moved:
+            commands += self._moved(*step.moved)
+        for path, node, attrs in step.there:
+            commands += self._stand(path, node, attrs)
+        return commands
+
+    def _stand(self, path: bytes, node: int, attrs: Attrs) -> list[bytes]:
+        """The line for something that stands at a path now; where git cannot have it, for what stood there."""
+        if not gitnames.holds(path, attrs):
+            what = "paths" if attrs.is_file or attrs.is_symlink else "special files"
+            self.notes[f"{what} left out: git cannot hold them"] += 1
+        elif attrs.is_file and attrs.size > self._limit:
+            self.notes[f"versions of files left out: larger than limit={self._limit}"] += 1
+        else:
+            try:
+                mark = self._blob(node, attrs)
+            except DiffKeeperError as error:
+                self.damaged.append(f"{printable(path)} at event {self._at}: {error}")
+            else:
+                self._held.put(path, None)
+                return [b"M %s :%d %s\n" % (gitnames.mode(attrs), mark, gitnames.quoted(path))]
+        return [b"D %s\n" % gitnames.quoted(path)] if self._held.take(path) else []
+
+    def _moved(self, old: bytes, new: bytes) -> list[bytes]:
+        """A directory has another name; what is in it keeps its own."""
+        if gitnames.holds_path(old) and gitnames.holds_path(new):
+            renamed = self._held.move(old, new)
+            return [b"R %s %s\n" % (gitnames.quoted(old), gitnames.quoted(new))] if renamed else []
+        gone = [old] if gitnames.holds_path(old) else []
+        there = list(self._steps.below(new, self._at)) if gitnames.holds_path(new) else []
+        return self._changes(happenings.Step(gone=gone, there=there))
+
+    def _blob(self, node: int, attrs: Attrs) -> int:
+        """The mark of a file's or symlink's content; sent now unless it was."""
+        key = node, attrs.version
+        if (known := self._blobs.get(key)) is not None:
+            self._blobs.move_to_end(key)
+            return known
+        size = len(attrs.target) if attrs.is_symlink else attrs.size
+        first = attrs.target if attrs.is_symlink else self._trace.reader.read(node, self._at, 0, CHUNK)
+        if size > CHUNK:  # what cannot be read must be known before it begins
+            read = sum(len(piece) for piece in self._trace.reader.chunks(node, self._at, CHUNK))
+        else:
+            read = len(first)
+        if read != size:
+            raise TraceDamagedError(f"damaged trace: node {node} has {read} bytes, not {size}, at event {self._at}")
+        self._marks += 1
+        self._out.write(b"blob\nmark :%d\ndata %d\n" % (self._marks, size))
+        self._out.writelines([first] if size <= CHUNK else self._trace.reader.chunks(node, self._at, CHUNK))
+        self._out.write(b"\n")
+        self.size += size
+        self._blobs[key] = self._marks
+        if len(self._blobs) > _REMEMBERED:
+            self._blobs.popitem(last=False)
+        return self._marks
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Where commits end. `rest`: ns without a change after which a file is settled."""
+
+    per: str
+    rest: int
+
+    def of(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events after which a commit is due, and all marks, as they may become tags."""
+        run: Event | None = None  # the last of several changes to one file
+        for event in events:
+            if event.op in happenings.NO_FILES and event.op is not Op.MARK:
+                continue
+            if run and (self.per == "change" or not self._goes_on(run, event)):
+                yield run
+            run = None
+            if event.op is Op.MARK:
+                yield event
+            elif self.per != "mark":
+                run = event
+        if run:
+            yield run
+
+    def _goes_on(self, one: Event, other: Event) -> bool:
+        same = (one.pid, one.node, one.path) == (other.pid, other.node, other.path)
+        anew = other.op is Op.TRUNCATE and other.size == 0
+        settled = anew or other.time - one.time > self.rest
+        return same and not settled and one.op in happenings.IN_PLACE and other.op in happenings.IN_PLACE
+
+
+@contextmanager
+def _importing(repository: Path) -> Iterator[BinaryIO]:
+    """The input of a `git fast-import` into a repository; at the end it must have succeeded."""
+    with tempfile.TemporaryFile() as said:
+        words = [*_GIT, "fast-import", "--quiet", "--done"]
+        process = subprocess.Popen(
+            words, cwd=repository, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
+        )
+        assert process.stdin is not None
+        try:
+            yield cast("BinaryIO", process.stdin)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended, and says why
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+            status = process.wait()
+        if status:
+            said.seek(0)
+            raise DestinationError(f"git fast-import failed: {_last_words(said.read(1 << 16))}")
+
+
+def _git(where: Path, *arguments: str) -> None:
+    done = subprocess.run(
+        [*_GIT, *arguments], cwd=where, env=_environment(), check=False, stdin=subprocess.DEVNULL, capture_output=True
+    )
+    if done.returncode:
+        raise DestinationError(f"git failed: {_last_words(done.stderr)}")
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the user's own set-up: neither another repository, nor filters, hooks or signatures."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    return {**kept, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+
+
+def _last_words(said: bytes) -> str:
+    lines = said.decode("utf-8", "backslashreplace").strip().splitlines() or ["no reason given"]
+    return next((line for line in reversed(lines) if line.startswith("fatal:")), lines[-1])
+
+
+def _stamp(top: Path, time: int) -> None:
+    """Give everything the time of the recording, so that two exports are the same."""
+    for directory, _, files in os.walk(top, topdown=False):
+        for name in [*files, "."]:
+            os.utime(os.path.join(directory, name), ns=(time, time))

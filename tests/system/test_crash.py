@@ -1,0 +1,123 @@
+"""Whatever is killed, and whatever disk is full: the command ends well, and the trace is a prefix of the truth.
+
+The few points of a test run; `make crash` has hundreds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffkeeper
+from diffkeeper.model import Fidelity
+from tests.crash.cases import Case
+from tests.crash.power import Cut
+from tests.system import harness
+from tests.system.test_record import process_state, small_ring, wait_for
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("recorder", 1, 0.6),
+        Case("recorder", 2, 1.1, count=1200, pause=0.01, steps=50),
+        Case("recorder", 3, 0, workers=4, count=6000, pause=0, ring_bytes=1 << 19, large=20_000, steps=200, stall=0.3),
+        Case("indexer", 4, 0.1, count=1000, steps=300),
+        Case("opener", 5, 0.1, workers=2, count=1500, pause=0.001, steps=500),
+        Case("mount", 6, 0.2),
+        Case("disk", 7, 3 << 20, count=2500, pause=0),
+        Case("disk", 8, 9 << 20, count=2500, pause=0),
+    ],
+    ids=lambda case: f"{case.victim}-{case.seed}",
+)
+def test_a_crash(case: Case) -> None:
+    """In a process of its own, which adopts whom the dead leave behind."""
+    words = [sys.executable, "-m", "tests.crash", "--case", json.dumps(case.__dict__)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    if case.stall:
+        assert "stopped=4" in done.stdout
+
+
+def test_a_power_cut(tmp_path: Path) -> None:
+    """A journal cut where something begins or ends, and in between: what is left is indexed, and a tear is told."""
+    cut = Cut(tmp_path)
+    for size in sorted({*cut.corners(), *range(0, cut.size, 257)}):
+        cut.check(size)
+
+
+def test_a_killed_recorder_has_told_its_losses(workspace: Path, trace: Path) -> None:
+    """What found no room in the ring is told when it happens, and the call it belongs to is not called exact."""
+    script = """
+import os, time
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+os.write(fd, b'x' * 3_000_000)
+for number in range(200): os.write(fd, b'y'); time.sleep(0.005)
+open('go', 'w').close()
+while not os.path.exists('../end'): time.sleep(0.01)
+"""
+    recorder = small_ring(1 << 19, script, workspace, trace)
+    try:
+        wait_for((workspace / "go").exists)
+    finally:
+        recorder.kill()
+        recorder.wait()
+        (workspace.parent / "end").touch()
+    with diffkeeper.open(trace) as opened:
+        assert "ring full" in opened.session.lost
+        large = next(event for event in opened.events() if event.size == 3_000_000)
+        assert large.fidelity is Fidelity.UNKNOWN
+        assert list(opened.problems()) == []
+
+
+def test_the_guardian_has_a_name_of_its_own(workspace: Path, trace: Path) -> None:
+    """Who kills all that is called like the recorder kills no guardian: nobody is left standing still."""
+    script = """
+import os
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+for number in range(20000): os.write(fd, b'x' * 4096)
+open('finished', 'w').close()
+"""
+    recorder = small_ring(1 << 19, script, workspace, trace)
+    wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > 4 << 20)
+    children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
+    ours = [int(pid) for pid in children if os.getsid(int(pid)) != os.getsid(recorder.pid)]
+    (command,) = {int(pid) for pid in children} - {*ours}
+    os.kill(recorder.pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: process_state(command) == "T")
+    finally:
+        own = Path(f"/proc/{recorder.pid}/comm").read_text()
+        victims = [pid for pid in ours if Path(f"/proc/{pid}/comm").read_text() == own]
+        for pid in (*victims, recorder.pid):
+            os.kill(pid, signal.SIGKILL)
+    recorder.wait(60)
+    assert len(ours) == 2 and len(victims) == 1  # the indexer, and not the guardian
+    wait_for((workspace / "finished").exists)
+
+
+def test_a_trace_is_for_its_owner_alone(workspace: Path, trace: Path) -> None:
+    """While it is recorded and afterwards: directories 0700, files 0600, whatever the umask."""
+    script = f"""
+import os, sys
+for directory, _, files in os.walk({str(trace)!r}):
+    for path in [directory, *(os.path.join(directory, name) for name in files)]:
+        print(oct(os.lstat(path).st_mode & 0o777), path)
+"""
+    result = harness.run(
+        "record", "-o", trace, "--", sys.executable, "-c", script, cwd=workspace, preexec_fn=lambda: os.umask(0)
+    )
+    assert result.returncode == 0, result.stderr
+    seen = dict(line.split(" ", 1)[::-1] for line in result.stdout.splitlines())
+    assert len(seen) >= 5 and any(path.endswith(".seg") for path in seen), seen
+    for path, mode in seen.items():
+        assert mode == ("0o700" if path in (str(trace), str(trace / "journal")) else "0o600"), (path, mode)
+    for entry in [trace, *trace.rglob("*")]:
+        assert stat.S_IMODE(entry.stat().st_mode) == (0o700 if entry.is_dir() else 0o600), entry
