@@ -235,7 +235,7 @@ class _Walk:
         self._reader, self._seq = trace.reader, selection.moment.seq
         self._layout = trace.layout
         self._patterns = PathPatterns(selection.paths, trace.roots)
-        self._keeps = path_verdict(selection.filters, trace.roots)
+        self._keeps = Filters.of(trace, selection.filters).keeps_path
         self._first: dict[int, bytes] = {}
         self._directories: set[int] = set()
 
