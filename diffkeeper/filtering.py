@@ -18,7 +18,6 @@ from .errors import DiffKeeperError, PluginError
 from .model import NO_SEQ, Event, Filtered, Op
 from .paths import below_root, paths_of
 from .plugins import EventFilter, make_filter
-from .wording import printable
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -152,7 +151,7 @@ class _Asked:
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and must not cost a recording
             if not self.error:
                 self.error = f"{type(error).__name__}: {error}"
-                _log.warning("the filter %r failed, what it could not judge is kept: %s", self.name, printable(self.error))
+                _log.warning("the filter %r failed, what it was asked about is kept: %s", self.name, self.error)
             return True
         finally:
             self.time += time.perf_counter_ns() - began
@@ -173,6 +172,11 @@ def settled(specs: Sequence[Spec], read: Callable[[str], Sequence[bytes]]) -> tu
         except Exception as error:
             raise PluginError(f"the filter {name!r} cannot be set up: {type(error).__name__}: {error}") from error
     return tuple(found)
+
+
+def event_filters(trace: Trace) -> tuple[Spec, ...]:
+    """Of the filters of a recording those that judge events: the trace has what they reject. Raises PluginError."""
+    return tuple(spec for spec in trace.session.filters if Filters([spec], trace.roots).judges_events)
 
 
 def read_at(roots: Sequence[bytes], name: str) -> list[bytes]:

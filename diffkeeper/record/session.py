@@ -412,7 +412,8 @@ class _Recording:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = time.monotonic_ns()
         with open_reader(self._trace) as reader:
-            verifier = Verifier(reader, self._pump.emit, self._judges.keeps_path, now, everything=bool(reader.session.lost))
+            keeps, lost = self._judges.keeps_path, bool(reader.session.lost)
+            verifier = Verifier(reader, self._pump.emit, keeps, now, everything=lost)
             verifier.run(self._ui)
         facts = {"verified_paths": verifier.paths}
         self._pump.last_words(
