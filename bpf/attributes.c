@@ -21,6 +21,34 @@ static inline u64 times_argument(u64 nr, u64 user)
 	return t[2] * 1000000000LL + t[3];
 }
 
+#define SELF_FD_LEN 14 /* of "/proc/self/fd/" */
+#define FD_DIGITS 9
+
+/*
+ * The descriptor that a path of the form /proc/self/fd/N means, -1 for any other path: C libraries spell calls that follow
+ * no symlink so. The path names nothing in the recorded tree, the descriptor says which file it is.
+ */
+static inline int descriptor_of(u64 user_path)
+{
+	char text[SELF_FD_LEN + FD_DIGITS + 1] = {};
+	int fd = 0, n = bpf_probe_read_user_str(text, sizeof(text), (void *)user_path);
+	if (n <= SELF_FD_LEN + 1)
+		return -1;
+	#pragma unroll
+	for (int i = 0; i < SELF_FD_LEN; i++)
+		if (text[i] != "/proc/self/fd/"[i])
+			return -1;
+	#pragma unroll
+	for (int i = SELF_FD_LEN; i < SELF_FD_LEN + FD_DIGITS; i++) {
+		if (!text[i])
+			break;
+		if (text[i] < '0' || text[i] > '9')
+			return -1;
+		fd = fd * 10 + (text[i] - '0');
+	}
+	return fd;
+}
+
 /* Attribute calls by path: chmod, chown, utimes, truncate and their *at forms. */
 HANDLER(on_path_attribute)
 {
@@ -75,8 +103,15 @@ HANDLER(on_path_attribute)
 		}
 	}
 	char first = 1;
-	if (c.path1)
+	int fd = -1;
+	if (c.path1) {
 		bpf_probe_read_user(&first, 1, (void *)c.path1);
+		fd = descriptor_of(c.path1);
+	}
+	if (fd >= 0 && !(at_flags & AT_SYMLINK_NOFOLLOW_)) {
+		c.dirfd1 = fd;
+		c.path1 = 0;
+	}
 	if (!c.path1 || (!first && (at_flags & AT_EMPTY_PATH_))) { /* the descriptor itself is meant */
 		if (!known_file(ctx, s, c.dirfd1, ON_DISK))
 			return 0;
@@ -113,7 +148,12 @@ HANDLER(on_xattr)
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *dentry = 0, *mnt = 0, *raw = 0;
 	u32 start;
-	if (by_fd && !known_file(ctx, s, regs->di, ON_DISK))
+	int fd = regs->di;
+	if (nr == NR_SETXATTR || nr == NR_REMOVEXATTR) {
+		fd = descriptor_of(regs->di);
+		by_fd = fd >= 0;
+	}
+	if (by_fd && !known_file(ctx, s, fd, ON_DISK))
 		return 0;
 	if (!by_fd) {
 		if (!base_of(AT_FDCWD_, first_char(regs->di, 0), slots, &dentry, &mnt, &raw))

@@ -100,10 +100,19 @@ class Calls:
             return None if state.hidden else (state, where)
         place, where = self.place(record, 0, path, follow=not record.flags & Flag.NOFOLLOW)
         if nodes.judge(where)[1]:
-            return None
+            reached = self._reached(record.inodes[1:])
+            return None if reached is None else (reached, nodes.path(reached))
         if place.node is not None:
             return place.node, where
         return self._unseen(place, record.inodes[1:]), where
+
+    def _reached(self, stamps: Sequence[Inode]) -> NodeState | None:
+        """The file that a call reached by a path that names none in our tree (/dev/fd/N): its stamp does."""
+        for stamp in stamps:
+            state = self._nodes.find((stamp.dev, stamp.ino, stamp.gen))
+            if state is not None and not state.hidden:
+                return state
+        return None
 
     def place(self, record: Record, base: int, path: bytes, *, follow: bool) -> tuple[Place, bytes]:
         if len(record.inodes) <= base:
@@ -255,10 +264,10 @@ class Calls:
         self.stamped(record, 2, (state, place.parent), seq)
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
-        """The file a LINK gives another name. /proc/self/fd/N names none in our tree: its stamp does."""
+        """The file a LINK gives another name."""
         if old.startswith(b"/proc/"):
             for stamp in record.inodes[2:]:
-                state = self._nodes.find((stamp.dev, stamp.ino, stamp.gen))
+                state = self._reached([stamp])
                 if state is not None and not state.is_dir:
                     return state, self._nodes.path(state)
         place, where = self.place(record, 0, old, follow=bool(record.offset & AT_SYMLINK_FOLLOW))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from .program import Program
 
 SCRIPT = r"""
-fio --output=/dev/null --name=job --directory=. --ioengine=$ENGINE --rw=$RW --bsrange=$BLOCKS \
-    --blockalign=${BLOCKS%-*} \
-    --size=$SIZE --numjobs=2 --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=64 --thread=$THREAD \
+fio --output=/dev/null --name=job --directory=. --ioengine=$ENGINE --rw=$RW --size=$SIZE \
+    --bsrange=$BLOCKS --blockalign=${BLOCKS%-*} --numjobs=2 --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=64 --thread=$THREAD \
     --random_generator=lfsr --norandommap=0 --randseed=1 $MORE
 moment written
 fio --output=/dev/null --name=again --directory=. --filename=job.0.0 --ioengine=$ENGINE --rw=randrw --bs=4k \

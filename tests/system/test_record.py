@@ -537,3 +537,25 @@ def test_a_process_with_a_session_of_its_own_can_be_held(workspace: Path, trace:
     facts = harness.assert_faithful(trace, workspace)
     assert facts["fidelity"]["reread"] == 0
     assert not any("could not be held" in note for note in facts["notes"])
+
+
+def test_what_is_reached_through_a_descriptors_path(workspace: Path, trace: Path) -> None:
+    """chmod, utimes, truncate and setxattr of /proc/self/fd/N, as tar and C libraries do, change the file that N is."""
+    (workspace / "dir").mkdir(mode=0o700)
+    (workspace / "file").write_text("hello")
+    script = """
+import os
+for name in ("dir", "file"):
+    fd = os.open(name, os.O_PATH)
+    for start in ("/proc/self/fd/", f"/proc/{os.getpid()}/fd/", "/dev/fd/", "/proc/self/fd/"):
+        path = f"{start}{fd}"
+        os.chmod(path, 0o751)
+        os.utime(path, ns=(5, 6_000_000_007))
+        os.setxattr(path, "user.colour", start.encode())
+os.truncate(path, 2)
+os.chdir("/proc/self/fd")
+os.chmod(str(fd), 0o604)
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
