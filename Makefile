@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint bench crash fuzz-traces clean
+.PHONY: help setup test-setup demo test lint programs bench crash fuzz-traces clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: test-setup  ## run the whole test suite; needs root (or sudo), eBPF and FU
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+programs: test-setup  ## record programs no one here wrote, for long; REPORT=FILE keeps the figures
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.programs $(if $(REPORT),--report $(REPORT)) $(PROGRAMS)
 
 bench: setup  ## time a few workloads bare and recorded
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench

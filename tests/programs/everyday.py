@@ -164,10 +164,20 @@ for i in $(seq $N); do
     echo "int f$i(void);" >> declared; echo "f$i() +" >> called
 done
 { cat declared; echo 'int main(void) { return !('; cat called; echo '0); }'; } > src/main.c
-printf 'OBJECTS := $(patsubst src/%%.c,obj/%%.o,$(wildcard src/*.c))\nall: program libf.a\nobj/%%.o: src/%%.c\n' > Makefile
-printf '\t$(CC) -g -O1 -MD -c -o $@ $<\nprogram: $(OBJECTS)\n\t$(CC) -o $@ $^\nlibf.a: $(OBJECTS)\n\tar rcs $@ $^\n' >> Makefile
+cat > Makefile <<'END'
+OBJECTS := $(patsubst src/%.c,obj/%.o,$(wildcard src/*.c))
+.RECIPEPREFIX = >
+all: program libf.a
+obj/%.o: src/%.c
+> $(CC) -g -O1 -MD -c -o $@ $<
+program: $(OBJECTS)
+> $(CC) -o $@ $^
+libf.a: $(OBJECTS)
+> ar rcs $@ $^
+END
 make -j4 > log 2>&1; moment built
-touch src/f1.c; make -j4 >> log 2>&1; strip -o stripped program; objcopy --only-keep-debug program debug; ./program > out
+touch src/f1.c; make -j4 >> log 2>&1; ./program > out
+strip -o stripped program; objcopy --only-keep-debug program debug
 cp -r "$("$PYTHON" -c 'import json; print(json.__path__[0])')" package
 "$PYTHON" -m compileall -q package -j 2; moment compiled
 "$PYTHON" -O -m compileall -q -f --invalidation-mode checked-hash package

@@ -22,9 +22,6 @@ import diffkeeper
 from diffkeeper.model import Event, Fidelity, Op
 from tests.system import harness
 
-CAPTURED: frozenset[str] = frozenset()
-"""What `Program.needs` may name: the ways of writing that the recorder captures."""
-
 PRELUDE = r"""
 set -e
 moment() { (: < "/.diffkeeper/mark/$1") 2>/dev/null || :; echo "$1" > "$ASK"; read _ < "$ANSWER"; }
@@ -63,7 +60,6 @@ class Program:
     """Shell variables for the run of some seconds."""
     long: Mapping[str, object] = field(default_factory=dict)
     """Those that are others in a long run."""
-    needs: frozenset[str] = frozenset()
     only_on: frozenset[str] = frozenset()
     """Filesystems it works on; none: all."""
     user: str = ""

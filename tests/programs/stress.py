@@ -55,8 +55,7 @@ STRESSORS = {
     "utime": (50, 5000, ""),
     "verity": (5, 200, ""),
     "xattr": (1, 50, ""),
-}
-NEEDS_MORE = {
+    # What writes in other ways than with a call for each write; not of the class.
     "aio": (50, 5000, ""),
     "aiol": (50, 5000, ""),
     "io-uring": (50, 5000, ""),
@@ -64,8 +63,6 @@ NEEDS_MORE = {
     "msync": (20, 1000, "--msync-bytes 1M"),
     "mremap": (5, 100, "--mremap-bytes 1M"),
 }
-NEEDS = {"aio": "aio", "aiol": "aio", "io-uring": "io_uring"}
-ALL = {**STRESSORS, **NEEDS_MORE}
 SECONDS = {"quick": 2, "long": 20}  # a stressor that its operations do not end (fpunch, symlink) is ended by this
 
 
@@ -77,35 +74,33 @@ def _line(name: str, count: str, more: str) -> str:
 def _each() -> list[Program]:
     """A program for each stressor, for the long runs; in the middle it stands still once."""
     found = []
-    for name, (quick, long, more) in ALL.items():
+    for name, (quick, long, more) in STRESSORS.items():
         line = _line(name, "$OPS", more)
         found.append(Program(
             f"stress-ng {name}",
             f"{line}moment middle\n{line}",
             {"OPS": quick, "SECONDS": SECONDS["quick"]},
             {"OPS": long, "SECONDS": SECONDS["long"]},
-            needs=frozenset([NEEDS[name]] if name in NEEDS else []),
         ))  # fmt: skip
     return found
 
 
-def _together(name: str, names: list[str], *needs: str) -> Program:
+def _together(name: str, names: list[str]) -> Program:
     """Several stressors one after the other in one recording, a moment after each."""
     script = ""
     for one in names:
-        quick, _, more = ALL[one]
+        quick, _, more = STRESSORS[one]
         script += f"{_line(one, str(quick), more)}moment after-{one}\n"
-    return Program(name, script, {"SECONDS": SECONDS["quick"]}, events=100, needs=frozenset(needs))
+    return Program(name, script, {"SECONDS": SECONDS["quick"]}, events=100)
 
 
 EACH = _each()
 ON_NAMES = ["access", "chdir", "dentry", "dir", "dirdeep", "dirmany", "filename", "link", "mknod", "open", "rename"]
 ON_ATTRIBUTES = ["chattr", "chmod", "chown", "fcntl", "flock", "inotify", "lease", "symlink", "touch", "utime", "xattr"]
+OTHERS = ["aio", "aiol", "io-uring", "mmap", "msync", "mremap"]
 QUICK = [
     _together("stress-ng, names", ON_NAMES),
     _together("stress-ng, attributes and locks", ON_ATTRIBUTES),
-    _together("stress-ng, data", [name for name in STRESSORS if name not in {*ON_NAMES, *ON_ATTRIBUTES}]),
-    _together("stress-ng, mapped writes", ["mmap", "msync", "mremap"]),
-    _together("stress-ng, io_uring", ["io-uring"], "io_uring"),
-    _together("stress-ng, AIO", ["aio", "aiol"], "aio"),
+    _together("stress-ng, data", [name for name in STRESSORS if name not in {*ON_NAMES, *ON_ATTRIBUTES, *OTHERS}]),
+    _together("stress-ng, mapped and asynchronous writes", OTHERS),
 ]

@@ -1,4 +1,7 @@
-"""Programs no one here wrote, at their usual work: the last moment is the directory, one in the middle as well."""
+"""Programs no one here wrote, at their usual work: the last moment is the directory, those in the middle as well.
+
+What each does is in `tests/programs`; `make programs` runs the same for longer.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,34 @@ from pathlib import Path
 import pytest
 
 import diffkeeper
+from tests.programs import everyday, fio, postgres, stress
+from tests.programs.__main__ import HERE, place_on
+from tests.programs.program import Program, run
 from tests.system import harness
 
 MARK = f"{sys.executable} -c 'import diffkeeper; diffkeeper.mark(\"middle\")'"
 PACKAGE = "click==8.1.8"
+ENGINES = ("fio sync", "fio psync write threads", "fio mmap", "fio libaio", "fio io_uring", "fio splice")
+QUICK = [
+    *everyday.PROGRAMS,
+    *postgres.PROGRAMS,
+    *(program for program in fio.PROGRAMS if program.name.startswith(ENGINES)),
+    *stress.QUICK,
+]
+
+
+def cases() -> list[tuple[Program, str]]:
+    """Each program, and where it runs: in the temporary directory, or on the filesystems it needs."""
+    return [(program, kind) for program in QUICK for kind in sorted(program.only_on) or [HERE]]
+
+
+@pytest.mark.parametrize(("program", "kind"), cases(), ids=[f"{program.name}-{kind}" for program, kind in cases()])
+def test_a_program(program: Program, kind: str) -> None:
+    """Its last moment and those in the middle equal the directory, nothing is lost, nothing had to be put right."""
+    with place_on(kind) as place:
+        outcome = run(program, "quick", kind, place)
+    assert not outcome.faults, "\n".join(outcome.faults)
+    assert all(entry["reason"] for entry in outcome.inexact)
 
 
 @pytest.fixture(scope="session")
@@ -48,37 +75,6 @@ def test_the_test_suite_of_a_package(sdist: Path, workspace: Path, trace: Path) 
     facts = harness.assert_faithful(trace, workspace)
     assert facts["events"] > 500
     harness.assert_same(harness.recorded(trace, "middle"), harness.truth(aside))
-
-
-def test_a_git_session(workspace: Path, trace: Path) -> None:
-    """init, commits, a branch, a merge and gc: packs, refs and locks are all there, in the middle as well."""
-    aside = trace.parent / "aside"
-    script = f"""
-set -e
-git init -q -b main . && git config user.email a@example.org && git config user.name A
-for i in $(seq 20); do seq $i > file$i; mkdir -p dir$i; echo $i > dir$i/x; git add . && git commit -qm "commit $i"; done
-git checkout -qb side && echo side >> file3 && git commit -qam side
-{keep_aside(aside)}
-git checkout -q main && echo main >> file4 && git commit -qam main && git merge -q --no-edit side
-git tag v1 && git gc -q --prune=now && git stash list && git reset -q --hard HEAD~2
-"""
-    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, env={**os.environ, "PYTHONPATH": repository()})
-    assert result.returncode == 0, result.stderr
-    harness.assert_faithful(trace, workspace)
-    harness.assert_same(harness.recorded(trace, "middle"), harness.truth(aside))
-    exported = trace.parent / "exported"
-    assert harness.run("export", trace, "--time", "middle", "--out", exported).returncode == 0
-    log = subprocess.run(["git", "-C", exported, "log", "--oneline"], check=True, capture_output=True, text=True).stdout
-    assert len(log.splitlines()) == 21
-    subprocess.run(["git", "-C", exported, "fsck", "--strict"], check=True, capture_output=True)
-
-
-def test_copies_of_many_files(workspace: Path, trace: Path) -> None:
-    """cp of hundreds of small files, tar, sed -i: each copy is re-read while its writer stands still."""
-    script = "cp -r /usr/include/linux one; cp -r one two; cp -a two three; tar cf 3.tar three; sed -i s/a/b/ two/*.h"
-    result = harness.record(trace, ["sh", "-c", script], cwd=workspace)
-    assert result.returncode == 0, result.stderr
-    harness.assert_faithful(trace, workspace)
 
 
 def test_pip_installs_into_a_directory(workspace: Path, trace: Path) -> None:
