@@ -7,7 +7,13 @@ cd "$(dirname "$0")/.."
 packages="python3-bpfcc libfuse3-dev fuse3 pkg-config build-essential python3-dev python3-venv"
 case ${1:-} in
     '') ;;
-    --with-tests) packages="$packages git sqlite3 acl attr sudo procps xfsprogs btrfs-progs liburing-dev libaio-dev" ;;
+    --with-tests)
+        packages="$packages git sqlite3 acl attr sudo procps xfsprogs btrfs-progs liburing-dev libaio-dev"
+        packages="$packages stress-ng fio rsync zip unzip"
+        # Some get these two from elsewhere, under other names.
+        command -v npm >/dev/null || packages="$packages npm"
+        ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || packages="$packages postgresql"
+        ;;
     *) echo "usage: $0 [--with-tests]" >&2; exit 2 ;;
 esac
 python=${PYTHON:-python3}
@@ -34,7 +40,14 @@ if [ -n "$missing" ]; then
         fail "not root and no sudo; run as root: apt-get install$missing"
     say "installing Debian packages:$missing"
     log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
+    no_server=/etc/postgresql-common/createcluster.d/diffkeeper-tests.conf
+    trap 'rm -f "$log"; [ ! -e "$no_server" ] || $as_root rm -f "$no_server"' EXIT
+    case $missing in
+        *postgresql*) # the tests need its programs: no server is to be set up and started for them
+            $as_root mkdir -p "${no_server%/*}"
+            echo 'create_main_cluster = false' | $as_root tee "$no_server" >/dev/null
+            ;;
+    esac
     apt() {
         # shellcheck disable=SC2086
         $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null >"$log" 2>&1 || {

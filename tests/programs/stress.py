@@ -99,9 +99,10 @@ ON_NAMES = ["access", "chdir", "dentry", "dir", "dirdeep", "dirmany", "filename"
 ON_ATTRIBUTES = ["chattr", "chmod", "chown", "fcntl", "flock", "inotify", "lease", "symlink", "touch", "utime", "xattr"]
 OTHERS = ["aio", "msync", "mremap"]
 LONG_ONLY = ["aiol", "io-uring", "mmap"]  # with open faults: `make programs` shows them
+_ELSEWHERE = {*ON_NAMES, *ON_ATTRIBUTES, *OTHERS, *LONG_ONLY}
 QUICK = [
     _together("stress-ng, names", ON_NAMES),
     _together("stress-ng, attributes and locks", ON_ATTRIBUTES),
-    _together("stress-ng, data", [name for name in STRESSORS if name not in {*ON_NAMES, *ON_ATTRIBUTES, *OTHERS, *LONG_ONLY}]),
+    _together("stress-ng, data", [name for name in STRESSORS if name not in _ELSEWHERE]),
     _together("stress-ng, mapped and asynchronous writes", OTHERS),
 ]
