@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from .filesystems import KINDS, mounted
 from .program import Outcome, Place, Program, run
 
 HERE = "here"
+KINDS_AND_HERE = (*KINDS, HERE)
 ALL = [*everyday.PROGRAMS, *postgres.PROGRAMS, *fio.PROGRAMS, *stress.EACH]
 SPACE = "4G"
 
@@ -62,17 +62,15 @@ def show(outcome: Outcome) -> None:
         print("    WRONG " + fault[:1500].replace("\n", "\n          "), flush=True)
 
 
-def report(outcomes: list[Outcome], size: str, path: Path) -> None:
-    """For the page on fidelity: one object, its runs in the order in which they ran."""
-    facts = {
-        "command": f"python -m tests.programs {shlex.join(sys.argv[1:])}",
-        "kernel": platform.release(),
-        "processors": os.cpu_count(),
-        "size": size,
-        "runs": [dataclasses.asdict(outcome) for outcome in outcomes],
-    }
+def report(outcome: Outcome, path: Path) -> None:
+    """Put a run among those of a report, for the page on fidelity; it takes the place of an earlier one of its kind."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1) + "\n")
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = [run for run in runs if (run["program"], run["filesystem"]) != (outcome.program, outcome.filesystem)]
+    runs.append(dataclasses.asdict(outcome))
+    runs.sort(key=lambda run: (KINDS_AND_HERE.index(run["filesystem"]), run["program"]))
+    facts = {"command": f"make programs REPORT={path}", "kernel": platform.release(), "processors": os.cpu_count()}
+    path.write_text(json.dumps({**facts, "runs": runs}, indent=1) + "\n")
 
 
 def main() -> int:
@@ -80,7 +78,7 @@ def main() -> int:
         prog="python -m tests.programs", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--size", choices=("quick", "long"), default="long")
-    parser.add_argument("--filesystem", action="append", choices=(*KINDS, "all", HERE), metavar="KIND")
+    parser.add_argument("--filesystem", action="append", choices=(*KINDS_AND_HERE, "all"), metavar="KIND")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures there, as JSON")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only programs whose name contains one of these")
     arguments = parser.parse_args()
@@ -96,7 +94,7 @@ def main() -> int:
                 outcomes.append(run(program, arguments.size, kind, place))
             show(outcomes[-1])
             if arguments.report:  # after each: a run that is ended has its figures all the same
-                report(outcomes, arguments.size, arguments.report)
+                report(outcomes[-1], arguments.report)
     wrong = sum(bool(outcome.faults) for outcome in outcomes)
     print(f"{len(outcomes)} runs, {sum(outcome.moments for outcome in outcomes)} moments compared, {wrong} wrong")
     return 1 if wrong else 0
