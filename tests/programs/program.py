@@ -212,11 +212,12 @@ def inexact(trace: Path) -> list[dict[str, object]]:
     """What was not exact, by reason, the most frequent first."""
     with diffkeeper.open(trace) as opened:
         gaps = sorted({event.detail for event in opened.events(op=Op.GAP)})
+        unheld = any("could not be held" in note for note in opened.session.notes)
         events = [event for event in opened.events() if event.fidelity != Fidelity.EXACT]
     counted: Counter[tuple[str, str]] = Counter()
     example: dict[tuple[str, str], str] = {}
     for event in events:
-        key = Fidelity(event.fidelity).label, reason(event, gaps)
+        key = Fidelity(event.fidelity).label, reason(event, gaps, unheld=unheld)
         counted[key] += 1
         example.setdefault(key, os.fsdecode(event.path))
     return [
@@ -225,10 +226,12 @@ def inexact(trace: Path) -> list[dict[str, object]]:
     ]
 
 
-def reason(event: Event, gaps: list[str]) -> str:
-    """Why the bytes of an event are not exact, in the words of docs/how-it-works.md."""
+def reason(event: Event, gaps: list[str], *, unheld: bool) -> str:
+    """Why the bytes of an event are not exact. `unheld`: a writer that was to stand still could not be held."""
+    if event.fidelity == Fidelity.REREAD and unheld:
+        return "read later, as its writer could not be held"
     if event.fidelity == Fidelity.REREAD:
-        return "re-read while its writer went on"
+        return "a mapped file, looked at while its program went on"
     if event.fidelity == Fidelity.PARTIAL:
         return "a file outside the root whose earlier content was never seen"
     return f"could not be read ({', '.join(gaps) or 'no cause given'})"
