@@ -127,6 +127,13 @@ class Pump:
     def _serve(self, kernel: Kernel, ring: Ring) -> None:
         """Look at what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""
         stopped = kernel.take_stopped()
+        try:
+            self._answer_all(kernel, ring)
+            self.flush()
+        finally:
+            child.resume(stopped)  # nobody else knows of them any more
+
+    def _answer_all(self, kernel: Kernel, ring: Ring) -> None:
         for _ in range(ROUNDS):
             requests = kernel.take_requests()
             if not requests:
@@ -138,8 +145,6 @@ class Pump:
                 self._answer(kernel, request)
                 if request.fd < 0:
                     kernel.release(request.pid)
-        self.flush()
-        child.resume(stopped)
 
     def _answer(self, kernel: Kernel, request: Request) -> None:
         if request.kind is Ask.RANGE:

@@ -559,3 +559,55 @@ os.chmod(str(fd), 0o604)
     result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
     assert result.returncode == 0, result.stderr
     harness.assert_faithful(trace, workspace)
+
+
+def test_a_shared_position_that_is_moved_back_meanwhile(workspace: Path, trace: Path) -> None:
+    """Some seek while another writes through the same descriptor: what cannot be known is healed, nothing is lost."""
+    (workspace / "race.c").write_text(r"""
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void)
+{
+	char block[3000] = "x";
+	int fd = open("file", O_CREAT | O_RDWR, 0644);
+	pid_t seeker = fork();
+	if (!seeker)
+		for (;;)
+			lseek(fd, 0, SEEK_SET);
+	for (int i = 0; i < 2000; i++)
+		if (write(fd, block, sizeof(block)) != sizeof(block))
+			return 1;
+	kill(seeker, SIGKILL);
+	wait(0);
+	return 0;
+}
+""")
+    subprocess.run(["cc", "-o", "race", "race.c"], cwd=workspace, check=True)
+    result = harness.record(trace, ["./race"], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    facts = harness.info(trace)
+    harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
+    assert facts["lost"] == 0, facts["lost_by_cause"]
+    assert facts["events"] > 2000
+
+
+def test_a_recorder_that_fails_while_it_holds_somebody(workspace: Path, trace: Path) -> None:
+    """Whatever goes wrong in looking at a range, the writer that stood still for it goes on, and the trace says it."""
+    (workspace / "from").write_bytes(bytes(100_000))
+    code = """
+import sys
+from pathlib import Path
+from diffkeeper.progress import Silent
+from diffkeeper.record import reread, session
+def fills(request):
+    raise OverflowError("on purpose")
+reread.fills = fills
+sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Silent()))
+"""
+    command = [sys.executable, "-c", code, trace, "cp", "from", "to"]
+    assert subprocess.run(command, cwd=workspace, check=False, timeout=30).returncode == 0
+    assert (workspace / "to").read_bytes() == bytes(100_000)
+    assert any("on purpose" in cause for cause in harness.info(trace)["lost_by_cause"])
