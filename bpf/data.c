@@ -81,6 +81,10 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 			from = unsure_from(file, inode->ino, offset, ret);
 	} else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
 		offset = inode->size - ret; /* Linux appends, whatever the argument says */
+	if ((s64)offset < 0) { /* moved or cut back by somebody else since: nothing says where the bytes went */
+		dirty(ctx, s, file, regs->di, 0, inode->size);
+		return 0;
+	}
 	if (from != DK_SURE) {
 		dirty(ctx, s, file, regs->di, from, offset + ret - from);
 		return 0;
@@ -184,6 +188,11 @@ HANDLER(on_kernel_copy)
 		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
 	else
 		offset = (u64)rdp(file + FILE_POS);
-	dirty(ctx, s, file, fd, offset - ret, ret); /* the call left the end here */
+	offset -= ret; /* the call left the end here */
+	if ((s64)offset < 0) { /* or somebody else moved it since */
+		offset = 0;
+		ret = ((struct dk_inode *)s->body)->size;
+	}
+	dirty(ctx, s, file, fd, offset, ret);
 	return 0;
 }
