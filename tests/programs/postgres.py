@@ -123,7 +123,7 @@ PROGRAMS = [
         "PostgreSQL",
         SCRIPT,
         {"SCALE": 1, "TRANSACTIONS": 100},
-        {"SCALE": 20, "TRANSACTIONS": 20000},
+        {"SCALE": 5, "TRANSACTIONS": 2000},
         user=USER,
         events=2000,
         prepare=prepare,

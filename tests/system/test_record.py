@@ -607,7 +607,7 @@ def fills(request):
 reread.fills = fills
 sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Silent()))
 """
-    command = [sys.executable, "-c", code, trace, "cp", "from", "to"]
+    command = [sys.executable, "-c", code, str(trace), "cp", "from", "to"]
     assert subprocess.run(command, cwd=workspace, check=False, timeout=30).returncode == 0
     assert (workspace / "to").read_bytes() == bytes(100_000)
     assert any("on purpose" in cause for cause in harness.info(trace)["lost_by_cause"])
