@@ -602,7 +602,7 @@ import sys
 from pathlib import Path
 from diffkeeper.progress import Silent
 from diffkeeper.record import reread, session
-def fills(request):
+def fills(request, others):
     raise OverflowError("on purpose")
 reread.fills = fills
 sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Silent()))
