@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint programs fuzz bench crash fuzz-traces clean
+.PHONY: help setup test-setup demo test lint programs fidelity fuzz bench crash fuzz-traces clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: test-setup  ## ruff and mypy --strict
 
 programs: test-setup  ## record programs no one here wrote, for long; REPORT=FILE keeps the figures
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.programs $(if $(REPORT),--report $(REPORT)) $(PROGRAMS)
+
+fidelity: test-setup  ## do every kind of change on every filesystem, and write docs/fidelity.md anew
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.fidelity
 
 fuzz: test-setup  ## random operations held against the truth, on and on; FUZZ='--time 600 --report FILE'
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.oracle $(FUZZ)

@@ -13,6 +13,7 @@ import os
 import random
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,7 +69,12 @@ def _contents() -> Iterator[tuple[bytes, bytes]]:
 
 
 def check_filter(made: EventFilter) -> None:
-    """A filter must give booleans, the same for the same question, in whatever order it is asked."""
+    """A filter must give booleans, the same for the same question; about paths in whatever order it is asked.
+
+    It is shown a small trace, as `timeline`, `diff` and `export` do before they ask about events.
+    """
+    options = made.settled({}, lambda name: [])
+    assert all(isinstance(word, str) for item in options.items() for word in item), f"settled() returned {options!r}"
     paths = [b"", b"a", b"a/b.o", b"/abs/olute", b"dir/sub/file.log", b"odd\xff\n name", b"." * 200, b"src/main.c"]
     questions = [(path, is_dir) for path in paths for is_dir in (False, True)]
     first = {question: made.keep_path(*question) for question in questions}
@@ -80,8 +86,13 @@ def check_filter(made: EventFilter) -> None:
         Event(seq, seq * 1000, op, 100, SAMPLE_ROOT + b"/" + path, size=10, offset=0)
         for seq, (op, path) in enumerate(((op, path) for op in Op for path in paths), 1)
     ]
-    kept = [made.keep(event) for event in events]
-    assert all(isinstance(verdict, bool) for verdict in kept), "keep() returned something that is not a bool"
+    with tempfile.TemporaryDirectory(prefix="diffkeeper-check-") as place:
+        with diffkeeper.open(sample_trace(Path(place) / "trace")) as trace:
+            made.begin(trace)
+            for event in (*trace.events(), *events):
+                verdict = made.keep(event)
+                assert isinstance(verdict, bool), f"keep({event}) returned {verdict!r}"
+                assert made.keep(event) is verdict, f"keep({event}) has changed its verdict"
 
 
 def check_exporter(make: Callable[[], Exporter], directory: Path) -> None:

@@ -6,10 +6,12 @@ Owns making, mounting and unmounting; knows nothing of recordings.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+PATIENCE = 30
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay")
 
 
@@ -45,4 +47,13 @@ def mounted(kind: str, place: Path, size: str = "400M") -> Iterator[Path]:
 
 def _mount(undo: ExitStack, point: Path, *words: object) -> None:
     subprocess.run(["mount", *map(str, words), str(point)], check=True)
-    undo.callback(subprocess.run, ["umount", str(point)], check=True)
+    undo.callback(_unmount, point)
+
+
+def _unmount(point: Path) -> None:
+    """What a program started may be on its way out still, and holds on to the filesystem until it is."""
+    deadline = time.monotonic() + PATIENCE
+    while subprocess.run(["umount", point], check=False, capture_output=True).returncode:
+        if time.monotonic() > deadline:
+            subprocess.run(["umount", point], check=True)
+        time.sleep(0.1)

@@ -9,12 +9,14 @@ what is wrong, for a test to fail and for a long run to go on.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,6 +150,7 @@ def run(program: Program, size: str, filesystem: str, place: Place) -> Outcome:
             place.trace, command, cwd=place.work, timeout=TIMEOUT[size], env=_environment(program, size, place, witness)
         )
     except subprocess.TimeoutExpired:
+        _end_all(place)
         outcome.faults.append(f"not done after {TIMEOUT[size]} s")
         return outcome
     finally:
@@ -158,6 +161,14 @@ def run(program: Program, size: str, filesystem: str, place: Place) -> Outcome:
         outcome.faults.append(f"exit code {result.returncode}: {(result.stderr + result.stdout)[-600:]}")
     _judge(program, place, witness.seen, outcome)
     return outcome
+
+
+def _end_all(place: Place) -> None:
+    """End what is still at work on this trace: indexing would go on, and hold on to the filesystem."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.fsencode(place.trace) in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _environment(program: Program, size: str, place: Place, witness: _Witness) -> dict[str, str]:

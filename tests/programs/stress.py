@@ -97,8 +97,8 @@ def _together(name: str, names: list[str]) -> Program:
 EACH = _each()
 ON_NAMES = ["access", "chdir", "dentry", "dir", "dirdeep", "dirmany", "filename", "link", "mknod", "open", "rename"]
 ON_ATTRIBUTES = ["chattr", "chmod", "chown", "fcntl", "flock", "inotify", "lease", "symlink", "touch", "utime", "xattr"]
-OTHERS = ["aio", "msync", "mremap"]
-LONG_ONLY = ["aiol", "io-uring", "mmap"]  # with open faults: `make programs` shows them
+OTHERS = ["aio", "aiol", "io-uring", "mmap", "msync", "mremap"]
+LONG_ONLY = ["iomix"]  # seeks and writes of several processes through one descriptor: times may come out old
 _ELSEWHERE = {*ON_NAMES, *ON_ATTRIBUTES, *OTHERS, *LONG_ONLY}
 QUICK = [
     _together("stress-ng, names", ON_NAMES),

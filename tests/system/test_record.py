@@ -625,7 +625,7 @@ import sys
 from pathlib import Path
 from diffkeeper.progress import Silent
 from diffkeeper.record import reread, session
-def fills(request):
+def fills(request, others):
     raise OverflowError("on purpose")
 reread.fills = fills
 sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Silent()))
@@ -634,3 +634,22 @@ sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Sile
     assert subprocess.run(command, cwd=workspace, check=False, timeout=30).returncode == 0
     assert (workspace / "to").read_bytes() == bytes(100_000)
     assert any("on purpose" in cause for cause in harness.info(trace)["lost_by_cause"])
+
+
+def test_a_tree_deeper_than_paths_are_long(workspace: Path, trace: Path) -> None:
+    """Files below 4,096 bytes of path, there before and made by relative steps, are recorded and verified."""
+    script = "import os\nfor n in range(20):\n    os.mkdir('d' * 250); os.chdir('d' * 250)\nopen('{}', 'w').write('{}')"
+    subprocess.run([sys.executable, "-c", script.format("before", "was here")], cwd=workspace, check=True)
+    deeper = "import os\nfor n in range(20):\n    os.chdir('d' * 250)\n"
+    more = deeper + "open('before', 'a').write(' and more')\nopen('new', 'w')"
+    result = harness.record(trace, [sys.executable, "-c", more], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    facts = harness.info(trace)
+    assert (facts["lost"], facts["verified"]["mismatches"]) == (0, 0)
+    with diffkeeper.open(trace) as opened:
+        for moment, text in ("start", "was here"), ("end", "was here and more"):
+            directory = opened.at(moment)
+            for _ in range(20):
+                directory /= "d" * 250
+            assert (directory / "before").read_text() == text
+        assert (directory / "new").read_text() == ""
