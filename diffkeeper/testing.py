@@ -73,7 +73,7 @@ def check_filter(made: EventFilter) -> None:
 
     It is shown a small trace, as `timeline`, `diff` and `export` do before they ask about events.
     """
-    options = made.settled({}, lambda name: [])
+    options = made.settled({}, lambda _name: [])
     assert all(isinstance(word, str) for item in options.items() for word in item), f"settled() returned {options!r}"
     paths = [b"", b"a", b"a/b.o", b"/abs/olute", b"dir/sub/file.log", b"odd\xff\n name", b"." * 200, b"src/main.c"]
     questions = [(path, is_dir) for path in paths for is_dir in (False, True)]
@@ -86,13 +86,15 @@ def check_filter(made: EventFilter) -> None:
         Event(seq, seq * 1000, op, 100, SAMPLE_ROOT + b"/" + path, size=10, offset=0)
         for seq, (op, path) in enumerate(((op, path) for op in Op for path in paths), 1)
     ]
-    with tempfile.TemporaryDirectory(prefix="diffkeeper-check-") as place:
-        with diffkeeper.open(sample_trace(Path(place) / "trace")) as trace:
-            made.begin(trace)
-            for event in (*trace.events(), *events):
-                verdict = made.keep(event)
-                assert isinstance(verdict, bool), f"keep({event}) returned {verdict!r}"
-                assert made.keep(event) is verdict, f"keep({event}) has changed its verdict"
+    with (
+        tempfile.TemporaryDirectory(prefix="diffkeeper-check-") as place,
+        diffkeeper.open(sample_trace(Path(place) / "trace")) as trace,
+    ):
+        made.begin(trace)
+        for event in (*trace.events(), *events):
+            verdict = made.keep(event)
+            assert isinstance(verdict, bool), f"keep({event}) returned {verdict!r}"
+            assert made.keep(event) is verdict, f"keep({event}) has changed its verdict"
 
 
 def check_exporter(make: Callable[[], Exporter], directory: Path) -> None:

@@ -297,7 +297,7 @@ def test_one_damaged_blob(tmp_path: Path) -> None:
 @settings(max_examples=60)
 @given(st.integers(0, 1 << 60), st.sampled_from(["index_bytes", "index_pages", "index_meta"]))
 def test_pages_that_lie(seed: int, mutation: str) -> None:
-    """Whatever is done to the pages of an index: it is refused before LMDB sees it, or all of it can be read."""
+    """Whatever is done to the pages of an index: it is refused before LMDB sees it, or reading it comes to an end."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         trace = seeds.copy(_seed(), Path(folder) / "trace")
@@ -312,7 +312,7 @@ def scan(trace: Path) -> None:
     except DiffKeeperError:
         return
     for table in database._tables:
-        with database.reading() as txn:
+        with contextlib.suppress(TraceDamagedError), database.reading() as txn:  # keys that lead back are told
             for key, _ in txn.scan(table):
                 txn.get(table, key)
 
