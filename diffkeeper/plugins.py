@@ -266,18 +266,26 @@ def _load(kind: str, name: str) -> type:
         homes = " and ".join(sorted(entry.dist.name if entry.dist else entry.value for entry in entries))
         raise PluginError(f"two {kind}s are named {name!r}, by {homes}; uninstall one")
     failures: list[BaseException] = []
-    manager: NamedExtensionManager[Any] = NamedExtensionManager(
-        group,
-        [name],
-        on_load_failure_callback=lambda _manager, _entry, error: failures.append(error),
-        on_missing_entrypoints_callback=None,
-    )
+    manager: NamedExtensionManager[Any] | None = None
+    try:
+        manager = NamedExtensionManager(
+            group,
+            [name],
+            on_load_failure_callback=lambda _manager, _entry, error: failures.append(error),
+            on_missing_entrypoints_callback=None,
+        )
+    except (AssertionError, SystemExit) as unwilling:  # stevedore does not take these for failures to load
+        failures.append(unwilling)
     if failures:
         error = failures[0]
         raise PluginError(f"cannot load the {kind} {name!r}: {type(error).__name__}: {error}") from error
+    assert manager is not None
     plugin = manager[name].plugin
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise PluginError(f"the {kind} {name!r} does not derive from {base.__module__}.{base.__name__}: {plugin!r}")
+    if inspect.isabstract(plugin):
+        lacking = ", ".join(sorted(getattr(plugin, "__abstractmethods__", ())))
+        raise PluginError(f"the {kind} {name!r} cannot be used: {plugin.__name__} does not define {lacking}")
     return plugin
 
 

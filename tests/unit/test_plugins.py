@@ -38,6 +38,12 @@ class Old(Differ):
 
 class NoFilter:
     pass
+
+class Half(Differ):
+    """Cannot be read again."""
+    name = "half/1"
+    def diff(self, base: bytes, target: bytes) -> bytes | None:
+        return None
 '''
 ENTRY_POINTS = """
 [diffkeeper.filters]
@@ -47,6 +53,9 @@ stranger = third_party:NoFilter
 broken = third_party_broken:Filter
 [diffkeeper.differs]
 old = third_party:Old
+half = third_party:Half
+asserts = third_party_asserts:Old
+leaves = third_party_leaves:Old
 """
 
 
@@ -69,6 +78,8 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """A directory on sys.path with a distribution that brings plugins, good and bad."""
     distribution(tmp_path, "third-party", ENTRY_POINTS)
     (tmp_path / "third_party.py").write_text(MODULE)
+    (tmp_path / "third_party_asserts.py").write_text("assert 1 > 2, 'one is not enough'\n")
+    (tmp_path / "third_party_leaves.py").write_text("raise SystemExit('no such machine')\n")
     (tmp_path / "third_party_broken.py").write_text("import a_module_that_is_not_installed\n")
     monkeypatch.syspath_prepend(tmp_path)
     forget()
@@ -132,6 +143,9 @@ def test_broken_plugins_are_listed_and_do_not_break_the_rest(third_party: Path) 
     found = {info.name: info for info in plugins.available()}
     assert found["glob"].error is None
     assert "a_module_that_is_not_installed" in (found["broken"].error or "")
+    assert "AssertionError: one is not enough" in (found["asserts"].error or "")
+    assert "SystemExit: no such machine" in (found["leaves"].error or "")
+    assert found["half"].error == "the differ 'half' cannot be used: Half does not define apply"
     assert (found["picky"].distribution, found["picky"].version) == ("third-party", "1.5")
     assert found["picky"].summary == "Keeps what it is told to."
     assert found["picky"].options[:2] == (plugins.Option("depth", "int", None), plugins.Option("ratio", "float", "0.5"))
