@@ -27,6 +27,9 @@ Spec = tuple[str, Mapping[str, str]]
 
 KEPT = -1
 EXAMPLES = 5
+LONGEST = 1 << 20
+"""Bytes of a file that a filter may read: a trace may come from a stranger."""
+
 _KNOWN_VERDICTS = 100_000  # directories whose verdict is remembered
 _log = logging.getLogger("diffkeeper")
 
@@ -188,7 +191,7 @@ def read_at(roots: Sequence[bytes], name: str) -> list[bytes]:
         except OSError:
             continue
         with open(fd, "rb") as file:
-            found.append(file.read())
+            found.append(_short(name, file.read(LONGEST + 1)))
     return found
 
 
@@ -213,6 +216,12 @@ def _recorded(trace: Trace, name: str) -> list[bytes]:
             node = trace.reader.resolve(os.path.join(root, os.fsencode(name)), seq)
             attrs = trace.reader.attrs(node, seq) if node else None
             if node and attrs is not None and attrs.is_file:
-                found.append(b"".join(trace.reader.chunks(node, seq)))
+                found.append(_short(name, trace.reader.read(node, seq, 0, LONGEST + 1)))
                 break
     return found
+
+
+def _short(name: str, content: bytes) -> bytes:
+    if len(content) > LONGEST:
+        raise PluginError(f"{name} is longer than {LONGEST >> 20} MiB: that is no list of patterns")
+    return content

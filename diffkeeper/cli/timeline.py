@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ import click
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import MOMENT, OPS, FilterSpecs, filter_option, trace_argument
 from diffkeeper.cli.ui import use_colour
+from diffkeeper.errors import PluginError
 from diffkeeper.eventlines import FIDELITIES, LABELS, JsonLines, LineForm
-from diffkeeper.filtering import event_filters
+from diffkeeper.filtering import Spec, event_filters
 from diffkeeper.model import Event, Fidelity, Op
 from diffkeeper.wording import human_size, printable
 
@@ -69,12 +70,21 @@ def timeline(
     """
     with open_with_bar(trace) as opened:
         wanted = frozenset[Op]().union(*ops) or None
-        hiding = () if unfiltered else event_filters(opened)
+        hiding = () if unfiltered else recorded_filters(opened)
         events = opened.events(since=since, until=until, path=path, op=wanted, pid=pid, filters=(*hiding, *filters))
         form: LineForm = JsonLines(opened) if as_json else Columns(opened)
         for batch in batches(map(form.line, events)):
             sys.stdout.write("".join(batch))
             sys.stdout.flush()
+
+
+def recorded_filters(trace: Trace) -> Sequence[Spec]:
+    """What the recording's own filters hide; without one of them nothing, as the trace has it all."""
+    try:
+        return event_filters(trace)
+    except PluginError as error:
+        click.echo(f"note: shown is also what filters of the recording would hide: {printable(str(error))}", err=True)
+        return ()
 
 
 def batches(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -112,6 +112,21 @@ def test_gitignore_is_settled_before_a_recording(tmp_path: Path) -> None:
     assert [filters.keeps_path(path, True) for path in (b"/r", b"/r/\xff", b"/r/a")] == [True, False, True]
 
 
+def test_an_ignore_file_without_end_is_refused(tmp_path: Path) -> None:
+    """Neither a trace from a stranger nor a mistake makes a filter take all memory."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.begin()
+    builder.create(".gitignore")
+    builder.truncate(".gitignore", 2 << 20)
+    builder.end()
+    with diffkeeper.open(builder.build()) as opened, pytest.raises(PluginError, match=r"\.gitignore is longer than 1 MiB"):
+        opened.events(filters=[("gitignore", {})])
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(PluginError, match="big is longer than 1 MiB"):
+        filtering.read_at([os.fsencode(tmp_path)], "big")
+
+
 def test_a_path_filter_of_a_recording_is_counted(tmp_path: Path) -> None:
     """What it hid is in no moment; `info` says how many changes that were, and names some."""
     trace = build(tmp_path / "trace", (("gitignore", {"patterns": "*.o\n/build/"}), ("op", {"exclude": "rename"})))
@@ -233,3 +248,6 @@ def test_a_trace_can_be_summed_up_without_its_filters(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(filtering, "make_filter", gone)
     assert "there is no filter 'op'" in run("info", trace).stdout
+    shown = run("timeline", trace)
+    assert (shown.exit_code, "main.o" in shown.stdout) == (0, True)
+    assert "note: shown is also what filters of the recording would hide: there is no filter 'op'" in shown.stderr
