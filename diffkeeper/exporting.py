@@ -99,7 +99,7 @@ def export(
     Raises DestinationError when the destination exists or cannot be written, PluginError for a bug of the
     exporter, and what else it raises on purpose; nothing is left behind then, except what has gone down a stream.
     """
-    if not exporter.of_range and (judges := Filters.of(trace, selection.filters).only_events()):
+    if not exporter.of_range and (judges := Filters.of(trace, selection.filters, only_paths=True).only_events()):
         raise UsageError(f"the filter {judges[0]!r} judges events, and this format holds what stood at a moment")
     try:
         if not isinstance(destination, Path):
@@ -237,7 +237,7 @@ class _Walk:
         self._reader, self._seq = trace.reader, selection.moment.seq
         self._layout = trace.layout
         self._patterns = PathPatterns(selection.paths, trace.roots)
-        self._keeps = Filters.of(trace, selection.filters).keeps_path
+        self._keeps = Filters.of(trace, selection.filters, only_paths=True).keeps_path
         self._first: dict[int, bytes] = {}
         self._directories: set[int] = set()
 

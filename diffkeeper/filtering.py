@@ -46,10 +46,13 @@ class Filters:
         self._known: dict[bytes, int] = {}
 
     @classmethod
-    def of(cls, trace: Trace, specs: Sequence[Spec]) -> Filters:
-        """To be asked about a trace's paths and events, from any event on, in order. Raises PluginError."""
+    def of(cls, trace: Trace, specs: Sequence[Spec], *, only_paths: bool = False) -> Filters:
+        """To be asked about a trace's paths and events, from any event on, in order. Raises PluginError.
+
+        `only_paths`: not about events, for which a filter may have to look at the whole trace first.
+        """
         filters = cls(settled(specs, lambda name: _recorded(trace, name)), trace.roots)
-        for each in filters._asked:
+        for each in filters._asked if not only_paths else ():
             each.begin(trace)
         return filters
 

@@ -87,7 +87,7 @@ class Steps:
         self._trace, self._selection = trace, selection
         self._whole = not selection.paths and not selection.filters
         self._matches = trace.path_matcher(selection.paths)
-        self._keeps = Filters.of(trace, selection.filters).keeps_path
+        self._keeps = Filters.of(trace, selection.filters, only_paths=True).keeps_path
 
     def beginning(self) -> Iterator[Entry]:
         """What stood there before the first event, directories left out."""

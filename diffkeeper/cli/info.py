@@ -150,7 +150,7 @@ def filter_row(found: dict[str, Any]) -> tuple[str, str, bool]:
     left = [f"{count} {what}" for count, what in (
         (found["before"], "paths that were there before"), (found["events"], "changes"),
     ) if count]  # fmt: skip
-    parts = [f"left out {' and '.join(left) or 'nothing'}"]
+    parts = [f"left out {' and '.join(left)}" if left else "left nothing out"]
     if found["examples"]:
         parts[0] += f" ({', '.join(found['examples'])})"
     if found["hidden"]:
