@@ -14,7 +14,7 @@ help:  ## say what there is
 setup:  ## install Debian packages and .venv, if they are not there yet
 	@PYTHON='$(PYTHON)' contrib/setup.sh
 
-test-setup:  ## the same, and what only the tests use
+test-setup:  ## the same, and what only tests and linters use
 	@PYTHON='$(PYTHON)' contrib/setup.sh --with-tests
 
 demo: setup  ## record a flaky test, and look at the moment it failed
@@ -23,7 +23,7 @@ demo: setup  ## record a flaky test, and look at the moment it failed
 test: test-setup  ## run the whole test suite; needs root (or sudo), eBPF and FUSE
 	$(AS_ROOT) contrib/run-tests.sh $(TESTS)
 
-lint: setup  ## ruff and mypy --strict
+lint: test-setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
