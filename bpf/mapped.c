@@ -11,7 +11,7 @@
 #define NR_MREMAP 25
 #define NR_PTRACE 101
 #define NR_PKEY_MPROTECT 329
-#define NR_PROCESS_VM_WRITEV 310
+#define NR_PROCESS_VM_WRITEV 311
 #define PROT_WRITE_ 2
 #define MAP_TYPE_ 15
 #define MAP_PRIVATE_ 2

@@ -20,7 +20,7 @@ _X86_64: dict[str, dict[str, int]] = {
     "on_map": {"mmap": 9, "mprotect": 10, "munmap": 11, "mremap": 25, "msync": 26, "pkey_mprotect": 329},
     "on_sync": {
         "fsync": 74, "fdatasync": 75, "ptrace": 101, "sync": 162, "sync_file_range": 277, "syncfs": 306,
-        "process_vm_writev": 310,
+        "process_vm_writev": 311,
     },
     "on_open": {"open": 2, "creat": 85, "openat": 257, "openat2": 437},
     "on_fd_attribute": {"ftruncate": 77, "fchmod": 91, "fchown": 93},

@@ -121,7 +121,7 @@ class Calls:
     def _unseen(self, place: Place, stamps: Sequence[Inode], into: NodeState | None = None) -> NodeState:
         """A node for something that stood there before anyone looked. `into`: the directory it is in now."""
         seq = self._timeline.seq
-        told = [stamp for stamp in stamps if self._nodes.find((stamp.dev, stamp.ino, stamp.gen)) is None]
+        told = [stamp for stamp in stamps if stamp.ino and self._nodes.find((stamp.dev, stamp.ino, stamp.gen)) is None]
         if into is not None and into.ident is not None:
             told = [stamp for stamp in told if (stamp.dev, stamp.parent) == (into.ident[0], into.ident[1])] or told
         told.sort(key=lambda stamp: stat.S_ISDIR(stamp.mode))
