@@ -128,6 +128,8 @@ HANDLER(io_uring_complete)
 		u64 key = (u64)req;
 		if (is_uring_name(opcode) || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED)
 			pending.delete(&key);
+		if (is_uring_write(opcode) || opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE)
+			helpers.call(ctx, HELPER_FAILED); /* it may have set times all the same */
 		return 0;
 	}
 	u32 helper = 0;

@@ -182,6 +182,8 @@ class Calls:
 
     def _utime(self, record: Record) -> None:
         if found := self.target(record, _first(record.payload)):
+            if record.flags & Flag.TRUNC:  # a write that fails has taken this away before
+                found[0].xattrs.pop(CAPABILITY, None)
             if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
                 self._resized(record, *found)
                 return

@@ -417,8 +417,9 @@ class Grammar:
 
     def _ring_write(self) -> Args:
         how = self._pick(("write", "write", "vectors", "fixed", "linked"))
-        return {"op": "ring_write", "how": how, "seed": self._seed(), "size": self._size(),
-                "offset": self._pick((None, self._offset())), "seek": self._seek(), **self._way(), **self._open()}  # fmt: skip
+        offset = self._pick((None, self._offset()))
+        return {"op": "ring_write", "how": how, "seed": self._seed(), "size": self._size(), "offset": offset,
+                "seek": self._seek(), **self._way(), **self._open()}  # fmt: skip
 
     def _ring_splice(self) -> Args:
         return {"op": "ring_splice", "seed": self._seed(), "size": min(self._size() or 1, 60000),

@@ -1,4 +1,4 @@
-"""Operations that are asked for and done later: io_uring requests of each kind, and Linux AIO. They are over when we say so.
+"""Operations that are asked for and done later: io_uring requests of each kind, and Linux AIO. All are waited for.
 
 Owns the library that makes io_uring requests: compiled once from requests.c, for all actors.
 """
@@ -27,8 +27,8 @@ _ASYNC = 16
 def _ring() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="oracle-lib-") as directory:
         built = Path(directory, "requests.so")
-        command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", built, SOURCE, "-luring"]
-        subprocess.run(command, check=True)
+        options = ("-shared", "-fPIC", "-O1", "-Wall", "-Werror")
+        subprocess.run(["gcc", *options, "-o", built, SOURCE, "-luring"], check=True)
         return ctypes.CDLL(str(built))
 
 
@@ -37,7 +37,7 @@ def prepare() -> None:
     _ring()
 
 
-def _ask(name: str, args: Args, *arguments: int | bytes | ctypes.c_longlong) -> int:
+def _ask(name: str, args: Args, *arguments: int | bytes | ctypes.c_longlong | ctypes.c_void_p) -> int:
     result = int(getattr(_ring(), name)(WAYS.index(args["way"]), _ASYNC * args["worker"], *arguments))
     if result < 0:
         raise OSError(-result, os.strerror(-result))

@@ -126,7 +126,8 @@ def submit(writes: Sequence[tuple[int, int, int, int, bool]]) -> list[int]:
         events = ctypes.create_string_buffer(32 * taken)
         done = 0
         while done < taken:
-            done += _interrupted(_IO_GETEVENTS, owner, taken - done, taken - done, ctypes.addressof(events) + 32 * done, 0)
+            left, place = taken - done, ctypes.addressof(events) + 32 * done
+            done += _interrupted(_IO_GETEVENTS, owner, left, left, place, 0)
         found = dict(struct.unpack_from("<Q8xq", events, 32 * each) for each in range(taken))
         return [found[number] for number in sorted(found)]
     finally:
