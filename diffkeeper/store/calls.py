@@ -101,7 +101,10 @@ class Calls:
             return None if reached is None else (reached, nodes.path(reached))
         if place.node is not None:
             return place.node, where
-        return self._unseen(place, record.inodes[1:]), where
+        stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
+        if stamps and (reached := self._reached_all(stamps)):  # by a symlink that leads out, but for a chroot
+            return reached, nodes.path(reached)
+        return self._unseen(place, stamps), where
 
     def _reached(self, stamps: Sequence[Inode]) -> NodeState | None:
         """The file that a call reached by a path that names none in our tree (/dev/fd/N): its stamp does."""
@@ -110,6 +113,12 @@ class Calls:
             if state is not None and not state.hidden:
                 return state
         return None
+
+    def _reached_all(self, stamps: Sequence[Inode]) -> NodeState | None:
+        """The file that was changed last, if all that the call touched is known: then it met nothing new."""
+        known = [self._reached([stamp]) for stamp in stamps]
+        newest = max(range(len(stamps)), key=lambda at: stamps[at].ctime)
+        return known[newest] if None not in known else None
 
     def place(self, record: Record, base: int, path: bytes, *, follow: bool) -> tuple[Place, bytes]:
         if len(record.inodes) <= base:

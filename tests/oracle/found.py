@@ -139,6 +139,17 @@ FOUND = {
         _write("f"),
         _fallocate(8, 12288, 8192) | {"op": "ring_fallocate", "way": "plain", "worker": False},
     ), kind="ext4"),
+    "a size on an overlay, by an absolute path": Found(
+        script=({"op": "truncate", "path": "d/f", "at": "abs", "size": 100_000, "by": 0},),
+        before=(_mkdir("d"), {"op": "create", "path": "d/f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0}),
+        kind="overlay",
+    ),
+    "a symlink that a chroot keeps in": Found(
+        script=(_mkdir("d"), _write("f"),
+                {"op": "symlink", "path": "d/l", "at": "cwd", "target": "../../../f", "by": 0},
+                {"op": "chown", "path": "d/l", "at": "cwd", "uid": 5, "gid": 5, "follow": True, "by": 3},
+                {"op": "chmod", "path": "d/l", "at": "cwd", "mode": 0o600, "by": 3}),
+    ),
     "directories of an overlay, by absolute paths": Found((
         _mkdir("d", mode=0o2775, at="abs"),
         {"op": "chown", "path": "d", "at": "cwd", "uid": 0, "gid": 1000, "follow": True, "by": 0},
