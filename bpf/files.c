@@ -21,8 +21,7 @@ static inline void send_mark(struct dk_scratch *s, u64 path)
 	for (int i = 0; i < MARK_PREFIX_LEN; i++)
 		if (text[i] != "/.diffkeeper/mark/"[i])
 			return;
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (mappings.lookup(&tgid))
+	if (control_value(DK_C_MAPPED)) /* whoever has it mapped: a mark is of all that was done by then */
 		ask_for_sync(s, DK_R_SYNC, 1);
 	begin(s, DK_OP_MARK, 0, 0);
 	u32 size = (n - 1 - MARK_PREFIX_LEN) & (MARK_MAX - 1);

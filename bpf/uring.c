@@ -194,6 +194,8 @@ HANDLER(io_uring_complete)
 			lands(req, rdp(req));
 		if (is_uring_name(opcode) || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED)
 			pending.delete(&key);
+		if (is_uring_write(opcode) || opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE)
+			helpers.call(ctx, HELPER_FAILED); /* it may have set times all the same */
 		return 0;
 	}
 	u32 helper = 0;

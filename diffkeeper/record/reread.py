@@ -89,12 +89,22 @@ def open_file(request: Request, others: Callable[[], Iterable[int]]) -> int:
     names = {request.path, request.path + b" (deleted)"}
     for entry in _handles(dict.fromkeys((request.pid, *others()))):
         with suppress(OSError):
-            if os.fsencode(os.readlink(entry)) in names:
+            if _name(entry) in names | {b""}:
                 fd = os.open(entry, flags)
                 if os.fstat(fd).st_ino == request.inode.ino:
                     return fd
                 os.close(fd)
     raise FileNotFoundError(errno.ENOENT, "the file is gone")
+
+
+def _name(link: str) -> bytes:
+    """Where a link in /proc leads; nothing where that is longer than any path can be."""
+    try:
+        return os.fsencode(os.readlink(link))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return b""
 
 
 def _handles(pids: Iterable[int]) -> Iterator[str]:

@@ -107,7 +107,10 @@ class Calls:
             return None
         if place.node is not None:
             return place.node, where
-        return self._unseen(place, record.inodes[1:]), where
+        stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
+        if stamps and (reached := self._reached_all(stamps)):  # by a symlink that leads out, but for a chroot
+            return reached, nodes.path(reached)
+        return self._unseen(place, stamps), where
 
     def _reached(self, stamps: Sequence[Inode]) -> NodeState | None:
         """The file that a call reached by a path that names none in our tree (/dev/fd/N): its stamp does."""
@@ -116,6 +119,12 @@ class Calls:
             if state is not None and not state.hidden:
                 return state
         return None
+
+    def _reached_all(self, stamps: Sequence[Inode]) -> NodeState | None:
+        """The file that was changed last, if all that the call touched is known: then it met nothing new."""
+        known = [self._reached([stamp]) for stamp in stamps]
+        newest = max(range(len(stamps)), key=lambda at: stamps[at].ctime)
+        return known[newest] if None not in known else None
 
     def place(self, record: Record, base: int, path: bytes, *, follow: bool) -> tuple[Place, bytes]:
         if len(record.inodes) <= base:
@@ -127,7 +136,7 @@ class Calls:
     def _unseen(self, place: Place, stamps: Sequence[Inode], into: NodeState | None = None) -> NodeState:
         """A node for something that stood there before anyone looked. `into`: the directory it is in now."""
         seq = self._timeline.seq
-        told = [stamp for stamp in stamps if self._nodes.find((stamp.dev, stamp.ino, stamp.gen)) is None]
+        told = [stamp for stamp in stamps if stamp.ino and self._nodes.find((stamp.dev, stamp.ino, stamp.gen)) is None]
         if into is not None and into.ident is not None:
             told = [stamp for stamp in told if (stamp.dev, stamp.parent) == (into.ident[0], into.ident[1])] or told
         told.sort(key=lambda stamp: stat.S_ISDIR(stamp.mode))
@@ -188,6 +197,8 @@ class Calls:
 
     def _utime(self, record: Record) -> None:
         if found := self.target(record, _first(record.payload)):
+            if record.flags & Flag.TRUNC:  # a write that fails has taken this away before
+                found[0].xattrs.pop(CAPABILITY, None)
             if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
                 self._resized(record, *found)
                 return

@@ -44,7 +44,17 @@ def match(
         nodes.bind(_identity(stamp), state)
         left.remove(state)
         unknown = [one for one in unknown if one is not stamp and one.dev == stamp.dev]
+    if len(left) == 1 and (twin := _twins([one for one in unknown if _fits(left[0], one)])):
+        found[left[0]] = twin
     return found
+
+
+def _twins(stamps: Sequence[Inode]) -> Inode | None:
+    """One of two stamps that say the same in all but who they are: a file of overlayfs and the one below. Unbound."""
+    if len(stamps) != 2 or stamps[0].dev == stamps[1].dev:
+        return None
+    one, other = (stamp._replace(ino=0, dev=0, gen=0, parent=0) for stamp in stamps)
+    return stamps[0] if one == other else None
 
 
 def _sure(

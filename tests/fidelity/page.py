@@ -78,6 +78,11 @@ Made by `{figures["command"]}`.
 """
 
 
+def _brief(faults: Iterable[str]) -> str:
+    """Without the paths that each of them names."""
+    return "; ".join(fault.splitlines()[0].split(": [")[0] for fault in faults)
+
+
 def _programs(figures: Mapping[str, Any]) -> str:
     runs = figures["runs"]
     rows = []
@@ -89,7 +94,7 @@ def _programs(figures: Mapping[str, Any]) -> str:
             f"{sum(run['events'] for run in chosen):,}", sum(sum(run["lost"].values()) for run in chosen),
             sum(run["mismatches"] for run in chosen), f"{inexact:,}", sum(bool(run["faults"]) for run in chosen),
         ])  # fmt: skip
-    faults = [f"- {run['program']} on {run['filesystem']}: {'; '.join(run['faults'])}" for run in runs if run["faults"]]
+    faults = [f"- {run['program']} on {run['filesystem']}: {_brief(run['faults'])}" for run in runs if run["faults"]]
     told = "Runs with a wrong moment, as they were found:\n\n" + "\n".join(faults) + "\n" if faults else ""
     return f"""## Programs no one here wrote
 

@@ -1,7 +1,8 @@
 """The oracle: random operations are recorded, and every moment of the trace is held against what was really there.
 
 system      the system calls that Python has no words for
-calls       operations as plain data, and the execution of one with real system calls
+hands       what the execution of any operation needs; data, names, attributes,
+            mapped, requests, programs: the operations themselves, with real system calls
 grammar     which operation comes next: chance, seeded, with an eye on the tree as it stands
 truth       a real directory, read so that nothing in it changes
 actors      the processes that do the operations: forked, threaded, unprivileged, chrooted, in namespaces

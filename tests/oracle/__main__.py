@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import filesystems
@@ -31,6 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first wrong moment")
     parser.add_argument("--keep", type=Path, help="copy the trace of the last recording here")
     parser.add_argument("--report", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--add", action="store_true", help="add them to those of the report that is there")
     return parser.parse_args()
 
 
@@ -64,51 +66,82 @@ def _explain(trial: Trial, place: Path, *, small: bool) -> None:
     print(again.verdict.wrong[0] if again.verdict.wrong else "(not every time)")
 
 
+class Report:
+    """Figures of all trials so far; written after each one, so that what is cut off counts as far as it came."""
+
+    def __init__(self, path: Path | None, kinds: Sequence[str], groups: Sequence[str], *, add: bool) -> None:
+        self._path, self._groups = path, groups
+        self._began = time.monotonic()
+        self._command = f'make fuzz FUZZ="{" ".join(sys.argv[1:])}"'
+        self._before = json.loads(path.read_text()) if path and add and path.exists() else {}
+        told = self._before.get("filesystems", {})
+        self.totals = {kind: Counter(told.get(kind, {})) for kind in {**told, **dict.fromkeys(kinds)}}
+        self.succeeded = Counter(self._before.get("succeeded", {}))
+
+    def take(self, kind: str, trial: Trial) -> None:
+        """A trial that came to its end."""
+        verdict = trial.verdict
+        self.totals[kind].update(
+            operations=trial.operations, moments=verdict.moments, wrong=len(verdict.wrong),
+            marked=len(verdict.marked), mounted=verdict.mounted, healed=trial.healed, lost=trial.lost, failed=0,
+        )  # fmt: skip
+        self.succeeded.update(verdict.outcomes)
+
+    def write(self) -> dict[str, int]:
+        """The sums, which are also written where the report was asked for."""
+        names = dict.fromkeys(name for counts in self.totals.values() for name in counts)
+        total = {name: sum(counts[name] for counts in self.totals.values()) for name in names}
+        before = self._before.get("commands", [self._before["command"]] if self._before else [])
+        report = {
+            "command": self._command, "commands": [*before, self._command], "groups": self._groups,
+            "seconds": self._before.get("seconds", 0) + round(time.monotonic() - self._began),
+            "left_out": filesystems.LEAVE_OUT, "filesystems": self.totals, "total": total, "succeeded": self.succeeded,
+        }  # fmt: skip
+        if self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+        return total
+
+
+def _try(words: argparse.Namespace, kind: str, task: Task, report: Report) -> bool:
+    """Whether one recording went right. `failed` counts those that came to no verdict."""
+    with tempfile.TemporaryDirectory(prefix="oracle-fs-") as top, filesystems.fresh(kind, Path(top)) as place:
+        os.chmod(top, 0o755)
+        start = time.monotonic()
+        try:
+            trial = run(task, place, links=kind in filesystems.COUNT_LINKS, keep=words.keep)
+        except (WorkerError, AssertionError, LookupError) as error:
+            print(f"{kind:8} seed {task.seed:>5}: no verdict: {error!r}", flush=True)
+            report.totals[kind]["failed"] += 1
+            return False
+        _tell(trial, kind, time.monotonic() - start)
+        report.take(kind, trial)
+        report.write()
+        if trial.verdict.wrong or trial.verdict.marked:
+            _explain(trial, place, small=not words.no_shrink)
+        return not trial.verdict.wrong
+
+
 def main() -> int:
-    """Exit code 1 when a moment was wrong."""
+    """Exit code 1 when a moment was wrong, or a recording failed."""
     words = _arguments()
     groups = tuple(words.groups.split(",")) if words.groups else GROUPS
     kinds = words.filesystem or list(filesystems.KINDS)
-    totals: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
-    operations: Counter[str] = Counter()
-    began, seed, bad = time.monotonic(), words.seed, False
+    report = Report(words.report, kinds, groups, add=words.add)
     script = json.loads(words.script.read_text()) if words.script else {}
-    while True:
+    began, seed, good = time.monotonic(), words.seed, True
+    while good or words.keep_going:
         for kind in kinds:
-            with tempfile.TemporaryDirectory(prefix="oracle-fs-") as top, filesystems.fresh(kind, Path(top)) as place:
-                os.chmod(top, 0o755)
-                task = Task(seed=str(seed), count=words.operations, groups=groups, **script)
-                start = time.monotonic()
-                try:
-                    trial = run(task, place, links=kind in filesystems.COUNT_LINKS, keep=words.keep)
-                except WorkerError as error:
-                    print(f"{kind:8} seed {seed:>5}: {error}", flush=True)
-                    return 2
-                _tell(trial, kind, time.monotonic() - start)
-                verdict = trial.verdict
-                totals[kind].update(
-                    operations=trial.operations, moments=verdict.moments, wrong=len(verdict.wrong),
-                    marked=len(verdict.marked), mounted=verdict.mounted, healed=trial.healed, lost=trial.lost,
-                )  # fmt: skip
-                operations.update(verdict.outcomes)
-                if verdict.wrong or verdict.marked:
-                    bad |= bool(verdict.wrong)
-                    _explain(trial, place, small=not words.no_shrink)
-                    if verdict.wrong and not words.keep_going:
-                        return 1
+            chosen = tuple(group for group in groups if group not in filesystems.LEAVE_OUT.get(kind, ()))
+            task = Task(seed=str(seed), count=words.operations, groups=chosen, **script)
+            good &= _try(words, kind, task, report)
+            if not good and not words.keep_going:
+                break
         seed += 1
         if words.script or (time.monotonic() - began > words.time if words.time else seed >= words.seed + words.seeds):
             break
-    total = {name: sum(counts[name] for counts in totals.values()) for name in totals[kinds[0]]}
-    report = {
-        "command": f'make fuzz FUZZ="{" ".join(sys.argv[1:])}"', "seconds": round(time.monotonic() - began),
-        "groups": groups, "filesystems": totals, "total": total, "succeeded": operations,
-    }  # fmt: skip
-    print(json.dumps(total))
-    if words.report:
-        words.report.parent.mkdir(parents=True, exist_ok=True)
-        words.report.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
-    return int(bad)
+    print(json.dumps(report.write()))
+    return int(not good)
 
 
 if __name__ == "__main__":

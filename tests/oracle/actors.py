@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import attributes, data, names, programs, system
+from . import attributes, data, mapped, names, programs, requests, system
 from .hands import Args, Hands
 
 KINDS = ("root", "other", "user", "chroot", "namespace")
@@ -34,7 +34,11 @@ OPERATIONS: dict[str, Callable[[Hands, Args], None]] = {
     "keep": names.keep, "duplicate": names.duplicate, "close": names.close,
     "chmod": attributes.chmod, "chown": attributes.chown, "utime": attributes.utime,
     "setxattr": attributes.setxattr, "removexattr": attributes.removexattr, "chattr": attributes.chattr,
-    "program": programs.run,
+    "map_store": mapped.map_store, "map_keep": mapped.map_keep, "map_poke": mapped.map_poke,
+    "map_drop": mapped.map_drop,
+    "ring_write": requests.ring_write, "ring_splice": requests.ring_splice, "ring_fallocate": requests.ring_fallocate,
+    "ring_ftruncate": requests.ring_ftruncate, "ring_open": requests.ring_open, "ring_name": requests.ring_name,
+    "aio": requests.aio, "program": programs.run,
 }  # fmt: skip
 
 
@@ -80,6 +84,7 @@ class Cast:
     def __init__(self, root: bytes, elsewhere: bytes, inherited: Sequence[int]) -> None:
         """`elsewhere`: an empty directory outside, where the one in its own namespace mounts the root."""
         self._root, self._elsewhere = root, elsewhere
+        requests.prepare()
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in KINDS]
         self._ours, self._theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         for number in range(len(KINDS)):

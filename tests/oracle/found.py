@@ -72,6 +72,11 @@ FOUND = {
         _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
         {"op": "truncate", "path": "f", "at": "abs", "size": 3, "by": 0},
     )),
+    "a capability that a write takes away, and fails": Found((
+        _write("f"),
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _write("f", how="fault", size=0, offset=1),
+    ), kind="btrfs"),
     "setxattrat and removexattrat": Found((
         _write("f"),
         _setxattr("f", "user.one", "01", xat=True),
@@ -125,6 +130,29 @@ FOUND = {
         {"op": "chmod", "path": "f", "at": "cwd", "mode": 0o6755, "by": 2},
         {"op": "truncate", "path": "f", "at": "abs", "size": 0, "by": 2},
     ), kind="tmpfs"),
+    "stores through memory that only a mark makes sure of": Found((
+        _write("f"),
+        {"op": "map_keep", "map": 0, "page": 0, "pages": 2, "path": "f", "at": "cwd", "flags": "rdwr", "by": 1},
+        {"op": "map_poke", "map": 0, "then": "", "seed": 1, "size": 10, "offset": 4090, "whole": False, "by": 1},
+    )),
+    "a request that fails, and sets times": Found((
+        _write("f"),
+        _fallocate(8, 12288, 8192) | {"op": "ring_fallocate", "way": "plain", "worker": False},
+    ), kind="ext4"),
+    "a size on an overlay, by an absolute path": Found(
+        script=({"op": "truncate", "path": "d/f", "at": "abs", "size": 100_000, "by": 0},),
+        before=(
+            _mkdir("d"),
+            {"op": "create", "path": "d/f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0},
+        ),
+        kind="overlay",
+    ),
+    "a symlink that a chroot keeps in": Found(
+        script=(_mkdir("d"), _write("f"),
+                {"op": "symlink", "path": "d/l", "at": "cwd", "target": "../../../f", "by": 0},
+                {"op": "chown", "path": "d/l", "at": "cwd", "uid": 5, "gid": 5, "follow": True, "by": 3},
+                {"op": "chmod", "path": "d/l", "at": "cwd", "mode": 0o600, "by": 3}),
+    ),
     "directories of an overlay, by absolute paths": Found((
         _mkdir("d", mode=0o2775, at="abs"),
         {"op": "chown", "path": "d", "at": "cwd", "uid": 0, "gid": 1000, "follow": True, "by": 0},

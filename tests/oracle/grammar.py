@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from . import system
+from . import mapped, requests, system
 from .attributes import acl
 from .hands import Args
 from .truth import Tree
@@ -26,7 +26,7 @@ LARGE = (262143, 262144, 262145, 1 << 20, 4 << 20, (4 << 20) + 1, 5_000_000)
 OFFSETS = (0, 0, 0, 1, 5, 100, 512, 4000, 4096, 5000, 8192, 12288, 65536, 100_000, 300_000)
 TIMES = (0, 1, 999_999_999, 1_000_000_000, 1_234_567_890_123_456_789, 1 << 60, 1_795_000_000_000_000_001, -1)
 GROUPS = ("data", "copy", "names", "attributes", "slots", "programs", "actors", "sockets", "xattrs", "whiteouts",
-          "chroot", "large", "deep", "security", "proc")
+          "chroot", "large", "deep", "security", "proc", "mapped", "uring", "aio")
 MORE_GROUPS = ("namespace",)
 """Not tried by default: absolute paths through a bind mount in a private namespace are not followed yet."""
 
@@ -70,6 +70,11 @@ class Grammar:
             ("attributes", 1, self._chattr), ("xattrs", 7, self._setxattr), ("xattrs", 3, self._removexattr),
             ("slots", 6, self._keep), ("slots", 2, self._duplicate), ("slots", 2, self._close),
             ("slots", 3, self._pass), ("actors", 1, self._respawn), ("programs", 1, self._program),
+            ("mapped", 5, self._map_store), ("mapped", 3, self._map_keep), ("mapped", 5, self._map_poke),
+            ("mapped", 1, self._map_drop),
+            ("uring", 4, self._ring_write), ("uring", 1, self._ring_splice), ("uring", 1, self._ring_fallocate),
+            ("uring", 1, self._ring_ftruncate), ("uring", 1, self._ring_open), ("uring", 4, self._ring_name),
+            ("aio", 4, self._aio),
         ]  # fmt: skip
 
     def next(self) -> Args:
@@ -82,7 +87,7 @@ class Grammar:
             weights, choices = zip(*self._choices, strict=True)
             operation = self._random.choices(choices, weights)[0]()
         operation["by"] = self._pick(self._actors) if operation["op"] != "respawn" else 1 - operation["to"]
-        if operation["op"] not in ("chdir", "keep", "duplicate", "close", "pass", "respawn"):
+        if operation["op"] not in ("chdir", "keep", "duplicate", "close", "pass", "respawn", "map_keep", "map_drop"):
             operation["as"] = self._pick(("self", "self", "self", "self", "thread", "child"))
         return operation
 
@@ -383,6 +388,74 @@ class Grammar:
 
     def _respawn(self) -> Args:
         return {"op": "respawn", "to": self._pick((0, 1))}
+
+    # ---- through memory, and asked for ----
+
+    def _pages(self) -> Args:
+        return {"page": self._pick((0, 0, 0, 1, 2)), "pages": self._pick((1, 1, 2, 5, 20)), **self._open(flags="rdwr")}
+
+    def _stored(self) -> Args:
+        return {"seed": self._seed(), "size": self._pick((1, 2, 7, 100, 4096, 5000, 20000)), "offset": self._offset(),
+                "whole": self._chance(0.1)}  # fmt: skip
+
+    def _map_store(self) -> Args:
+        how = self._pick(mapped.WAYS)
+        return {"op": "map_store", "how": how, "more": self._pick((1, 3, 500)), **self._stored(), **self._pages()}
+
+    def _map_keep(self) -> Args:
+        return {"op": "map_keep", "map": self._pick((0, 1, 2)), **self._pages()}
+
+    def _map_poke(self) -> Args:
+        then = self._pick(("", "", "", "msync", "some", "fsync"))
+        return {"op": "map_poke", "map": self._pick((0, 1, 2)), "then": then, **self._stored()}
+
+    def _map_drop(self) -> Args:
+        return {"op": "map_drop", "map": self._pick((0, 1, 2)), **self._stored()}
+
+    def _way(self) -> Args:
+        return {"way": self._pick(("plain",) * 4 + requests.WAYS), "worker": self._chance(0.2)}
+
+    def _ring_write(self) -> Args:
+        how = self._pick(("write", "write", "vectors", "fixed", "linked"))
+        offset = self._pick((None, self._offset()))
+        return {"op": "ring_write", "how": how, "seed": self._seed(), "size": self._size(), "offset": offset,
+                "seek": self._seek(), **self._way(), **self._open()}  # fmt: skip
+
+    def _ring_splice(self) -> Args:
+        return {"op": "ring_splice", "seed": self._seed(), "size": min(self._size() or 1, 60000),
+                "offset": self._offset(), **self._way(), **self._open(flags="rdwr")}  # fmt: skip
+
+    def _ring_fallocate(self) -> Args:
+        return self._fallocate() | {"op": "ring_fallocate"} | self._way()
+
+    def _ring_ftruncate(self) -> Args:
+        return self._ftruncate() | {"op": "ring_ftruncate"} | self._way()
+
+    def _ring_open(self) -> Args:
+        flags = self._pick(("wronly creat", "rdwr creat excl", "wronly creat trunc", "wronly trunc"))
+        return self._create() | {"op": "ring_open", "flags": flags} | self._way()
+
+    def _ring_name(self) -> Args:
+        how = self._pick(("mkdir", "symlink", "link", "rename", "rename", "unlink", "unlink"))
+        operation: Args = {"op": "ring_name", "how": how, "path": self._any(), "at": self._at(), "new": self._fresh(),
+                           "at2": self._at(), "mode": 0, **self._way()}  # fmt: skip
+        if how in ("mkdir", "symlink"):
+            operation |= {"path": self._fresh(), "mode": 0o750}
+        elif how == "rename":
+            operation |= {"mode": self._pick((0, 0, system.RENAME_NOREPLACE, system.RENAME_EXCHANGE))}
+            operation |= {"new": self._any()} if operation["mode"] == system.RENAME_EXCHANGE else {}
+        elif how == "unlink" and self._chance(0.2):
+            operation |= {"path": self._pick(self._directories) or "a", "mode": 0x200}
+        return operation
+
+    def _aio(self) -> Args:
+        """Some of them past the page cache."""
+        operation: Args = {"op": "aio", "seed": self._seed(), "size": self._size() or 1, "offset": self._offset(),
+                           "count": self._pick((1, 1, 2, 3, 7, 20)), "aligned": False}  # fmt: skip
+        if self._chance(0.3):
+            operation |= {"size": self._pick((4096, 8192, 65536)), "offset": 4096 * self._random.randrange(4)}
+            return operation | {"aligned": True} | self._open(flags="rdwr direct")
+        return operation | self._open()
 
     def _program(self) -> Args:
         argv, paths = self._pick((

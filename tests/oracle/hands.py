@@ -1,7 +1,7 @@
 """What the execution of any operation needs: paths as they are to be spelt, descriptors, bytes.
 
-Owns `Hands`, the state of one actor: where its root is, and the descriptors it keeps open in
-numbered slots. Paths in operations are relative to the recorded directory, whoever does them.
+Owns `Hands`, the state of one actor: where its root is, and the descriptors it keeps open, and
+what it keeps mapped, in numbered slots. Paths in operations are relative to the recorded directory, whoever does them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import system
+
+if TYPE_CHECKING:
+    from .mapped import Mapping
 
 Args = dict[str, Any]
 
@@ -42,6 +45,7 @@ class Hands:
     def __init__(self, root: bytes) -> None:
         self.root = root
         self.slots: dict[int, int] = {}
+        self.mappings: dict[int, Mapping] = {}
 
     def text(self, path: str) -> bytes:
         """A target of a symlink: "{root}" stands for the recorded directory's own path."""
@@ -95,3 +99,11 @@ class Hands:
     def drop(self, slot: int) -> None:
         if slot in self.slots:
             os.close(self.slots.pop(slot))
+
+    def keep_mapping(self, number: int, mapping: Mapping) -> None:
+        self.drop_mapping(number)
+        self.mappings[number] = mapping
+
+    def drop_mapping(self, number: int) -> None:
+        if number in self.mappings:
+            self.mappings.pop(number).free()

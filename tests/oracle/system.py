@@ -5,6 +5,7 @@ Each raises OSError as the functions of `os` do, and says nothing of what operat
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -30,7 +31,9 @@ PAGE = mmap.PAGESIZE
 
 _PWRITEV2, _VMSPLICE = 328, 278
 _FALLOCATE, _LINKAT, _RENAMEAT2, _FCHMODAT2, _SETXATTRAT, _REMOVEXATTRAT = 285, 265, 316, 452, 463, 466
-_OPENAT2, _MKNODAT, _PROCESS_VM_WRITEV, _MPROTECT, _FUTIMESAT = 437, 259, 311, 10, 261
+_OPENAT2, _PROCESS_VM_WRITEV, _FUTIMESAT = 437, 311, 261
+_MMAP, _MPROTECT, _MUNMAP, _MREMAP, _MSYNC = 9, 10, 11, 25, 26
+_IO_SETUP, _IO_DESTROY, _IO_GETEVENTS, _IO_SUBMIT = 206, 207, 208, 209
 
 
 def call(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char]) -> int:
@@ -56,8 +59,89 @@ class Memory:
         if guard:
             call(_MPROTECT, self.base + room, guard * PAGE, 0)
 
+    @property
+    def pointer(self) -> ctypes.c_void_p:
+        """For functions of C."""
+        return ctypes.c_void_p(self.address)
+
     def free(self) -> None:
-        call(11, self.base, self.size)
+        munmap(self.base, self.size)
+
+
+READ, READ_WRITE = mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
+
+
+def map_shared(fd: int, offset: int, length: int, protection: int) -> int:
+    """The address of so many bytes of a file; stores to it are stores to the file."""
+    return call(_MMAP, 0, length, protection, mmap.MAP_SHARED, fd, offset)
+
+
+def map_over(address: int, length: int) -> None:
+    """Pages of nobody where something else was mapped."""
+    call(_MMAP, address, length, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10, -1, 0)
+
+
+def munmap(address: int, length: int) -> None:
+    call(_MUNMAP, address, length)
+
+
+def mprotect(address: int, length: int, protection: int) -> None:
+    call(_MPROTECT, address, length, protection)
+
+
+def mremap(address: int, length: int, longer: int) -> int:
+    """The new address: it may move."""
+    return call(_MREMAP, address, length, longer, 1)
+
+
+def msync(address: int, length: int) -> None:
+    call(_MSYNC, address, length, 4)
+
+
+def store(address: int, data: bytes) -> None:
+    """Plain machine instructions, no call: the kernel takes no part in it."""
+    ctypes.memmove(address, data, len(data))
+
+
+def process_vm_writev(pid: int, address: int, size: int, to: int) -> None:
+    call(_PROCESS_VM_WRITEV, pid, iovecs([(address, size)]), 1, iovecs([(to, size)]), 1, 0)
+
+
+def submit(writes: Sequence[tuple[int, int, int, int, bool]]) -> list[int]:
+    """Linux AIO: writes of (fd, address, size, offset, whether as vectors), at once; waits, and says how each ended."""
+    context = ctypes.create_string_buffer(8)
+    call(_IO_SETUP, len(writes), context)
+    owner = int.from_bytes(context.raw, "little")
+    held, blocks = [], []
+    try:
+        for number, (fd, address, size, offset, vectors) in enumerate(writes):
+            code, place, count = _PWRITE_REQUEST, address, size
+            if vectors:
+                held.append(iovecs([(address, size // 2), (address + size // 2, size - size // 2)]))
+                code, place, count = _PWRITEV_REQUEST, ctypes.addressof(held[-1]), 2
+            block = struct.pack("<QIiHhIQQqQII", number, 0, 0, code, 0, fd, place, count, offset, 0, 0, 0)
+            blocks.append(ctypes.create_string_buffer(block, 64))
+        pointers = ctypes.create_string_buffer(b"".join(struct.pack("<Q", ctypes.addressof(each)) for each in blocks))
+        taken = call(_IO_SUBMIT, owner, len(blocks), pointers)
+        events = ctypes.create_string_buffer(32 * taken)
+        done = 0
+        while done < taken:
+            left, place = taken - done, ctypes.addressof(events) + 32 * done
+            done += _interrupted(_IO_GETEVENTS, owner, left, left, place, 0)
+        found = dict(struct.unpack_from("<Q8xq", events, 32 * each) for each in range(taken))
+        return [found[number] for number in sorted(found)]
+    finally:
+        call(_IO_DESTROY, owner)
+
+
+_PWRITE_REQUEST, _PWRITEV_REQUEST = 1, 8
+
+
+def _interrupted(number: int, *arguments: int) -> int:
+    """A call that is made again after a signal: being stopped and continued is one."""
+    while True:
+        with contextlib.suppress(InterruptedError):
+            return call(number, *arguments)
 
 
 def iovecs(parts: Sequence[tuple[int, int]]) -> ctypes.Array[ctypes.c_char]:

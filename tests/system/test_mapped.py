@@ -129,6 +129,26 @@ m[7000:7005] = b'later'
         assert b"later" in (opened.at("end") / "file").read_bytes()
 
 
+def test_who_writes_into_another_process(workspace: Path, trace: Path) -> None:
+    """process_vm_writev(2) into a mapped file is there when the call has returned, not only at the next mark."""
+    script = """
+m = mmap.mmap(fd, 50_000)
+class Vector(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+def pokes():
+    text = ctypes.create_string_buffer(b'poked')
+    here = Vector(ctypes.addressof(text), 5)
+    there = Vector(ctypes.addressof(ctypes.c_char.from_buffer(m)) + 400, 5)
+    assert libc.process_vm_writev(os.getppid(), ctypes.byref(here), 1, ctypes.byref(there), 1, 0) == 5
+    os.close(os.open('after', os.O_CREAT))
+child(pokes)
+"""
+    run(trace, workspace, script, "--mmap-interval", "off")
+    with diffkeeper.open(trace) as opened:
+        after = next(event for event in opened.events(path="after") if event.op is Op.CREATE)
+        assert (opened.at(f"e{after.seq}") / "file").read_bytes()[400:405] == b"poked"
+
+
 def test_more_mappings_than_are_told_apart(workspace: Path, trace: Path) -> None:
     """Twenty files mapped by one process at once are followed like one."""
     script = """

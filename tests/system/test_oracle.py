@@ -30,7 +30,8 @@ def test_every_moment_is_what_was_there(kind: str, tmp_path: Path) -> None:
     """Random operations of every group on a filesystem of each kind: names, content, attributes, at each mark."""
     tmp_path.chmod(0o755)
     with filesystems.fresh(kind, tmp_path) as place:
-        trial = run(Task(seed=f"test {kind}", count=400, groups=GROUPS), place, links=kind in filesystems.COUNT_LINKS)
+        groups = tuple(group for group in GROUPS if group not in filesystems.LEAVE_OUT.get(kind, ()))
+        trial = run(Task(seed=f"test {kind}", count=400, groups=groups), place, links=kind in filesystems.COUNT_LINKS)
     assert_right(trial)
     assert sum(trial.verdict.outcomes.values()) > 100  # the rest failed, which must change nothing
     assert trial.verdict.mounted > 0
