@@ -191,7 +191,7 @@ class Calls:
 
     def _utime(self, record: Record) -> None:
         if found := self.target(record, _first(record.payload)):
-            if record.flags & Flag.TRUNC:  # a write that fails has taken this away before
+            if record.flags & Flag.TRUNC:  # a write that fails, or a fallocate, has taken this away
                 found[0].xattrs.pop(CAPABILITY, None)
             if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
                 self._resized(record, *found)

@@ -77,6 +77,13 @@ FOUND = {
         _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
         _write("f", how="fault", size=0, offset=1),
     ), kind="btrfs"),
+    "a capability that a fallocate takes away": Found((
+        _write("f"),
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _fallocate(3, 10932, 4097),
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _fallocate(1, 20000, 4097),
+    ), kind="tmpfs"),
     "setxattrat and removexattrat": Found((
         _write("f"),
         _setxattr("f", "user.one", "01", xat=True),
@@ -141,7 +148,8 @@ FOUND = {
     ), kind="ext4"),
     "a size on an overlay, by an absolute path": Found(
         script=({"op": "truncate", "path": "d/f", "at": "abs", "size": 100_000, "by": 0},),
-        before=(_mkdir("d"), {"op": "create", "path": "d/f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0}),
+        before=(_mkdir("d"),
+                {"op": "create", "path": "d/f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0}),
         kind="overlay",
     ),
     "a symlink that a chroot keeps in": Found(
