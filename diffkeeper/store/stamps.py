@@ -44,8 +44,8 @@ def match(
         nodes.bind(_identity(stamp), state)
         left.remove(state)
         unknown = [one for one in unknown if one is not stamp and one.dev == stamp.dev]
-    if len(left) == 1 and (stamp := _twins([one for one in unknown if _fits(left[0], one)])):
-        found[left[0]] = stamp
+    if len(left) == 1 and (twin := _twins([one for one in unknown if _fits(left[0], one)])):
+        found[left[0]] = twin
     return found
 
 
