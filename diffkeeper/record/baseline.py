@@ -130,6 +130,9 @@ class Baseline:
                     self.snapshot(path, entry.stat(follow_symlinks=False))
                 except FileNotFoundError:
                     continue  # it went while we looked; nothing recorded did that
+                except OSError:  # as where the path is longer than any call takes
+                    self.unreadable.append(path)
+                    continue
                 if is_dir and path not in self._pseudo:
                     pending.append(path)
 

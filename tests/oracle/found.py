@@ -156,7 +156,8 @@ FOUND = {
         script=(_mkdir("d"), _write("f"),
                 {"op": "symlink", "path": "d/l", "at": "cwd", "target": "../../../f", "by": 0},
                 {"op": "chown", "path": "d/l", "at": "cwd", "uid": 5, "gid": 5, "follow": True, "by": 3},
-                {"op": "chmod", "path": "d/l", "at": "cwd", "mode": 0o600, "by": 3}),
+                {"op": "chmod", "path": "d/l", "at": "cwd", "mode": 0o600, "by": 3},
+                {"op": "link", "path": "d/l", "at": "cwd", "new": "other", "at2": "abs", "flags": 1024, "by": 3}),
     ),
     "directories of an overlay, by absolute paths": Found((
         _mkdir("d", mode=0o2775, at="abs"),
