@@ -211,6 +211,7 @@ class Mapped:
         if not self._files:
             self._next = time.monotonic() + self._interval
         file = self._files.setdefault(key, _File(request, part))
+        file.asked = range(min(file.asked.start, part.start), max(file.asked.stop, part.stop))
         # Requests that come while we take some may overtake each other: an mprotect is known before its mmap.
         if request.writable or self._widened.get(request.pid, 0) > request.time:
             self._follow(file, part, request, emit)

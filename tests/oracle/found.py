@@ -142,10 +142,16 @@ FOUND = {
         {"op": "map_keep", "map": 0, "page": 0, "pages": 2, "path": "f", "at": "cwd", "flags": "rdwr", "by": 1},
         {"op": "map_poke", "map": 0, "then": "", "seed": 1, "size": 10, "offset": 4090, "whole": False, "by": 1},
     )),
-    "a request that fails, and sets times": Found((
-        _write("f"),
-        _fallocate(8, 12288, 8192) | {"op": "ring_fallocate", "way": "plain", "worker": False},
-    ), kind="ext4"),
+    "a page before those that were mapped first": Found((
+        _write("f", size=10_000),
+        {"op": "map_keep", "map": 0, "page": 2, "pages": 1, "path": "f", "at": "cwd", "flags": "rdwr", "by": 0},
+        {"op": "map_store", "how": "mprotect", "more": 1, "seed": 1, "size": 100, "offset": 512, "whole": False,
+         "page": 0, "pages": 2, "path": "f", "at": "cwd", "flags": "rdwr", "by": 0},
+    )),
+    "a request that fails, and sets times": Found(
+        script=(_fallocate(8, 12288, 8192) | {"op": "ring_fallocate", "way": "plain", "worker": False},),
+        before=(_write("f"),), kind="ext4",
+    ),
     "a size on an overlay, by an absolute path": Found(
         script=({"op": "truncate", "path": "d/f", "at": "abs", "size": 100_000, "by": 0},),
         before=(_mkdir("d"),
