@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint programs fuzz bench crash fuzz-traces clean
+.PHONY: help setup test-setup demo test lint programs fidelity fuzz bench crash fuzz-traces clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ help:  ## say what there is
 setup:  ## install Debian packages and .venv, if they are not there yet
 	@PYTHON='$(PYTHON)' contrib/setup.sh
 
-test-setup:  ## the same, and what only the tests use
+test-setup:  ## the same, and what only tests and linters use
 	@PYTHON='$(PYTHON)' contrib/setup.sh --with-tests
 
 demo: setup  ## record a flaky test, and look at the moment it failed
@@ -23,12 +23,15 @@ demo: setup  ## record a flaky test, and look at the moment it failed
 test: test-setup  ## run the whole test suite; needs root (or sudo), eBPF and FUSE
 	$(AS_ROOT) contrib/run-tests.sh $(TESTS)
 
-lint: setup  ## ruff and mypy --strict
+lint: test-setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 programs: test-setup  ## record programs no one here wrote, for long; REPORT=FILE keeps the figures
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.programs $(if $(REPORT),--report $(REPORT)) $(PROGRAMS)
+
+fidelity: test-setup  ## do every kind of change on every filesystem, and write docs/fidelity.md anew
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.fidelity
 
 fuzz: test-setup  ## random operations held against the truth, on and on; FUZZ='--time 600 --report FILE'
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.oracle $(FUZZ)

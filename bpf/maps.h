@@ -119,6 +119,19 @@ struct dk_wanted {
 	u32 end, dev, near;
 };
 
+/* io_uring writes to one file that are on their way; a slot with req 0 is free. */
+#define FLIGHTS 16
+struct dk_flight {
+	u64 req;
+	u64 from;
+	u64 to;
+	u64 contended; /* it overlaps another: which of them comes last is for the file to tell */
+};
+
+struct dk_flights {
+	struct dk_flight of[FLIGHTS];
+};
+
 /* One record under construction (strings of path calls may reach past PIECE), and what is too big for the stack. */
 struct dk_scratch {
 	struct dk_event ev;
@@ -135,6 +148,7 @@ struct dk_scratch {
 	u64 again; /* the helper that `bind` goes back to; 0: the handler of the system call */
 	struct dk_touched untouched; /* stays zero */
 	struct dk_mappings unmapped; /* stays zero, too */
+	struct dk_flights no_flights; /* and this */
 	u64 taken[DK_STAMPS]; /* addresses of the inodes whose stamps are in the record */
 };
 
@@ -198,6 +212,7 @@ BPF_HASH(skipped_devs, u32, u8, 1024);
 BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);
 BPF_TABLE("lru_hash", u64, struct dk_position, positions, 16384); /* by struct file * */
 BPF_TABLE("lru_hash", u64, struct dk_pending, pending, 512); /* by struct io_kiocb * */
+BPF_TABLE("lru_hash", u64, struct dk_flights, flights, 256); /* by struct inode * */
 BPF_ARRAY(scratch, struct dk_scratch, NCPU);
 BPF_ARRAY(bindings, struct dk_binding, NCPU);
 BPF_PROG_ARRAY(on_exit, 512);

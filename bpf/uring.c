@@ -76,6 +76,60 @@ static inline void save_path(char *to, char *filename)
 		to[0] = 0;
 }
 
+/* Takes note of a write before it is begun. Overlapping ones may be done in another order than they complete. */
+static inline void takes_off(struct dk_scratch *s, char *req, u64 length)
+{
+	char *file = file_of(rd32(req + URING_FD));
+	if (!file)
+		return;
+	u64 inode = (u64)rdp(file + FILE_INODE), from = (u64)rdp(req + URING_RW_POS), to = from + length;
+	if (from == ~0ULL || rd32(file + FILE_FLAGS) & O_APPEND_) {
+		from = 0;
+		to = ~0ULL;
+	}
+	struct dk_flights *all = flights.lookup(&inode);
+	if (!all) {
+		flights.update(&inode, &s->no_flights);
+		all = flights.lookup(&inode);
+		if (!all)
+			return;
+	}
+	struct dk_flight *free = 0;
+	u64 contended = 0;
+	for (int i = 0; i < FLIGHTS; i++) {
+		struct dk_flight *f = &all->of[i];
+		if (!f->req || f->req == (u64)req) {
+			free = f;
+		} else if (f->from < to && from < f->to) {
+			f->contended = 1;
+			contended = 1;
+		}
+	}
+	if (!free)
+		return;
+	free->from = from;
+	free->to = to;
+	free->contended = contended;
+	free->req = (u64)req;
+}
+
+/* Whether another write was on its way to the same bytes at the same time; one that was not noted may have been. */
+static inline int lands(char *req, char *file)
+{
+	u64 inode = (u64)rdp(file + FILE_INODE);
+	struct dk_flights *all = flights.lookup(&inode);
+	if (!all)
+		return 0;
+	for (int i = 0; i < FLIGHTS; i++) {
+		struct dk_flight *f = &all->of[i];
+		if (f->req != (u64)req)
+			continue;
+		f->req = 0;
+		return f->contended;
+	}
+	return 1;
+}
+
 /* Puts aside what will be gone when the request completes. */
 HANDLER(io_uring_submit_req)
 {
@@ -89,18 +143,28 @@ HANDLER(io_uring_submit_req)
 	if (opcode == URING_SETXATTR || opcode == URING_FSETXATTR ||
 	    (flags & URING_SKIPS && (name || is_uring_write(opcode) || opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE)))
 		count(DK_C_ASYNC, 1);
-	if (!vector && !name)
+	if (!name && !is_uring_write(opcode))
 		return 0;
 	struct dk_scratch *s = get_scratch();
 	if (!s)
 		return 0;
 	struct dk_pending *p = (struct dk_pending *)s->body;
+	u64 length = rd32(req + URING_RW_LEN);
+	if (!vector && !name) {
+		takes_off(s, req, length);
+		return 0;
+	}
 	p->dirfd1 = p->dirfd2 = AT_FDCWD_;
 	p->flags = 0;
 	p->path1[0] = p->path2[0] = 0;
 	if (vector) {
 		bpf_probe_read_user(p->iov, sizeof(p->iov), rdp(req + URING_RW_ADDR));
-		p->flags = rd32(req + URING_RW_LEN);
+		p->flags = length;
+		u64 bytes = length > SAVED_IOVECS ? 1ULL << 40 : 0;
+		for (int i = 0; i < SAVED_IOVECS; i++)
+			if (i < length)
+				bytes += p->iov[i].len;
+		takes_off(s, req, bytes);
 	} else if (opcode == URING_RENAMEAT || opcode == URING_LINKAT || opcode == URING_SYMLINKAT) {
 		/* struct io_rename and struct io_link begin alike */
 		p->dirfd1 = rd32(req + URING_LINK_OLD_DFD);
@@ -126,6 +190,8 @@ HANDLER(io_uring_complete)
 	u8 opcode = opcode_of(req);
 	if (result_of(req) < 0) {
 		u64 key = (u64)req;
+		if (is_uring_write(opcode) && rdp(req))
+			lands(req, rdp(req));
 		if (is_uring_name(opcode) || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED)
 			pending.delete(&key);
 		if (!is_uring_write(opcode) && opcode != URING_FALLOCATE && opcode != URING_FTRUNCATE)
@@ -168,7 +234,7 @@ HANDLER(uring_write)
 		return 0;
 	}
 	u64 offset = (u64)rdp(req + URING_RW_POS) - ret; /* where the write ended up is left there */
-	if (ret > DIRECT_MAX) {
+	if (lands(req, file) || ret > DIRECT_MAX) {
 		dirty_async(ctx, s, file, offset, ret);
 		return 0;
 	}

@@ -1,13 +1,16 @@
 #!/bin/sh
 # Set DiffKeeper up on Debian: system packages, then .venv with the package in it.
-# Does only what is missing, so repeating it is quick. `--with-tests` adds what the tests use.
+# Does only what is missing, so repeating it is quick. `--with-tests` adds what tests and linters use; what a
+# former run added stays.
 set -eu
 cd "$(dirname "$0")/.."
 
 packages="python3-bpfcc libfuse3-dev fuse3 pkg-config build-essential python3-dev python3-venv"
+extras=
 case ${1:-} in
     '') ;;
     --with-tests)
+        extras='[dev]'
         packages="$packages git sqlite3 acl attr sudo procps xfsprogs btrfs-progs liburing-dev libaio-dev"
         packages="$packages stress-ng fio rsync zip unzip"
         # Some get these two from elsewhere, under other names.
@@ -72,15 +75,19 @@ fi
     fail "$python is older than 3.11; name a newer one: make setup PYTHON=python3.11"
 
 key="$("$python" -V) $(sha256sum <pyproject.toml) $(pwd)"
-if [ "$(cat .venv/.setup-key 2>/dev/null)" = "$key" ] && .venv/bin/python -c 'import diffkeeper' 2>/dev/null; then
-    say '.venv is up to date'
-    exit
-fi
+case $(cat .venv/.setup-key 2>/dev/null) in
+    "$key $extras" | "$key [dev]") # with the tests' packages there is all that is needed without
+        if .venv/bin/python -c 'import diffkeeper' 2>/dev/null; then
+            say '.venv is up to date'
+            exit
+        fi
+        ;;
+esac
 say "installing into .venv with $("$python" -V); the first time takes a minute"
 rm -f .venv/.setup-key
 if [ "$(.venv/bin/python -V 2>/dev/null)" != "$("$python" -V)" ] || ! .venv/bin/python -m pip -V >/dev/null 2>&1; then
     "$python" -m venv --clear .venv
 fi
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' </dev/null
-printf '%s\n' "$key" >.venv/.setup-key
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" </dev/null
+printf '%s\n' "$key $extras" >.venv/.setup-key
 say 'done'

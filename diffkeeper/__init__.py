@@ -17,6 +17,7 @@ Layout of the package; data flows downwards, and nothing looks back up:
     view/       moments and their spelling, the tree at a moment, the mount
     diffing     what changed between two moments
     plugins     differs, event filters and exporters, and how they are found
+    filtering   filters at work, while recording and afterwards
     cli/        one file for each command
 
     model, errors, progress: the words all of these use; testing: kits for authors of plugins

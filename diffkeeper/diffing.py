@@ -13,13 +13,14 @@ import enum
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import TraceDamagedError
+from .filtering import Filters, Spec
 from .model import ROOT_NODE, Attrs, Moment, Op
-from .paths import PathPatterns
+from .paths import PathPatterns, paths_of
 from .view.roots import join
 
 if TYPE_CHECKING:
@@ -66,11 +67,15 @@ class Change:
     rewritten: bool = True
 
 
-def diff(trace: Trace, a: Moment, b: Moment, paths: Sequence[str | bytes] = ()) -> Iterator[Change]:
+def diff(
+    trace: Trace, a: Moment, b: Moment, paths: Sequence[str | bytes] = (), filters: Sequence[Spec] = ()
+) -> Iterator[Change]:
     """What one sees changing from the tree at `a` to the tree at `b` (which may be earlier), sorted by path.
 
-    `paths`: patterns as in `diffkeeper.paths`; a rename is shown when either name matches.
+    `paths`: patterns as in `diffkeeper.paths`; a rename is shown when either name matches. `filters`: as in
+    `Trace.diff`. Raises PluginError.
     """
+    keeps = _kept(trace, filters, *sorted((a.seq, b.seq)))
     patterns = PathPatterns([os.fsencode(path) for path in paths], trace.roots)
     first, last = sorted((a.seq, b.seq))
     touched = _touched(trace.reader, first, last)
@@ -78,8 +83,32 @@ def diff(trace: Trace, a: Moment, b: Moment, paths: Sequence[str | bytes] = ()) 
     after = _Side(trace, b.seq, touched)
     changes = _Comparison(before, after, trace.roots).changes()
     for change in sorted(changes, key=lambda change: change.path):
-        if patterns.match(change.path) or (change.renamed_from and patterns.match(change.renamed_from)):
+        chosen = patterns.match(change.path) or (change.renamed_from and patterns.match(change.renamed_from))
+        if chosen and keeps(change):
             yield change
+
+
+def _kept(trace: Trace, specs: Sequence[Spec], first: int, last: int) -> Callable[[Change], bool]:
+    """Whether filters keep a change between two events: its path, and an event that had a part in it."""
+    filters = Filters.of(trace, specs)
+    nodes: set[int] = set()
+    paths: set[bytes] = set()
+    for event in trace.reader.events(first + 1, last) if filters.judges_events and first < last else ():
+        if event.op not in _NO_FILES and filters.keeps(event):
+            nodes.add(event.node)
+            paths.update(paths_of(event))
+
+    def keeps(change: Change) -> bool:
+        attrs = change.after or change.before
+        is_dir = attrs is not None and attrs.is_dir
+        names = {change.path, change.renamed_from or change.path}
+        if not any(filters.keeps_path(path, is_dir) for path in names):
+            return False
+        return not filters.judges_events or not nodes.isdisjoint({change.before_node, change.after_node} - {0}) or (
+            not paths.isdisjoint(names)
+        )
+
+    return keeps
 
 
 Link = tuple[int, bytes]

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from . import partial
 from .errors import DestinationError, DiffKeeperError, PathError, PluginError, TraceDamagedError, UsageError
+from .filtering import Filters
 from .model import Attrs, Fidelity, Moment
 from .partial import remove_tree
 from .paths import PathPatterns
-from .plugins import path_verdict
 from .view.roots import join
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def export(
     Raises DestinationError when the destination exists or cannot be written, PluginError for a bug of the
     exporter, and what else it raises on purpose; nothing is left behind then, except what has gone down a stream.
     """
+    if not exporter.of_range and (judges := Filters.of(trace, selection.filters).only_events()):
+        raise UsageError(f"the filter {judges[0]!r} judges events, and this format holds what stood at a moment")
     try:
         if not isinstance(destination, Path):
             if not exporter.streams:
@@ -235,7 +237,7 @@ class _Walk:
         self._reader, self._seq = trace.reader, selection.moment.seq
         self._layout = trace.layout
         self._patterns = PathPatterns(selection.paths, trace.roots)
-        self._keeps = path_verdict(selection.filters, trace.roots)
+        self._keeps = Filters.of(trace, selection.filters).keeps_path
         self._first: dict[int, bytes] = {}
         self._directories: set[int] = set()
 

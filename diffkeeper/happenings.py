@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from .diffing import Kind, diff
 from .errors import TraceDamagedError
 from .exporting import Entry, Meter, Selection, entries
+from .filtering import Filters
 from .model import Attrs, Event, Moment, Op
 from .paths import paths_of
-from .plugins import event_verdict, path_verdict
 from .view.roots import join
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def events(trace: Trace, selection: Selection, progress: Progress) -> Iterator[E
     Raises PluginError where a filter cannot be made.
     """
     matches = trace.path_matcher(selection.paths)
-    keeps = event_verdict(selection.filters, trace.roots)
+    keeps = Filters.of(trace, selection.filters).keeps
     last = selection.moment.seq
     meter = Meter(progress, max(0, last - selection.first + 1))
     for event in trace.reader.events(selection.first, last):
@@ -87,7 +87,7 @@ class Steps:
         self._trace, self._selection = trace, selection
         self._whole = not selection.paths and not selection.filters
         self._matches = trace.path_matcher(selection.paths)
-        self._keeps = path_verdict(selection.filters, trace.roots)
+        self._keeps = Filters.of(trace, selection.filters).keeps_path
 
     def beginning(self) -> Iterator[Entry]:
         """What stood there before the first event, directories left out."""

@@ -1,4 +1,4 @@
-"""The words everything else is written in: Op, Fidelity, Event, Moment, Attrs, Process, Session.
+"""The words everything else is written in: Op, Fidelity, Event, Moment, Attrs, Process, Session and others.
 
 Frozen data, no I/O, no imports of ours. Paths are bytes as the kernel has them, absolute unless
 said otherwise; times are nanoseconds in an int unless the name says seconds. A node is one file,
@@ -157,6 +157,18 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Filtered:
+    """What one filter of a recording has left out of it."""
+
+    name: str
+    before: int = 0  # paths that stood there before the command; a directory counts as one, with all in it
+    events: int = 0  # changes to what is left out
+    examples: tuple[str, ...] = ()  # the first few paths, as `EventFilter.keep_path` has them; a directory ends in "/"
+    time: int = 0  # ns that the filter took
+    error: str = ""  # what it raised first; what it could not judge was kept
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """What was recorded, how, and how well: one per trace."""
 
@@ -177,6 +189,7 @@ class Session:
     verified_paths: int | None = None  # None: not verified
     mismatches: int = 0
     filters: tuple[tuple[str, Mapping[str, str]], ...] = ()  # name and options of the filters in force, in order
+    filtered: tuple[Filtered, ...] = ()  # what each of them left out; empty: not known yet
     differ: tuple[str, Mapping[str, str]] = ("auto", MappingProxyType({}))  # what makes patches, and its options
     notes: tuple[str, ...] = ()  # e.g. tracepoints this kernel does not have
 

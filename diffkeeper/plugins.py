@@ -2,7 +2,7 @@
 
 Owns the three interfaces, the look-up of plugins by name through entry points, and the making of
 an instance from `key=value` options. It runs no plugin: differs are used by `diffkeeper.store`,
-filters by the recorder and the timeline, exporters by `diffkeeper.exporting`. The only importer of
+filters by `diffkeeper.filtering`, exporters by `diffkeeper.exporting`. The only importer of
 stevedore, and only when a plugin is asked for.
 
 Entry point groups: `diffkeeper.differs`, `diffkeeper.filters`, `diffkeeper.exporters`. The entry
@@ -18,15 +18,13 @@ import inspect
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, ClassVar
 
 from .errors import PluginError
-from .model import Op
-from .paths import below_root, paths_of
 
 if typing.TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -35,8 +33,6 @@ if typing.TYPE_CHECKING:
     from .model import Event
     from .progress import Progress
     from .trace import Trace
-
-_KNOWN_VERDICTS = 100_000  # directories whose verdict is remembered
 
 
 class Differ(ABC):
@@ -70,22 +66,44 @@ class Differ(ABC):
 class EventFilter:
     """Decides what is recorded or shown. Both verdicts are pure; override one or both.
 
-    A file is asked about with `keep_path` first; `keep` sees only events of files that are kept.
-    One instance is used by one thread at a time.
+    `keep_path` decides about files. `record --filter` asks it: what it rejects is in no moment. `keep` decides
+    about events, and is asked by `timeline`, `export` and `diff`, about events of files that are kept; a
+    recording has every event all the same, or its moments would be wrong, and only its timeline leaves out what
+    `keep` rejects. A verdict that raises means "keep": the user is told once, and `info` says so. One instance
+    is used by one thread at a time; the recorder and the indexer, which are two processes, have one each.
     """
 
+    def settled(self, given: Mapping[str, str], read: Callable[[str], Sequence[bytes]]) -> Mapping[str, str]:
+        """Options that make this very filter again, later and elsewhere, when nothing can be read any more.
+
+        Called once, before the filter that is used is made from what is returned. `given`: the options as
+        the user wrote them, to be returned by a filter that reads no files. `read(name)` gives the content
+        of the file `name` at the top of each root that has one: before a recording the real file, later what
+        the trace has at the start, or else at the end. May raise PluginError.
+        """
+        del read
+        return given
+
+    def begin(self, trace: Trace) -> None:
+        """Called once before the first `keep`, with the trace (open, complete) whose events it will be asked about.
+
+        Not called where only paths are judged, as while recording. May raise PluginError.
+        """
+        del trace
+
     def keep_path(self, path: bytes, is_dir: bool) -> bool:
-        """Whether the file at `path` matters at all. Called once per file, and the answer kept.
+        """Whether the file at `path` matters at all. Called any number of times for one path, in any order.
 
         `path` is relative to the root it lies under, without a leading slash (`build/x.o`, and
         empty for the root itself), or absolute when it is outside every root. False for a
-        directory leaves out everything beneath it, unasked. Must not raise.
+        directory leaves out everything beneath it, unasked. Should take microseconds: `info` shows what it took.
         """
         del path, is_dir
         return True
 
     def keep(self, event: Event) -> bool:
-        """Whether this event matters. `event.path` is absolute. Called in order. Must not raise."""
+        """Whether this event matters. `event.path` is absolute, `event.time` in nanoseconds since the command's
+        start. Called in the order of events, not always from the first one on."""
         del event
         return True
 
@@ -187,55 +205,6 @@ def make_filter(name: str, options: Mapping[str, str]) -> EventFilter:
     """A new filter. Raises PluginError: unknown, broken, or not to be made with these options."""
     made: EventFilter = _make("filter", name, options)
     return made
-
-
-def path_verdict(
-    specs: Iterable[tuple[str, Mapping[str, str]]], roots: Sequence[bytes]
-) -> Callable[[bytes, bool], bool]:
-    """Whether all of these filters keep an absolute path (and whether it is a directory), and all directories above it.
-
-    Filters are made here from name and options: PluginError. A verdict on a directory is asked for once.
-    """
-    made = [make_filter(name, options) for name, options in specs]
-    known: dict[bytes, bool] = {}
-
-    def keeps(path: bytes, is_dir: bool) -> bool:
-        if not made:
-            return True
-        if is_dir and path in known:
-            return known[path]
-        above = path.rpartition(b"/")[0]
-        below = below_root(path, roots)
-        verdict = (not below or not above or keeps(above, True)) and all(
-            each.keep_path(path if below is None else below, is_dir) for each in made
-        )
-        if is_dir:
-            if len(known) >= _KNOWN_VERDICTS:
-                known.clear()
-            known[path] = verdict
-        return verdict
-
-    return keeps
-
-
-def event_verdict(
-    specs: Sequence[tuple[str, Mapping[str, str]]], roots: Sequence[bytes]
-) -> Callable[[Event], bool]:
-    """Whether all of these filters keep an event, and one of its paths where it has any.
-
-    Filters are made here from name and options: PluginError. Events must be asked about in order.
-    """
-    made = [make_filter(name, options) for name, options in specs]
-    keeps_path = path_verdict(specs, roots)
-
-    def keeps(event: Event) -> bool:
-        if not made:
-            return True
-        is_dir = event.op in (Op.MKDIR, Op.RMDIR)
-        paths = paths_of(event)
-        return (not paths or any(keeps_path(path, is_dir) for path in paths)) and all(each.keep(event) for each in made)
-
-    return keeps
 
 
 def exporter(name: str, options: Mapping[str, str]) -> Exporter:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .errors import UsageError
+from .filtering import Filters, Spec
 from .model import NO_SEQ, Event, Mark, Moment, Op, Process, Session
 from .paths import PathPatterns, paths_of
 from .store import indexer
@@ -125,18 +126,21 @@ class Trace:
         path: str | bytes | None = None,
         op: OpName | Iterable[OpName] | None = None,
         pid: int | None = None,
+        filters: Sequence[Spec] = (),
     ) -> Iterator[Event]:
         """The events from `since` to `until`, both included, that match all that is given.
 
         `path` is a glob as `diffkeeper.paths` has it: `*` also stands for `/`, a pattern without
         `/` means a name at any depth, and what is below a match matches. A renamed or linked file
-        matches by either path. Raises MomentError, and UsageError for an unknown op.
+        matches by either path. `filters`: name and options of filter plugins. Raises MomentError,
+        UsageError for an unknown op, and PluginError.
         """
         first = self.covered(since)[0] if since is not None else 1
         last = self.covered(until)[1] if until is not None else None
         ops = _ops(op)
         matches = self.path_matcher([os.fsencode(path)]) if path is not None else None
-        return self._events(first, last, ops, pid, matches)
+        found = self._events(first, last, ops, pid, matches)
+        return filter(Filters.of(self, filters).keeps, found) if filters else found
 
     def _events(
         self, first: int, last: int | None, ops: frozenset[Op] | None, pid: int | None,
@@ -166,11 +170,17 @@ class Trace:
 
         return matches
 
-    def diff(self, a: When, b: When, paths: Iterable[str | bytes] = ()) -> Iterator[Change]:
-        """What changed from moment `a` to moment `b`, at most below `paths`; costs what the change costs."""
+    def diff(
+        self, a: When, b: When, paths: Iterable[str | bytes] = (), filters: Sequence[Spec] = ()
+    ) -> Iterator[Change]:
+        """What changed from moment `a` to moment `b`, at most below `paths`; costs what the change costs.
+
+        `filters`, as in `events`, leave out changes of paths that they reject, and those in which no event
+        that they keep had a part. Raises MomentError and PluginError.
+        """
         from .diffing import diff  # it needs this module
 
-        return diff(self, self.moment(a), self.moment(b), tuple(paths))
+        return diff(self, self.moment(a), self.moment(b), tuple(paths), filters)
 
 
 def _ops(given: OpName | Iterable[OpName] | None) -> frozenset[Op] | None:

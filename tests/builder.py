@@ -86,6 +86,7 @@ class TraceBuilder:
         self._next_ino, self._free_inos = 100, list[int]()
         self.reuse_inodes = False
         self.differ: tuple[str, Mapping[str, str]] = ("auto", {})
+        self.filters: tuple[tuple[str, Mapping[str, str]], ...] = ()
         self._top = self._new(stat.S_IFDIR | 0o755)
         self._top.parent = self._top
         for root in self.roots:
@@ -404,7 +405,7 @@ class TraceBuilder:
         write_facts(self.path, Session(
             format=1, version="0", command=("sh", "-c", "test"), cwd=self.roots[0], roots=self.roots,
             trace=b"/opt/trace", started=WALL, host="host", kernel="6.1.0",
-            differ=self.differ,
+            differ=self.differ, filters=self.filters,
         ))  # fmt: skip
         writer = JournalWriter(self.path / "journal")
         for start in range(0, len(self._records), self._frame):

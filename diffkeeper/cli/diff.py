@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import split_trace, state_dir_option
+from diffkeeper.cli.options import FilterSpecs, filter_option, split_trace, state_dir_option
 from diffkeeper.cli.ui import is_terminal, use_colour
 from diffkeeper.diffing import Change, Kind
 from diffkeeper.model import Attrs, Moment
@@ -42,11 +42,13 @@ COLOURS = {Kind.ADDED: "green", Kind.REMOVED: "red", Kind.RENAMED: "cyan", Kind.
 @click.option("-p", "--patch", is_flag=True, help="Show text files line by line, as diff -u does.")
 @click.option("--stat", "totals", is_flag=True, help="Show only how many paths changed, and how.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@filter_option
 @click.argument("words", nargs=-1, required=True, metavar="[TRACE] A B [PATH]...")
 @click.pass_context
 def diff(
-    ctx: click.Context, state_dir: Path | None, patch: bool, totals: bool, as_json: bool, words: tuple[str, ...]
-) -> None:
+    ctx: click.Context, state_dir: Path | None, patch: bool, totals: bool, as_json: bool, filters: FilterSpecs,
+    words: tuple[str, ...],
+) -> None:  # fmt: skip
     """Show what changed between two moments.
 
     A and B are moments, as in 'diff @2m13s @2m14s'. A PATH is a path or glob below the root, or a
@@ -58,7 +60,7 @@ def diff(
     path, (a, b, *paths) = split_trace(state_dir, words, ("A", "B"))
     with open_with_bar(path) as trace:
         ends = trace.moment(a), trace.moment(b)
-        changes = trace.diff(*ends, paths)
+        changes = trace.diff(*ends, paths, filters)
         lines: Iterable[str | bytes]
         if as_json:
             lines = (json.dumps(_object(trace, change)) for change in changes)

@@ -15,7 +15,7 @@ import click
 
 from diffkeeper import exporting, plugins
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import KEY_VALUE, MOMENT, PLUGIN_SPEC, trace_argument
+from diffkeeper.cli.options import KEY_VALUE, MOMENT, FilterSpecs, filter_option, trace_argument
 from diffkeeper.cli.ui import is_terminal, open_ui
 from diffkeeper.errors import TraceDamagedError
 from diffkeeper.wording import human_size, printable
@@ -34,10 +34,7 @@ DEFAULT_FORMAT = "dir"
     help="An exporter, see 'diffkeeper plugins'.  [default: what DEST ends in, such as .tar; else dir]",
 )
 @click.option("--path", "paths", metavar="GLOB", multiple=True, help="Only what matches; may be repeated.")
-@click.option(
-    "--filter", "filters", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", multiple=True,
-    help="Leave out what this filter plugin rejects; may be repeated.",
-)
+@filter_option
 @click.option("--resume", is_flag=True, help="Keep what was made when this is stopped; go on from there (dir).")
 @click.option("--opt", "options", type=KEY_VALUE, multiple=True, help="An option of the exporter; may be repeated.")
 @click.pass_context
@@ -50,7 +47,7 @@ def export(
     out: str,
     name: str | None,
     paths: tuple[str, ...],
-    filters: tuple[tuple[str, dict[str, str]], ...],
+    filters: FilterSpecs,
     resume: bool,
     options: tuple[tuple[str, str], ...],
 ) -> None:

@@ -19,7 +19,8 @@ from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import trace_argument
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
-from diffkeeper.model import Fidelity, Session
+from diffkeeper.filtering import Filters, Spec, event_filters
+from diffkeeper.model import Fidelity, Filtered, Session
 from diffkeeper.plugins import differ
 from diffkeeper.wording import human_duration, human_size, printable
 
@@ -65,6 +66,7 @@ def as_object(trace: Trace, path: Path) -> dict[str, Any]:
         "started": started(session).isoformat(),
         "marks": [{"name": mark.name, "event": mark.seq, "time": mark.time / 1e9} for mark in trace.marks()],
         "processes": len(trace.processes()),
+        "filters": list(filter_objects(trace)),
         "differs": trace.reader.differs(),
         "size": stored_size(path),
         "host": session.host,
@@ -99,6 +101,8 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
     yield "processes", str(len(trace.processes())), False
     for mark in trace.marks():
         yield "mark", f"{printable(mark.name)}  ({printable(trace.stamp(mark.seq))})", False
+    for found in filter_objects(trace):
+        yield filter_row(found)
     for name, distribution in trace.reader.differs().items():
         yield "differ", *needed(name, distribution)
     yield "size", human_size(stored_size(path)), False
@@ -112,6 +116,50 @@ def verified(session: Session) -> tuple[str, str, bool]:
         return "verified", "no: the recording did not get to it", False
     paths, wrong = session.verified_paths, session.mismatches
     return "verified", f"{paths} paths against the real files, {wrong} mismatches", wrong > 0
+
+
+def filter_objects(trace: Trace) -> Iterator[dict[str, Any]]:
+    """For each filter of the recording: what it left out, for good (`before`, `events`) or of lists (`hidden`)."""
+    session = trace.session
+    hiding = event_filters_or_error(trace)
+    for index, (name, options) in enumerate(session.filters):
+        told = session.filtered[index] if session.filtered else Filtered(name)
+        hidden, error = 0, told.error
+        if isinstance(hiding, str):
+            error = error or hiding
+        elif (name, options) in hiding:
+            kept = Filters.of(trace, [(name, options)])
+            hidden = sum(not kept.keeps(event) for event in trace.reader.events())
+            error = error or kept.report()[0].error
+        yield {
+            "name": name, "options": dict(options), "before": told.before, "events": told.events, "hidden": hidden,
+            "examples": list(told.examples), "seconds": told.time / 1e9, "error": error,
+        }  # fmt: skip
+
+
+def event_filters_or_error(trace: Trace) -> tuple[Spec, ...] | str:
+    """A trace can be summed up also where one of its filters is not installed."""
+    try:
+        return event_filters(trace)
+    except PluginError as error:
+        return str(error)
+
+
+def filter_row(found: dict[str, Any]) -> tuple[str, str, bool]:
+    given = ",".join(f"{key}={value}" for key, value in found["options"].items())
+    left = [f"{count} {what}" for count, what in (
+        (found["before"], "paths that were there before"), (found["events"], "changes"),
+    ) if count]  # fmt: skip
+    parts = [f"left out {' and '.join(left) or 'nothing'}"]
+    if found["examples"]:
+        parts[0] += f" ({', '.join(found['examples'])})"
+    if found["hidden"]:
+        parts.append(f"hides {found['hidden']} events from the timeline, moments have them ('timeline --all')")
+    parts.append(f"took {found['seconds']:.3f} s")
+    if found["error"]:
+        parts.append(f"FAILED, and what it could not judge was kept: {found['error']}")
+    name = found["name"] + (f":{given}" if given else "")
+    return "filter", printable(f"{name}: {'; '.join(parts)}"), bool(found["error"])
 
 
 def needed(name: str, distribution: str) -> tuple[str, bool]:

@@ -139,6 +139,8 @@ MOMENT = MomentType()
 OPS = OpsType()
 KEY_VALUE = KeyValueType()
 PLUGIN_SPEC = PluginSpecType()
+FilterSpecs = tuple[tuple[str, dict[str, str]], ...]
+"""What `filter_option` gives a command."""
 TRACE_PATH = click.Path(path_type=Path, readable=False)
 """No existence check: `diffkeeper.open` says more precisely what is wrong with a trace."""
 
@@ -151,6 +153,14 @@ def state_dir_option(command: _Command) -> _Command:
         metavar="TRACE",
         help=f"The trace, as an option instead of an argument.  [default: {DEFAULT_TRACE}]",
     )(command)
+
+
+def filter_option(command: _Command) -> _Command:
+    """`--filter NAME[:k=v,...]`, any number of them; the command gets `filters: FilterSpecs`."""
+    return click.option(
+        "--filter", "filters", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", multiple=True,
+        help="Leave out what this filter plugin rejects; may be repeated.",
+    )(command)  # fmt: skip
 
 
 def trace_argument(command: _Command) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH, DurationType
+from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH, DurationType, FilterSpecs, filter_option
 from diffkeeper.cli.ui import open_ui
 
 
@@ -22,10 +22,7 @@ from diffkeeper.cli.ui import open_ui
     "--root", "roots", type=click.Path(path_type=Path, readable=False), metavar="DIR", multiple=True,
     help="A directory to record completely, also what is in it before; may be repeated.  [default: .]",
 )
-@click.option(
-    "--filter", "filters", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", multiple=True,
-    help="Leave out what this filter plugin rejects; may be repeated.",
-)
+@filter_option
 @click.option(
     "--mmap-interval", type=DurationType(), metavar="TIME", default="100ms", show_default=True,
     help="How often to look for changes in files mapped into memory; off: only at msync, munmap, a mark and exit.",
@@ -42,7 +39,7 @@ def record(
     ctx: click.Context,
     trace: Path,
     roots: tuple[Path, ...],
-    filters: tuple[tuple[str, dict[str, str]], ...],
+    filters: FilterSpecs,
     differ: tuple[str, dict[str, str]],
     mmap_interval: float,
     wait_tree: bool,

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import click
 
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import MOMENT, OPS, trace_argument
+from diffkeeper.cli.options import MOMENT, OPS, FilterSpecs, filter_option, trace_argument
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.eventlines import FIDELITIES, LABELS, JsonLines, LineForm
+from diffkeeper.filtering import event_filters
 from diffkeeper.model import Event, Fidelity, Op
 from diffkeeper.wording import human_size, printable
 
@@ -46,6 +47,8 @@ NARROWEST, WIDEST = 24, 72
 @click.option("--path", metavar="GLOB", help="Only paths like this; a pattern without / means the name.")
 @click.option("--op", "ops", type=OPS, metavar="OP", multiple=True, help="Only this operation; may be repeated.")
 @click.option("--pid", type=int, metavar="N", help="Only what this process did.")
+@filter_option
+@click.option("--all", "unfiltered", is_flag=True, help="Also the events that the recording's own filters would hide.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def timeline(
     trace: Path,
@@ -54,6 +57,8 @@ def timeline(
     path: str | None,
     ops: tuple[frozenset[Op], ...],
     pid: int | None,
+    filters: FilterSpecs,
+    unfiltered: bool,
     as_json: bool,
 ) -> None:
     """List what happened, in order.
@@ -64,7 +69,8 @@ def timeline(
     """
     with open_with_bar(trace) as opened:
         wanted = frozenset[Op]().union(*ops) or None
-        events = opened.events(since=since, until=until, path=path, op=wanted, pid=pid)
+        hiding = () if unfiltered else event_filters(opened)
+        events = opened.events(since=since, until=until, path=path, op=wanted, pid=pid, filters=(*hiding, *filters))
         form: LineForm = JsonLines(opened) if as_json else Columns(opened)
         for batch in batches(map(form.line, events)):
             sys.stdout.write("".join(batch))

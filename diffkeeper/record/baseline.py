@@ -14,6 +14,7 @@ import msgspec
 
 from ..wire import Flag, Inode, WireOp, encode, pieces
 from . import scope
+from .deep import within_reach
 
 CONTENT_PIECE = 1 << 20
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -116,28 +117,40 @@ class Baseline:
         while pending:
             top = pending.pop()
             try:
-                with os.scandir(top) as entries:
-                    found = sorted(entries, key=lambda entry: entry.name)
+                with within_reach(top) as near:
+                    pending += self._list(top, near)
             except OSError:
                 self.unreadable.append(top)
-                continue
-            for entry in found:
-                path = entry.path
-                is_dir = entry.is_dir(follow_symlinks=False)
-                if path == self._trace or not self._keep(path, is_dir):
-                    continue
-                try:
-                    self.snapshot(path, entry.stat(follow_symlinks=False))
-                except FileNotFoundError:
-                    continue  # it went while we looked; nothing recorded did that
-                except OSError:  # as where the path is longer than any call takes
-                    self.unreadable.append(path)
-                    continue
-                if is_dir and path not in self._pseudo:
-                    pending.append(path)
 
-    def snapshot(self, path: bytes, status: os.stat_result, op: WireOp = WireOp.SNAPSHOT, time: int = 0) -> None:
-        """Emit one path: its attributes, and its content when it is a file."""
+    def _list(self, top: bytes, near: bytes) -> list[bytes]:
+        """Emit what is in one directory, which system calls reach at `near`; says which directories are."""
+        directories = []
+        with os.scandir(near) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            path = entry.path if near is top else os.path.join(top, entry.name)
+            is_dir = entry.is_dir(follow_symlinks=False)
+            if path == self._trace or not self._keep(path, is_dir):
+                continue
+            try:
+                self.snapshot(path, entry.stat(follow_symlinks=False), near=entry.path)
+            except FileNotFoundError:
+                continue  # it went while we looked; nothing recorded did that
+            if is_dir and path not in self._pseudo:
+                directories.append(path)
+        return directories
+
+    def snapshot(
+        self,
+        path: bytes,
+        status: os.stat_result,
+        op: WireOp = WireOp.SNAPSHOT,
+        time: int = 0,
+        *,
+        near: bytes | None = None,
+    ) -> None:
+        """Emit one path: its attributes, and its content when it is a file. `near`: where system calls reach it."""
+        near = near or path
         kind = stat.S_IFMT(status.st_mode)
         first = path
         if kind != stat.S_IFDIR and status.st_nlink > 1:
@@ -146,8 +159,8 @@ class Baseline:
         if first != path:
             target, flags = first, int(Flag.LINK)
         elif kind == stat.S_IFLNK:
-            target = os.readlink(path)
-        extra = xattrs_of(path) if first == path else {}
+            target = os.readlink(near)
+        extra = xattrs_of(near) if first == path else {}
         self.handle += 1
         self.files += 1
         record = encode(
@@ -157,7 +170,7 @@ class Baseline:
         self._emit((record,))
         if kind == stat.S_IFREG and first == path and status.st_size:
             try:
-                for offset, data in contents(path, status.st_size):
+                for offset, data in contents(near, status.st_size):
                     self._emit(pieces(WireOp.CONTENT, time=time, offset=offset, length=self.handle, payload=data))
             except OSError:
                 self.unreadable.append(path)

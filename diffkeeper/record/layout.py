@@ -18,7 +18,7 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 9
+LAYOUT_VERSION = 10
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -86,6 +86,7 @@ OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
     "URING_OPCODE": (("io_kiocb", "opcode"),),
     "URING_FLAGS": (("io_kiocb", "flags"),),
     "URING_RESULT": (("io_kiocb", "cqe.res"),),
+    "URING_FD": (("io_kiocb", "cqe.fd"),),
     "URING_RW_POS": (("io_rw", "kiocb.ki_pos"),),
     "URING_RW_ADDR": (("io_rw", "addr"),),
     "URING_RW_LEN": (("io_rw", "len"),),

@@ -7,21 +7,23 @@ process of its own (`diffkeeper.store.indexer`), beside the command and at the l
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shlex
 import shutil
 import signal
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .. import __version__
 from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
+from ..filtering import Filters, Spec, read_at, settled
 from ..journal import JournalWriter
 from ..model import Session
-from ..plugins import path_verdict
 from ..progress import Progress
 from ..store import differing, indexer
 from ..store.reader import open_reader
@@ -44,16 +46,13 @@ IDLE_WAIT = 0.01
 SETTLE_TIME = 0.5
 INDEXER_LOG = "indexer.log"
 
-FilterSpec = tuple[str, Mapping[str, str]]
-"""Name of a filter plugin, and its options."""
-
 
 def record(
     command: Sequence[str],
     *,
     trace: Path,
     roots: Sequence[Path],
-    filters: Sequence[FilterSpec] = (),
+    filters: Sequence[Spec] = (),
     differ: differing.Choice | None = None,
     force: bool = False,
     ui: Progress,
@@ -74,7 +73,7 @@ def record(
     user = child.invoking_user()
     differ = differ or differing.Choice()
     differing.check(differ)
-    path_verdict(filters, resolved)  # a filter that cannot be made ends it before anything is touched
+    filters = settled(filters, lambda name: read_at(resolved, name))  # one that cannot be made ends it here
     _make_trace(trace, force, user)
     recording = _Recording(
         command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ring_bytes
@@ -110,7 +109,7 @@ class _Recording:
         command: Sequence[str],
         trace: Path,
         roots: tuple[bytes, ...],
-        filters: Sequence[FilterSpec],
+        filters: Sequence[Spec],
         differ: differing.Choice,
         user: child.User,
         ui: Progress,
@@ -124,7 +123,7 @@ class _Recording:
         self._roots = roots
         self._filters = tuple(filters)
         self._differ = differ
-        self._keeps = path_verdict(filters, roots)
+        self._judges = Filters(filters, roots)
         self._user = user
         self._ui = ui
         self._mmap_interval = mmap_interval
@@ -175,7 +174,10 @@ class _Recording:
             count += 1
             if count % 512 == 0:
                 ui.progress("baseline", count, 0)
-            return self._keeps(path, is_dir)
+            kept = self._judges.keeps_path(path, is_dir)
+            if not kept:
+                self._judges.count(path, is_dir, before=True)
+            return kept
 
         self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep)
         self._baseline.run()
@@ -340,9 +342,6 @@ class _Recording:
 
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
-        for name, options in self._filters:
-            given = ",".join(f"{key}={value}" for key, value in options.items())
-            notes.append(f"what filter {name}:{given} rejects is in no moment")
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if unstoppable := kernel.control[Control.UNSTOPPABLE]:
@@ -357,10 +356,12 @@ class _Recording:
     def _close_recording(self, kernel: Kernel, pid: int, status: int) -> None:
         """The journal's last records; then the kernel is as it was."""
         ended = time.monotonic_ns()
+        filtered = json.dumps([dataclasses.asdict(each) for each in self._judges.report()])
         self._pump.last_words(
             *self._losses(kernel, ended),
             encode(WireOp.END, time=ended, pid=pid, offset=status),
             *(encode(WireOp.SETTLE, time=ended, payload=f"note={note}".encode()) for note in self._notes(kernel)),
+            encode(WireOp.SETTLE, time=ended, payload=f"filtered={filtered}".encode()),
         )
         self._ring.close()
         kernel.close()
@@ -411,7 +412,8 @@ class _Recording:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = time.monotonic_ns()
         with open_reader(self._trace) as reader:
-            verifier = Verifier(reader, self._pump.emit, self._keeps, now, everything=bool(reader.session.lost))
+            keeps, lost = self._judges.keeps_path, bool(reader.session.lost)
+            verifier = Verifier(reader, self._pump.emit, keeps, now, everything=lost)
             verifier.run(self._ui)
         facts = {"verified_paths": verifier.paths}
         self._pump.last_words(

@@ -15,6 +15,7 @@ from ..progress import Progress
 from ..store.reader import Reader
 from ..wire import Flag, WireOp, encode
 from . import baseline, scope
+from .deep import within_reach
 
 _MODE_MATTERS = 0o7777 | 0o170000
 _LARGE = 16 << 20  # from here on holes are worth looking for
@@ -106,11 +107,21 @@ class Verifier:
         progress.progress("verifying", len(paths), len(paths))
 
     def _compare(self, path: bytes) -> str:
+        try:
+            with within_reach(path) as near:
+                return self._compare_at(path, near)
+        except (FileNotFoundError, NotADirectoryError):  # a directory of a long path is gone
+            return self._compare_at(path, b"/proc/self/fd/gone")
+        except OSError:
+            return "unknown"
+
+    def _compare_at(self, path: bytes, near: bytes) -> str:
+        """`near`: where system calls reach it."""
         reader = self._reader
         node = reader.resolve(path, reader.last_seq)
         recorded = reader.attrs(node, reader.last_seq) if node else None
         try:
-            status = os.lstat(path)
+            status = os.lstat(near)
         except (FileNotFoundError, NotADirectoryError):
             if recorded is None:
                 return "same"
@@ -119,13 +130,13 @@ class Verifier:
             return "gone"
         except OSError:
             return "unknown"
-        if recorded is not None and node is not None and self._same(path, status, node, recorded):
+        if recorded is not None and node is not None and self._same(near, status, node, recorded):
             return "same"
         self.mismatches += 1
         if recorded is None and stat.S_ISDIR(status.st_mode):
             self._heal_tree(path, status)
         else:
-            self._healer.snapshot(path, status, WireOp.HEAL, self._time)
+            self._healer.snapshot(path, status, WireOp.HEAL, self._time, near=near)
         return "healed"
 
     def _heal_tree(self, path: bytes, status: os.stat_result) -> None:

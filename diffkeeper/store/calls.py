@@ -94,11 +94,17 @@ class Calls:
         if not record.flags & Flag.PATH:
             state = self.node_of(inode)
             where = nodes.path(state)
-            return None if state.hidden else (state, where)
+            if not state.hidden:
+                return state, where
+            nodes.pass_over(where, is_dir=state.is_dir)
+            return None
         place, where = self.place(record, 0, path, follow=not record.flags & Flag.NOFOLLOW)
         if nodes.judge(where)[1]:
             reached = self._reached(record.inodes[1:])
-            return None if reached is None else (reached, nodes.path(reached))
+            if reached is not None:
+                return reached, nodes.path(reached)
+            nodes.pass_over(where)
+            return None
         if place.node is not None:
             return place.node, where
         stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
@@ -252,6 +258,7 @@ class Calls:
         place, where = self.place(record, 0, path, follow=False)
         outside, hidden = self._nodes.judge(where, is_dir=op is Op.MKDIR)
         if hidden or not place.name:
+            self._nodes.pass_over(where, is_dir=op is Op.MKDIR)
             return
         seq = self._timeline.event(
             record, op, where, to=target if op is Op.SYMLINK else None, outside=outside,
@@ -297,6 +304,7 @@ class Calls:
         state, source = self._linked(record, old)
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name or state.is_dir:
+            self._nodes.pass_over(where)
             return
         seq = self._timeline.event(record, Op.LINK, source, to=where, node=state.node, outside=outside)
         if place.node is not None:
@@ -327,6 +335,7 @@ class Calls:
         is_dir = source.node is not None and source.node.is_dir
         from_hidden, to_hidden = nodes.judge(where, is_dir=is_dir)[1], nodes.judge(to, is_dir=is_dir)[1]
         if not source.name or not target.name or (from_hidden and to_hidden):
+            nodes.pass_over(where, is_dir=is_dir)
             return
         if from_hidden or to_hidden:
             self._rename_across(record, source, where, target, to, gone=to_hidden)
@@ -407,6 +416,7 @@ class Calls:
         place, where = self.place(record, 0, _first(record.payload), follow=False)
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name:
+            self._nodes.pass_over(where)
             return
         op = Op.UNLINK if record.op == WireOp.UNLINK else Op.RMDIR
         state = place.node

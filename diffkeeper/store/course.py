@@ -7,11 +7,16 @@ stored belongs to `processes`.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 
-from ..model import Mark, Op, Process, Session
+import msgspec
+
+from ..filtering import merged
+from ..model import Filtered, Mark, Op, Process, Session
 from ..wire import Record, WireOp, strings
 from . import processes
+from .codec import damaged
 from .db import Table
 from .timeline import Timeline
 
@@ -101,3 +106,13 @@ class Course:
             self._note(notes=(*self.session.notes, value[:MAX_TEXT]))
         elif key == "verified_paths" and value.isascii() and value.isdigit():
             self._note(verified_paths=int(value))
+        elif key == "filtered" and len(told := unpack_told(value)) == len(self.session.filters):
+            self._note(filtered=merged(self.session.filtered, told))
+
+
+def unpack_told(text: str) -> tuple[Filtered, ...]:
+    """What the recorder's own filters counted, of what stood there before the command."""
+    try:
+        return msgspec.convert(json.loads(text), tuple[Filtered, ...])
+    except (ValueError, RecursionError) as error:
+        raise damaged("what filters left out cannot be read") from error

@@ -131,10 +131,14 @@ class Txn:
         """Entries from `start` (default: the first) on, while the key begins with `prefix`."""
         with _quick, self._txn.cursor(self._tables[table]) as cursor:
             found = cursor.set_range(prefix if start is None else start) if prefix or start else cursor.first()
+            last = b""  # no key is empty
             while found:
                 key = cursor.key()
                 if not key.startswith(prefix):
                     return
+                if key <= last:  # as in `names.children`
+                    raise TraceDamagedError(f"damaged trace: entries of {table.name.lower()} are out of order")
+                last = key
                 yield key, cursor.value()
                 found = cursor.next()
 

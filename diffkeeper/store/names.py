@@ -47,12 +47,16 @@ def children(txn: Txn, parent: int, seq: int) -> list[tuple[bytes, int]]:
     """Name and node of everything in a directory, by name."""
     prefix, limit = U64.pack(parent), U64.pack(seq + 1)
     result: list[tuple[bytes, int]] = []
+    last = b""
     with txn.seek(Table.NAMES) as cursor:
         found = cursor.set_range(prefix)
         while found and (key := cursor.key()).startswith(prefix):
             stem, node = key[:-8], 0
             if len(stem) < 10 or stem[-1]:
                 raise damaged("a name is cut off")
+            if stem <= last:  # the pages lead back to where the cursor was: there is no end of it
+                raise damaged("names are out of order")
+            last = stem
             if key[-8:] < limit:
                 node = _node(cursor.value())
                 found = cursor.next()

@@ -11,8 +11,8 @@ import os
 import stat
 import struct
 
+from ..filtering import Filters
 from ..model import ROOT_NODE, Attrs, Fidelity, Session
-from ..plugins import path_verdict
 from . import names
 from .codec import damaged, pack_attrs, unpack_attrs
 from .content import ContentReader
@@ -44,7 +44,7 @@ class Nodes:
         self._session = session
         self._cache: dict[int, NodeState] = {}
         self._children: dict[tuple[int, bytes], int] = {}  # as in NAMES now; 0: nothing
-        self._keeps = path_verdict(session.filters, session.roots)
+        self.filters = Filters(session.filters, session.roots)
         self.age = 0
         """Of all cached paths: grows when a directory moves."""
 
@@ -187,7 +187,12 @@ class Nodes:
 
     def _left_out(self, path: bytes, *, is_dir: bool) -> bool:
         """The trace itself, and what a filter rejects: there is no name for it at any moment."""
-        return is_under(path, self._session.trace) or not self._keeps(path, is_dir)
+        return is_under(path, self._session.trace) or not self.filters.keeps_path(path, is_dir)
+
+    def pass_over(self, path: bytes, *, is_dir: bool = False) -> None:
+        """A call is left out because of this path: if a filter is why, it counts."""
+        if self.filters and not is_under(path, self._session.trace):
+            self.filters.count(path, is_dir)
 
     def implicit(self, parent: NodeState, name: bytes, seq: int, mode: int = S_IFDIR | 0o755) -> NodeState:
         """A node that must be there, for something was found under it or done to it. Hidden: it gets no name."""

@@ -11,6 +11,7 @@ import dataclasses
 import stat
 from collections.abc import Callable
 
+from ..filtering import merged
 from ..model import Fidelity, Op, Session
 from ..wire import (
     EVENT,
@@ -83,8 +84,9 @@ class Replay:
         progress.next_node = self.nodes.next_node
         fidelity = {trust.label: count for trust, count in self._trust.items() if count}
         return dataclasses.replace(
-            self._course.session, events=self.timeline.seq, fidelity=fidelity, mismatches=self._standing.mismatches
-        )
+            self._course.session, events=self.timeline.seq, fidelity=fidelity, mismatches=self._standing.mismatches,
+            filtered=merged(self._course.session.filtered, self.nodes.filters.report()),
+        )  # fmt: skip
 
     def span(self, span: bytes) -> None:
         """Apply a journal frame's records. Raises TraceDamagedError."""
@@ -193,7 +195,11 @@ class Replay:
         """The file of a call with a descriptor, and its path; None: it is no concern of ours."""
         state = self.calls.node_of(first_inode(record))
         path = self.nodes.path(state)
-        return None if state.hidden else (state, path)
+        if not state.hidden:
+            return state, path
+        if not record.flags & Flag.CONT:
+            self.nodes.pass_over(path, is_dir=state.is_dir)
+        return None
 
     def _touch(self, state: NodeState, inode: Inode, seq: int, *, by_call: bool = True) -> None:
         """Times after a change of content; they are in its rows. The rest only if it changed.
@@ -265,6 +271,7 @@ class Replay:
         if hidden:  # bound all the same: its identity may have been another file's
             state = self.nodes.new(inode.mode, parent=parent.node, name=name)
             self.nodes.bind(ident, state)
+            self.nodes.pass_over(where)
             return
         early = place.node is not None and place.node.implicit and place.node.ident == ident
         node = place.node.node if early and place.node else self.nodes.next_node

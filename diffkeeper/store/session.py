@@ -86,6 +86,8 @@ def _decode(data: bytes, where: str) -> Session:
         raise TraceDamagedError(f"damaged trace: {where}: {error}") from error
     if session.events < 0 or not all(root.startswith(b"/") for root in session.roots):
         raise TraceDamagedError(f"damaged trace: {where} makes no sense")
+    if session.filtered and len(session.filtered) != len(session.filters):
+        raise TraceDamagedError(f"damaged trace: {where} counts for other filters than it names")
     return session
 
 
@@ -93,6 +95,8 @@ def _text(value: object) -> object:
     """JSON has no bytes: surrogate escapes stand for what is not UTF-8."""
     if isinstance(value, bytes):
         return os.fsdecode(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _text(dataclasses.asdict(value))
     if isinstance(value, Mapping):
         return {str(_text(key)): _text(item) for key, item in value.items()}
     return [_text(item) for item in value] if isinstance(value, tuple | list) else value

@@ -50,7 +50,7 @@ def match(
 
 
 def _twins(stamps: Sequence[Inode]) -> Inode | None:
-    """One of two stamps that say the same in all but who they are: a file of overlayfs, and the one below it."""
+    """One of two stamps that say the same in all but who they are: a file of overlayfs and the one below. Unbound."""
     if len(stamps) != 2 or stamps[0].dev == stamps[1].dev:
         return None
     one, other = (stamp._replace(ino=0, dev=0, gen=0, parent=0) for stamp in stamps)

@@ -27,7 +27,7 @@ from diffkeeper.view.fuse import _reply
 from diffkeeper.view.hidden import Top
 from diffkeeper.view.tree import Place
 
-MEMORY = 1 << 30  # of its own; files that are mapped do not count
+MEMORY = 1 << 30  # beyond what the parent has already, which may be a long test run; mapped files do not count
 FILE_SIZE = 256 << 20
 SECONDS = 30
 EVENTS = ("ndjson", "perfetto", "parquet", "html", "git")
@@ -43,7 +43,8 @@ def in_child(work: Callable[[], None], *, seconds: int = SECONDS, file_size: int
         os.close(reading)
         os.dup2(writing, 2)
         faulthandler.enable(2)
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        limit = _data() + MEMORY
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,6 +65,12 @@ def in_child(work: Callable[[], None], *, seconds: int = SECONDS, file_size: int
     if os.WIFSIGNALED(status):
         return f"killed by signal {os.WTERMSIG(status)}\n{said}"
     return f"exit code {status >> 8}\n{said}" if status else ""
+
+
+def _data() -> int:
+    """Bytes that this process has of what RLIMIT_DATA counts."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
+    return int(line.split()[1]) * 1024
 
 
 def everything(trace: Path, out: Path) -> None:

@@ -154,8 +154,10 @@ FOUND = {
     ),
     "a size on an overlay, by an absolute path": Found(
         script=({"op": "truncate", "path": "d/f", "at": "abs", "size": 100_000, "by": 0},),
-        before=(_mkdir("d"),
-                {"op": "create", "path": "d/f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0}),
+        before=(
+            _mkdir("d"),
+            {"op": "create", "path": "d/f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0},
+        ),
         kind="overlay",
     ),
     "a symlink that a chroot keeps in": Found(

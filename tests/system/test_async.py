@@ -54,3 +54,12 @@ def test_aio_on_every_filesystem(writer: Path, filesystem: Path, trace: Path) ->
     assert result.returncode == 0, result.stderr
     assert check_marks(trace) >= 4
     harness.assert_faithful(trace, filesystem)
+
+
+def test_writes_that_overtake_each_other(filesystem: Path, trace: Path) -> None:
+    """Of overlapping io_uring writes that are under way at once, the one that the file has is the one recorded."""
+    job = ["--ioengine=io_uring", "--rw=randwrite", "--size=2m", "--bsrange=512-64k", "--blockalign=512", "--iodepth=8"]
+    order = ["--random_generator=lfsr", "--norandommap=0", "--numjobs=2", "--randseed=1", "--output=/dev/null"]
+    result = harness.record(trace, ["fio", "--name=job", *job, *order], cwd=filesystem)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, filesystem)

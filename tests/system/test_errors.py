@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-import diffkeeper
 from tests.system import harness
 
 
@@ -184,19 +182,3 @@ def test_plugins_that_are_not_there(recorded: Path, workspace: Path, tmp_path: P
     assert_refused(result, 92, "colour")
     assert not (workspace / "ran").exists()
     assert not (tmp_path / "t").exists()
-
-
-def test_a_tree_deeper_than_any_path(workspace: Path, trace: Path) -> None:
-    """What stands where no path is long enough is not read, and said to be; the command runs all the same."""
-    script = (
-        "import os\n"
-        "for level in range(25):\n"
-        "    os.mkdir(str(level).ljust(200, '-')); os.chdir(str(level).ljust(200, '-'))\n"
-        "open('file', 'w').write('far below')\n"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=workspace, check=True)
-    result = harness.record(trace, ["sh", "-c", "echo new > near"], cwd=workspace)
-    assert result.returncode == 0, result.stderr
-    with diffkeeper.open(trace) as opened:
-        assert any(note.startswith("not readable: ") for note in opened.session.notes)
-        assert (opened.at("end") / "near").read_text() == "new\n"

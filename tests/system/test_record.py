@@ -490,7 +490,30 @@ mv build/sub/x.o rescued; echo lost > goes; mv goes z.o; cd node_modules && echo
     with diffkeeper.open(trace) as opened:
         named = [event.path for event in opened.events()]
         assert not [path for path in named if b"node_modules" in path or path.endswith(b"y.o")]
-        assert any("glob" in note for note in opened.session.notes)
+    (told,) = harness.info(trace)["filters"]
+    assert (told["name"], told["before"], told["hidden"], told["error"]) == ("glob", 1, 0, "")
+    assert told["events"] >= 4, "new.js, here.js and y.o were made and written"
+    assert "node_modules/" in told["examples"]
+
+
+def test_the_projects_ignore_files_leave_paths_out(workspace: Path, trace: Path) -> None:
+    """`gitignore` takes the patterns as they are before the command, for the baseline, all moments and the end."""
+    (workspace / ".gitignore").write_text("*.log\n")
+    (workspace / ".diffkeeperignore").write_text("/.git/\n/vendor/\n")
+    (workspace / "vendor").mkdir()
+    (workspace / "vendor/lib").write_text("old")
+    script = "echo 1 > a.log; echo 2 > vendor/lib; mkdir .git; echo 3 > .git/HEAD; echo '*' > .gitignore; echo 4 > b"
+    options = ["--filter", "gitignore", "--filter", "op:exclude=exec"]
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, options=options)
+    assert result.returncode == 0, result.stderr
+    assert set(harness.recorded(trace, "end")) == {".", ".gitignore", ".diffkeeperignore", "b"}
+    facts = harness.info(trace)
+    assert facts["verified"]["mismatches"] == 0
+    git, op = facts["filters"]
+    assert git["options"] == {"patterns": "/.git/\n/vendor/\n*.log"}
+    assert (git["before"], git["error"], op["hidden"]) == (1, "", 2), "sh and mkdir"
+    assert set(git["examples"]) == {"vendor/", "a.log", ".git/"}
+    assert "exec" not in {line.split()[1] for line in harness.run("timeline", trace).stdout.splitlines()}
 
 
 def test_what_outlives_the_command_is_recorded_when_asked(workspace: Path, trace: Path) -> None:
@@ -602,7 +625,7 @@ import sys
 from pathlib import Path
 from diffkeeper.progress import Silent
 from diffkeeper.record import reread, session
-def fills(request):
+def fills(request, others):
     raise OverflowError("on purpose")
 reread.fills = fills
 sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Silent()))
@@ -611,3 +634,22 @@ sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Sile
     assert subprocess.run(command, cwd=workspace, check=False, timeout=30).returncode == 0
     assert (workspace / "to").read_bytes() == bytes(100_000)
     assert any("on purpose" in cause for cause in harness.info(trace)["lost_by_cause"])
+
+
+def test_a_tree_deeper_than_paths_are_long(workspace: Path, trace: Path) -> None:
+    """Files below 4,096 bytes of path, there before and made by relative steps, are recorded and verified."""
+    script = "import os\nfor n in range(20):\n    os.mkdir('d' * 250); os.chdir('d' * 250)\nopen('{}', 'w').write('{}')"
+    subprocess.run([sys.executable, "-c", script.format("before", "was here")], cwd=workspace, check=True)
+    deeper = "import os\nfor n in range(20):\n    os.chdir('d' * 250)\n"
+    more = deeper + "open('before', 'a').write(' and more')\nopen('new', 'w')"
+    result = harness.record(trace, [sys.executable, "-c", more], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    facts = harness.info(trace)
+    assert (facts["lost"], facts["verified"]["mismatches"]) == (0, 0)
+    with diffkeeper.open(trace) as opened:
+        for moment, text in ("start", "was here"), ("end", "was here and more"):
+            directory = opened.at(moment)
+            for _ in range(20):
+                directory /= "d" * 250
+            assert (directory / "before").read_text() == text
+        assert (directory / "new").read_text() == ""

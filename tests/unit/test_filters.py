@@ -1,4 +1,4 @@
-"""The built-in glob filter."""
+"""The built-in filters, each by itself."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ import pytest
 from diffkeeper import testing
 from diffkeeper.errors import PluginError
 from diffkeeper.plugins import make_filter
+from diffkeeper_plugins.filters.events import OpFilter, ProcessFilter, SizeFilter, TimeFilter
+from diffkeeper_plugins.filters.gitignore import GitignoreFilter
 from diffkeeper_plugins.filters.glob import GlobFilter
 
 
 def test_conformance() -> None:
-    """The built-in filter passes the kit that plugin authors get."""
-    testing.check_filter(GlobFilter(exclude=("*.o", "node_modules/"), include=("src/**",)))
+    """The built-in filters pass the kit that plugin authors get."""
+    for made in (
+        GlobFilter(exclude=("*.o", "node_modules/"), include=("src/**",)),
+        GitignoreFilter(patterns="*.o\nbuild/"),
+        OpFilter(exclude=("write",)),
+        ProcessFilter(pid=100, invert=True),
+        SizeFilter(min="1k"),
+        TimeFilter(since="1us"),
+    ):
+        testing.check_filter(made)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +63,23 @@ def test_no_pattern_or_a_wrong_one_is_an_error() -> None:
         make_filter("glob", {})
     with pytest.raises(PluginError, match="wrong pattern"):
         make_filter("glob", {"exclude": "!"})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("op", {}, "needs include=OP or exclude=OP"),
+        ("op", {"include": "wirte"}, "there is no operation 'wirte'; there are create, write"),
+        ("process", {"invert": "true"}, "needs comm=GLOB, argv=GLOB or pid=N"),
+        ("process", {"pid": "one"}, "pid is a number"),
+        ("size", {}, "needs min=BYTES or max=BYTES"),
+        ("size", {"min": "big"}, "'big' is no size"),
+        ("time", {}, "needs since=TIME or until=TIME"),
+        ("time", {"until": "noon"}, "'noon' is no span of time"),
+    ],
+)
+def test_what_a_filter_needs_is_told(name: str, options: dict[str, str], message: str) -> None:
+    """A filter that would do nothing, or was given what it does not understand, says so before anything happens."""
+    with pytest.raises(PluginError) as caught:
+        make_filter(name, options)
+    assert message in str(caught.value)

@@ -420,3 +420,21 @@ def test_nothing_hostile_in_the_mount_s_own_files(tmp_path: Path) -> None:
     with diffkeeper.open(evil(tmp_path / "trace")) as opened:
         for line in (*timeline_lines(opened), *status_lines(opened, list)):
             assert line.isprintable(), line
+
+
+def test_names_in_a_ring(tmp_path: Path) -> None:
+    """A directory whose names are out of order, so that the next name leads back to an earlier one, is damage."""
+    trace = build(tmp_path / "trace", **{"name-a": b"1", "name-b": b"2", "name-c": b"3"})
+    index = trace / DATA_FILE
+    index.write_bytes(index.read_bytes().replace(b"name-c\0", b"name-a\0"))
+
+    def walk() -> None:
+        with diffkeeper.open(trace) as opened:
+            top = opened.reader.resolve(opened.roots[0], 0)
+            assert top is not None
+            with pytest.raises(TraceDamagedError, match="out of order"):
+                list(opened.reader.children(top, 0))
+            with pytest.raises(TraceDamagedError, match="out of order"):
+                opened.reader.namings(top)
+
+    assert in_child(walk) == ""

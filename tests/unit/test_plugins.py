@@ -117,7 +117,7 @@ def test_wrong_options_are_told_in_a_sentence(third_party: Path, options: dict[s
         ("broken", "ModuleNotFoundError: No module named 'a_module_that_is_not_installed'"),
         ("missing", "NotThere"),
         ("stranger", "does not derive from diffkeeper.plugins.EventFilter"),
-        ("absent", "there is no filter 'absent'; there are: broken, glob, missing, picky, stranger"),
+        ("absent", "there is no filter 'absent'; there are: broken, gitignore, glob, missing, op, picky,"),
     ],
 )
 def test_a_plugin_that_cannot_be_had_says_why(third_party: Path, name: str, message: str) -> None:

@@ -166,10 +166,11 @@ def test_plugins_are_listed_with_their_options() -> None:
     assert [line.split()[:3] for line in result.stdout.splitlines()] == [
         ["differ", "bsdiff4", "diffkeeper"],
         ["differ", "zstd", "diffkeeper"],
-        ["filter", "glob", "diffkeeper"],
+        *(["filter", name, "diffkeeper"] for name in ("gitignore", "glob", "op", "process", "size", "time")),
         *(["exporter", name, "diffkeeper"] for name in EXPORTERS),
     ]
     assert "    suid=BOOL  default False" in run("plugins", "dir").stdout
+    assert "    include=LIST  default ()" in run("plugins", "op").stdout
     assert run("plugins", "nothing").exit_code == 92
 
 

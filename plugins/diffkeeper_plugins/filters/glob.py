@@ -1,6 +1,6 @@
 """The glob filter: keeps or leaves out files by patterns of the kind that .gitignore has.
 
-Owns what the patterns mean; matching itself is pathspec's.
+Owns what the patterns mean, for the filter `gitignore`, too; matching itself is pathspec's.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ class GlobFilter(EventFilter):
     def __init__(self, exclude: tuple[str, ...] = (), include: tuple[str, ...] = ()) -> None:
         if not exclude and not include:
             raise PluginError("the filter 'glob' needs exclude=PATTERN or include=PATTERN")
-        self._exclude = _spec(exclude)
-        self._include = _spec(include) if include else None
+        self._exclude = spec("glob", exclude)
+        self._include = spec("glob", include) if include else None
 
     def keep_path(self, path: bytes, is_dir: bool) -> bool:
-        text = path.decode("utf-8", "surrogateescape").lstrip("/")
-        if not text:
-            return True
-        name = text + "/" if is_dir else text
-        if self._exclude.match_file(name):
+        if not keeps(self._exclude, path, is_dir):
             return False
-        return is_dir or self._include is None or self._include.match_file(name)
+        return is_dir or self._include is None or not path.strip(b"/") or not keeps(self._include, path, False)
 
 
-def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:
+def keeps(excluded: GitIgnoreSpec, path: bytes, is_dir: bool) -> bool:
+    """Whether patterns leave a path as it is; the root always."""
+    text = path.decode("utf-8", "surrogateescape").lstrip("/")
+    return not text or not excluded.match_file(text + "/" if is_dir else text)
+
+
+def spec(name: str, patterns: Sequence[str]) -> GitIgnoreSpec:
+    """The patterns of the filter `name`, compiled. Raises PluginError."""
     try:
         return GitIgnoreSpec.from_lines(patterns)
     except ValueError as error:
-        raise PluginError(f"the filter 'glob' was given a wrong pattern: {error}") from error
+        raise PluginError(f"the filter {name!r} was given a wrong pattern: {error}") from error
