@@ -62,7 +62,7 @@ enum dk_op {
 	DK_OP_TRUNCATE = 4,   /* offset = new size; PATH form: payload = path 1, length = uid of the task */
 	DK_OP_CHMOD = 5,      /* offset = mode argument */
 	DK_OP_CHOWN = 6,      /* offset = uid argument, length = gid argument (as u32; ~0: unchanged) */
-	DK_OP_UTIME = 7,      /* length = mtime (DK_TIME_NOW, DK_TIME_OMIT). DK_F_TRUNC: a call that failed left these times, and the size `offset` */
+	DK_OP_UTIME = 7,      /* length = mtime (DK_TIME_NOW, DK_TIME_OMIT). DK_F_TRUNC: a write that failed, or a fallocate, left these times and the size `offset` */
 	DK_OP_MKDIR = 8,      /* offset = mode argument */
 	DK_OP_MKNOD = 9,      /* offset = mode argument, length = device as stat() shows it */
 	DK_OP_SYMLINK = 10,   /* payload = path 1, NUL, target, NUL */

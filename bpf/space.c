@@ -48,8 +48,9 @@ static inline void change_space(
 		begin(s, DK_OP_TRUNCATE, 0, 1);
 		s->ev.offset = end;
 	} else {
-		begin(s, DK_OP_UTIME, 0, 1);
-		s->ev.length = DK_TIME_OMIT;
+		begin(s, DK_OP_UTIME, DK_F_TRUNC, 1);
+		s->ev.offset = inode->size;
+		s->ev.length = inode->mtime;
 	}
 	drop_stamps();
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));

@@ -194,9 +194,8 @@ HANDLER(io_uring_complete)
 			lands(req, rdp(req));
 		if (is_uring_name(opcode) || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED)
 			pending.delete(&key);
-		if (is_uring_write(opcode) || opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE)
-			helpers.call(ctx, HELPER_FAILED); /* it may have set times all the same */
-		return 0;
+		if (!is_uring_write(opcode) && opcode != URING_FALLOCATE && opcode != URING_FTRUNCATE)
+			return 0;
 	}
 	u32 helper = 0;
 	if (is_uring_write(opcode))
@@ -230,6 +229,10 @@ HANDLER(uring_write)
 	char *file = known(ctx, s, rdp(req), REGULAR);
 	if (!file)
 		return 0;
+	if (ret < 0) {
+		helpers.call(ctx, HELPER_FAILED); /* it may have set times all the same */
+		return 0;
+	}
 	u64 offset = (u64)rdp(req + URING_RW_POS) - ret; /* where the write ended up is left there */
 	if (lands(req, file) || ret > DIRECT_MAX) {
 		dirty_async(ctx, s, file, offset, ret);
@@ -277,6 +280,10 @@ HANDLER(uring_file)
 	char *file = known(ctx, s, rdp(req), REGULAR);
 	if (!file)
 		return 0;
+	if (result_of(req) < 0) {
+		helpers.call(ctx, HELPER_FAILED);
+		return 0;
+	}
 	if (opcode == URING_FTRUNCATE) {
 		note_change(s, WHOLE_FILE);
 		begin(s, DK_OP_TRUNCATE, 0, 1);

@@ -131,6 +131,7 @@ class Mapped:
         self._files: dict[tuple[int, int], _File] = {}
         self._next = 0.0
         self._cuts = 0
+        self._widened: dict[int, int] = {}  # process -> when it asked last for more to be followed
 
     def connect(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -146,6 +147,7 @@ class Mapped:
             return
         self._look(request, emit)
         if request.kind is Ask.WIDEN:
+            self._widened[request.pid] = request.time
             for file in self._files.values():
                 self._follow(file, range(file.asked.start, file.asked.start + LARGEST), request, emit)
 
@@ -209,7 +211,9 @@ class Mapped:
         if not self._files:
             self._next = time.monotonic() + self._interval
         file = self._files.setdefault(key, _File(request, part))
-        if request.writable:
+        file.asked = range(min(file.asked.start, part.start), max(file.asked.stop, part.stop))
+        # Requests that come while we take some may overtake each other: an mprotect is known before its mmap.
+        if request.writable or self._widened.get(request.pid, 0) > request.time:
             self._follow(file, part, request, emit)
         self._kernel.control[Control.MAPPED] = len(self._files)
 

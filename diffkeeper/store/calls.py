@@ -197,7 +197,7 @@ class Calls:
 
     def _utime(self, record: Record) -> None:
         if found := self.target(record, _first(record.payload)):
-            if record.flags & Flag.TRUNC:  # a write that fails has taken this away before
+            if record.flags & Flag.TRUNC:  # a write that fails, or a fallocate, has taken this away
                 found[0].xattrs.pop(CAPABILITY, None)
             if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
                 self._resized(record, *found)
@@ -322,7 +322,10 @@ class Calls:
                 if state is not None and not state.is_dir:
                     return state, self._nodes.path(state)
         place, where = self.place(record, 0, old, follow=bool(record.offset & AT_SYMLINK_FOLLOW))
-        return place.node or self._unseen(place, record.inodes[2:]), where
+        stamps = [stamp for stamp in record.inodes[2:] if stamp.ino and not stat.S_ISDIR(stamp.mode)]
+        if place.node is None and stamps and (reached := self._reached_all(stamps)):
+            return reached, self._nodes.path(reached)
+        return place.node or self._unseen(place, stamps), where
 
     def _rename(self, record: Record) -> None:
         old, new, _ = strings(record.payload, 2)

@@ -68,10 +68,14 @@ def _oracle(figures: Mapping[str, Any]) -> str:
     columns = ("operations", "moments", "mounted", "wrong", "marked", "healed", "lost")
     rows = [[name, *(f"{kinds[name][column]:,}" for column in columns)] for name in kinds]
     rows.append(["all", *(f"{figures['total'][column]:,}" for column in columns)])
+    left = figures["left_out"].items()
+    left_out = "; ".join(f"{kind}: {', '.join(groups)}" for kind, groups in left if kind in kinds)
     return f"""## Random operations
 
 Seeded random operations ({", ".join(figures["groups"])}), a mark after each; every moment is compared with the real
-tree, some through the mount (`mounted`). `marked`: events that said of themselves that they are not exact.
+tree, some through the mount (`mounted`). `marked`: events that said of themselves that they are not exact. `lost`:
+requests in one batch of Linux AIO that could not be followed; where all are of one file, it was read again as a whole.
+Left out: {left_out}.
 
 {_table(("", *columns), rows)}
 Made by `{figures["command"]}`.

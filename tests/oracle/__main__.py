@@ -21,12 +21,14 @@ from .trials import Task, Trial, WorkerError, run
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.oracle", description=__doc__)
-    parser.add_argument("--filesystem", action="append", choices=["here", *filesystems.KINDS], help="default: all")
+    parser.add_argument("--filesystem", action="append", choices=["here", *filesystems.KINDS, *filesystems.FULL],
+                        help=f"default: {', '.join(filesystems.KINDS)}")
     parser.add_argument("--seed", type=int, default=1, help="the first seed (default 1)")
     parser.add_argument("--seeds", type=int, default=2, help="how many on each filesystem (default 2)")
     parser.add_argument("--operations", type=int, default=1000, help="of each recording (default 1000)")
     parser.add_argument("--time", type=float, help="go on with further seeds for so many seconds")
     parser.add_argument("--groups", default="", help=f"commas between: {', '.join((*GROUPS, *MORE_GROUPS))}")
+    parser.add_argument("--ring", type=int, help="record with a ring of so many bytes: a small one is often full")
     parser.add_argument("--script", type=Path, help="do a script that a shrunken failure left, instead")
     parser.add_argument("--no-shrink", action="store_true", help="tell the first wrong moment as it is")
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first wrong moment")
@@ -109,7 +111,7 @@ def _try(words: argparse.Namespace, kind: str, task: Task, report: Report) -> bo
         os.chmod(top, 0o755)
         start = time.monotonic()
         try:
-            trial = run(task, place, links=kind in filesystems.COUNT_LINKS, keep=words.keep)
+            trial = run(task, place, links=kind in filesystems.COUNT_LINKS, keep=words.keep, ring=words.ring)
         except (WorkerError, AssertionError, LookupError) as error:
             print(f"{kind:8} seed {task.seed:>5}: no verdict: {error!r}", flush=True)
             report.totals[kind]["failed"] += 1

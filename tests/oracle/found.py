@@ -77,6 +77,13 @@ FOUND = {
         _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
         _write("f", how="fault", size=0, offset=1),
     ), kind="btrfs"),
+    "a capability that a fallocate takes away": Found((
+        _write("f"),
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _fallocate(3, 10932, 4097),
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _fallocate(1, 20000, 4097),
+    ), kind="tmpfs"),
     "setxattrat and removexattrat": Found((
         _write("f"),
         _setxattr("f", "user.one", "01", xat=True),
@@ -135,10 +142,16 @@ FOUND = {
         {"op": "map_keep", "map": 0, "page": 0, "pages": 2, "path": "f", "at": "cwd", "flags": "rdwr", "by": 1},
         {"op": "map_poke", "map": 0, "then": "", "seed": 1, "size": 10, "offset": 4090, "whole": False, "by": 1},
     )),
-    "a request that fails, and sets times": Found((
-        _write("f"),
-        _fallocate(8, 12288, 8192) | {"op": "ring_fallocate", "way": "plain", "worker": False},
-    ), kind="ext4"),
+    "a page before those that were mapped first": Found((
+        _write("f", size=10_000),
+        {"op": "map_keep", "map": 0, "page": 2, "pages": 1, "path": "f", "at": "cwd", "flags": "rdwr", "by": 0},
+        {"op": "map_store", "how": "mprotect", "more": 1, "seed": 1, "size": 100, "offset": 512, "whole": False,
+         "page": 0, "pages": 2, "path": "f", "at": "cwd", "flags": "rdwr", "by": 0},
+    )),
+    "a request that fails, and sets times": Found(
+        script=(_fallocate(8, 12288, 8192) | {"op": "ring_fallocate", "way": "plain", "worker": False},),
+        before=(_write("f"),), kind="ext4",
+    ),
     "a size on an overlay, by an absolute path": Found(
         script=({"op": "truncate", "path": "d/f", "at": "abs", "size": 100_000, "by": 0},),
         before=(
@@ -151,7 +164,8 @@ FOUND = {
         script=(_mkdir("d"), _write("f"),
                 {"op": "symlink", "path": "d/l", "at": "cwd", "target": "../../../f", "by": 0},
                 {"op": "chown", "path": "d/l", "at": "cwd", "uid": 5, "gid": 5, "follow": True, "by": 3},
-                {"op": "chmod", "path": "d/l", "at": "cwd", "mode": 0o600, "by": 3}),
+                {"op": "chmod", "path": "d/l", "at": "cwd", "mode": 0o600, "by": 3},
+                {"op": "link", "path": "d/l", "at": "cwd", "new": "other", "at2": "abs", "flags": 1024, "by": 3}),
     ),
     "directories of an overlay, by absolute paths": Found((
         _mkdir("d", mode=0o2775, at="abs"),

@@ -80,10 +80,10 @@ def _operations(lines: Sequence[str]) -> list[Args]:
 
 
 def run(
-    task: Task, place: Path, *, recorder: Sequence[str | Path] = (), keep: Path | None = None, **options: Any
+    task: Task, place: Path, *, ring: int | None = None, keep: Path | None = None, **options: Any
 ) -> Trial:
-    """Record a worker in a fresh directory below `place` and compare. `keep`: where a trace that is wrong is copied
-    to. `options` go to `compare`."""
+    """Record a worker in a fresh directory below `place` and compare. `keep`: where the trace is copied to; `ring`:
+    record with a ring of so many bytes. `options` go to `compare`."""
     trial = Trial(task)
     with _directories(place) as (root, elsewhere, aside):
         worker: list[str | Path] = [sys.executable, "-m", "tests.oracle.worker", root, elsewhere]
@@ -102,7 +102,9 @@ def run(
             told = {**given, "count": task.count, "inherited": inherited}
             if task.script is not None:
                 told["script"] = task.script
-            recorder = recorder or [*harness.DIFFKEEPER, "record", "-o", aside / "trace", "--"]
+            recorder: list[str | Path] = [*harness.DIFFKEEPER, "record", "-o", aside / "trace", "--"]
+            if ring:
+                recorder = [sys.executable, "-m", "tests.system.small_ring", aside / "trace", str(ring)]
             done = subprocess.run(
                 [*recorder, *worker], input=json.dumps(told), cwd=root, env=environment, pass_fds=inherited,
                 capture_output=True, text=True, check=False,
