@@ -58,6 +58,31 @@ static inline int appends(struct dk_iocb *cb, char *file)
 	return (rd32(file + FILE_FLAGS) & O_APPEND_) || cb->rw_flags & RWF_APPEND_;
 }
 
+/*
+ * A control block whose bytes cannot be copied: all of its file is read again. That is the end of the handler, so those
+ * that follow it must be about the same file, or they are lost.
+ */
+#define IOCBS_BEHIND 32
+static inline void dirty_from(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u32 fd)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	int others = 0;
+	for (u32 i = 0; i < IOCBS_BEHIND; i++) {
+		struct dk_iocb cb = {};
+		u64 address = 0;
+		if (s->iocb_at >= (s64)ctx->args[1])
+			break;
+		bpf_probe_read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
+		bpf_probe_read_user(&cb, sizeof(cb), (void *)address);
+		if ((cb.opcode == IOCB_PWRITE || cb.opcode == IOCB_PWRITEV) && cb.fd != fd)
+			others = 1;
+		s->iocb_at++;
+	}
+	if (others || s->iocb_at < (s64)ctx->args[1])
+		count(DK_C_ASYNC, 1);
+	dirty(ctx, s, file, fd, 0, inode->size);
+}
+
 /* The control blocks from s->iocb_at on that write one short buffer, some of them; then by a tail call what comes next. */
 HANDLER(aio_write)
 {
@@ -80,9 +105,8 @@ HANDLER(aio_write)
 				s->piece.from = cb.buffer;
 				s->piece.left = s->ev.length = cb.length;
 				if (!send_piece(s)) {
-					if (s->iocb_at + 1 < (s64)ctx->args[1])
-						count(DK_C_ASYNC, 1); /* those that follow it */
-					dirty(ctx, s, file, cb.fd, cb.offset, cb.length);
+					s->iocb_at++;
+					dirty_from(ctx, s, file, cb.fd);
 					return 0;
 				}
 			}
@@ -108,7 +132,6 @@ HANDLER(aio_write_long)
 	else if (cb.opcode == IOCB_PWRITE && file_of(cb.fd) && appends(&cb, file_of(cb.fd)))
 		file = known_file(ctx, s, cb.fd, REGULAR);
 	if (file) {
-		struct dk_inode *inode = (struct dk_inode *)s->body;
 		int done = 0;
 		s->iocb_at++;
 		note_change(s, WHOLE_FILE);
@@ -130,9 +153,7 @@ HANDLER(aio_write_long)
 			done = send_pieces(s);
 		}
 		if (!done) {
-			if (s->iocb_at < (s64)ctx->args[1])
-				count(DK_C_ASYNC, 1); /* those that follow it */
-			dirty(ctx, s, file, cb.fd, 0, inode->size);
+			dirty_from(ctx, s, file, cb.fd);
 			return 0;
 		}
 	}

@@ -92,8 +92,6 @@ static inline void send_flags(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 
 HANDLER(on_ioctl)
 {
-	if ((s64)ctx->args[1] < 0)
-		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
@@ -105,10 +103,15 @@ HANDLER(on_ioctl)
 	else if (request == FS_IOC_ZERO_RANGE_)
 		mode |= FALLOC_ZERO_RANGE_;
 	else if (request == FS_IOC_SETFLAGS_ || request == FS_IOC_FSSETXATTR_) {
-		send_flags(ctx, s, request);
+		if ((s64)ctx->args[1] >= 0)
+			send_flags(ctx, s, request);
 		return 0;
 	} else if (!clones && request != FS_IOC_RESVSP_ && request != FS_IOC_RESVSP64_)
 		return 0;
+	if ((s64)ctx->args[1] < 0) {
+		failed(ctx, s, regs->di); /* a clone takes set-id bits away before it finds that it cannot be made */
+		return 0;
+	}
 	char *file = known_file(ctx, s, regs->di, REGULAR);
 	if (!file)
 		return 0;
