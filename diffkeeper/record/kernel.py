@@ -46,7 +46,7 @@ OPTIONAL_TRACEPOINTS = (
     "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
     "io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow",
 )  # fmt: skip
-BIND_DEPTH = 64
+BIND_DEPTH = 256
 MINIMUM_KERNEL = (5, 8)
 _RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will be
 _REQUEST_TAIL = struct.Struct("<QQQQIIiIIIII")
