@@ -217,6 +217,16 @@ HANDLER(io_uring_complete)
 	return 0;
 }
 
+/* A request that failed may have set times before, in another thread than this one: they are told as they are. */
+static inline void send_times(struct dk_scratch *s)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	begin(s, DK_OP_UTIME, DK_F_TRUNC, 1);
+	s->ev.offset = inode->size;
+	s->ev.length = inode->mtime;
+	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+}
+
 HANDLER(uring_write)
 {
 	char *req = (char *)ctx->args[1];
@@ -230,7 +240,7 @@ HANDLER(uring_write)
 	if (!file)
 		return 0;
 	if (ret < 0) {
-		helpers.call(ctx, HELPER_FAILED); /* it may have set times all the same */
+		send_times(s); /* it may have set times all the same */
 		return 0;
 	}
 	u64 offset = (u64)rdp(req + URING_RW_POS) - ret; /* where the write ended up is left there */
@@ -281,7 +291,7 @@ HANDLER(uring_file)
 	if (!file)
 		return 0;
 	if (result_of(req) < 0) {
-		helpers.call(ctx, HELPER_FAILED);
+		send_times(s);
 		return 0;
 	}
 	if (opcode == URING_FTRUNCATE) {
