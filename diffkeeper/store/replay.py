@@ -39,6 +39,7 @@ from .timeline import Call, Progress, Timeline
 from .walk import Place, Walker
 from .writer import ContentWriter
 
+_MAX_FILLS = 256  # ranges that are read within moments; what could not be read never comes
 _MAX_CALLS = 65536  # calls of which pieces are awaited; a killed thread's never come
 
 
@@ -333,7 +334,7 @@ class Replay:
                 outside=state.outside,
             )  # fmt: skip
             self._trust[trust] += 1
-            self._touch(state, record.inodes[0], seq, by_call=record.tid != 0)  # 0: found by looking at mapped pages
+            self._touch(state, record.inodes[0], seq, by_call=bool(record.tid and record.length))  # 0: mapped pages
             if record.flags & Flag.TRUNC:
                 self.writer.cut(state, seq, record.inodes[0].size)
             self.writer.grow(state, seq, record.offset, record.length)
@@ -343,7 +344,7 @@ class Replay:
             call = Call(
                 seq, state.node, record.length, state.mtime, state.ctime, Fidelity.UNKNOWN, before, record.tid
             )  # fmt: skip
-            _await(fills, record.time, call)
+            _await(fills, record.time, call, _MAX_FILLS)
             self._doubt(state, Fidelity.UNKNOWN, seq)
 
     def _zero(self, record: Record) -> None:
@@ -380,7 +381,7 @@ class Replay:
             self.nodes.put_attrs(state, max(call.seq, state.changed))
 
 
-def _await(calls: dict[int, Call], tid: int, call: Call) -> None:
-    calls[tid] = call
-    if len(calls) > _MAX_CALLS:
+def _await(calls: dict[int, Call], key: int, call: Call, most: int = _MAX_CALLS) -> None:
+    calls[key] = call
+    if len(calls) > most:
         del calls[next(iter(calls))]
