@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -271,23 +272,14 @@ class ContentReader:
         state = self.state(txn, node, seq)
         if state is None:
             return []
-        spans: list[tuple[int, int]] = []
+        edges: list[int] = []
         for ref in self.plan(txn, node, state.last):
             for kind, offset, length, _ in self._runs(ref, self.block(txn, ref), seq).T.tolist():
                 if kind == CUT:
-                    spans = [(start, min(stop, offset)) for start, stop in spans if start < offset]
-                elif kind == ZERO:
-                    spans = [part for span in spans for part in _without(span, offset, offset + length)]
-                elif length:
-                    spans.append((offset, offset + length))
-        result: list[tuple[int, int]] = []
-        for start, stop in sorted(spans):
-            if result and start <= sum(result[-1]):
-                before, length = result.pop()
-                result.append((before, max(stop - before, length)))
-            else:
-                result.append((start, stop - start))
-        return result
+                    mark(edges, offset, 1 << 63, written=False)
+                else:
+                    mark(edges, offset, offset + length, written=kind == WRITE)
+        return [(start, stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
     def versions(self, txn: Txn, node: int) -> set[int]:
         """The seqs of all rows."""
@@ -299,10 +291,14 @@ class ContentReader:
         return seqs
 
 
-def _without(span: tuple[int, int], low: int, high: int) -> list[tuple[int, int]]:
-    """What is left of (start, stop) without low..high."""
-    start, stop = span
-    return [(a, b) for a, b in ((start, min(stop, low)), (max(start, high), stop)) if a < b]
+def mark(edges: list[int], low: int, high: int, *, written: bool) -> None:
+    """Note low..high as written or as a hole. `edges`: where written ranges start and stop, in turn, ascending.
+
+    Touching ranges become one. Costs a search and what it takes away, whatever the number of ranges.
+    """
+    if low < high:
+        first, last = bisect_left(edges, low), bisect_right(edges, high)
+        edges[first:last] = [edge for edge, at in ((low, first), (high, last)) if (at % 2 == 0) == written]
 
 
 def _size(ref: Ref, block: Block, rows: int) -> int:

@@ -7,9 +7,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffkeeper.errors import PathError
 from diffkeeper.model import Attrs, Event, Fidelity, Op
+from diffkeeper.store.content import mark
 from diffkeeper.store.reader import Reader, open_reader
 from diffkeeper.wire import TIME_NOW, TIME_OMIT, Flag, WireOp
 from tests.builder import WALL, TraceBuilder
@@ -488,6 +491,17 @@ def test_holes_are_told_apart(builder: TraceBuilder) -> None:
         assert at(reader, "sparse").size == 5000
         assert reader.read(node, reader.last_seq, 4998, 10) == b"\0\0"
         assert reader.read(node, reader.last_seq, 5000, 10) == b""
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.booleans())))
+def test_marked_ranges_are_those_of_a_map_of_bytes(marks: list[tuple[int, int, bool]]) -> None:
+    """Ranges marked as written and as holes are what a byte-by-byte map says: in order, apart, none empty."""
+    edges: list[int] = []
+    truth = [False] * 41
+    for low, high, written in marks:
+        mark(edges, low, high, written=written)
+        truth[low:high] = [written] * max(high - low, 0)
+    assert edges == [at for at in range(41) if truth[at] != (at > 0 and truth[at - 1])]
 
 
 def test_metadata_of_the_baseline(tmp_path: Path) -> None:
