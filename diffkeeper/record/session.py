@@ -240,6 +240,7 @@ class _Recording:
         kernel = self._kernel
         assert kernel is not None
         guardian = child.Guardian(
+            detach=kernel.detach,
             disable=lambda: kernel.control.__setitem__(Control.DISABLED, 1),
             # All that stand still: the recorder may die between taking a process off the list and continuing it.
             stopped=lambda: (pid for pid in kernel.tracked() if child.state(pid) == "T"),

@@ -77,8 +77,8 @@ while not os.path.exists('../end'): time.sleep(0.01)
         assert list(opened.problems()) == []
 
 
-def test_the_guardian_has_a_name_of_its_own(workspace: Path, trace: Path) -> None:
-    """Who kills all that is called like the recorder kills no guardian: nobody is left standing still."""
+def _held(workspace: Path, trace: Path) -> tuple[subprocess.Popen[bytes], int, list[int]]:
+    """A recorder that stands still while its command does: with the command, and its own processes but the command."""
     script = """
 import os
 fd = os.open('out', os.O_CREAT | os.O_WRONLY)
@@ -91,16 +91,53 @@ open('finished', 'w').close()
     ours = [int(pid) for pid in children if os.getsid(int(pid)) != os.getsid(recorder.pid)]
     (command,) = {int(pid) for pid in children} - {*ours}
     os.kill(recorder.pid, signal.SIGSTOP)
-    try:
-        wait_for(lambda: process_state(command) == "T")
-    finally:
-        own = Path(f"/proc/{recorder.pid}/comm").read_text()
-        victims = [pid for pid in ours if Path(f"/proc/{pid}/comm").read_text() == own]
-        for pid in (*victims, recorder.pid):
-            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: process_state(command) == "T")
+    return recorder, command, ours
+
+
+def _words(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0")
+
+
+def test_the_guardians_have_a_name_of_their_own(workspace: Path, trace: Path) -> None:
+    """Who kills all that is called like the recorder, in name or words, kills no guardian: nobody is left standing."""
+    recorder, _, ours = _held(workspace, trace)
+    own = Path(f"/proc/{recorder.pid}/comm").read_text()
+    victims = [pid for pid in ours if Path(f"/proc/{pid}/comm").read_text() == own or b"small_ring" in _words(pid)]
+    for pid in (*victims, recorder.pid):
+        os.kill(pid, signal.SIGKILL)
     recorder.wait(60)
-    assert len(ours) == 2 and len(victims) == 1  # the indexer, and not the guardian
+    assert len(ours) == 3 and len(victims) == 1  # the indexer, and no guardian
     wait_for((workspace / "finished").exists)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_recorder_dies_with_guardians(workspace: Path, trace: Path, count: int) -> None:
+    """kill -9 of the recorder and one guardian, or all of them, while the command is held: it goes on."""
+    recorder, _, ours = _held(workspace, trace)
+    guardians = [pid for pid in ours if _words(pid) == b"dk-guardian"]
+    assert len(guardians) == 2
+    for pid in (recorder.pid, *guardians[:count]):
+        os.kill(pid, signal.SIGKILL)
+    recorder.wait(60)
+    wait_for((workspace / "finished").exists)
+
+
+def test_guardians_that_are_killed_harm_nothing(workspace: Path, trace: Path) -> None:
+    """The command's exit code is the recorder's all the same, and the recording is whole."""
+    words = [sys.executable, "-c", "import os, time\nwhile not os.path.exists('../go'): time.sleep(0.01)\nos._exit(9)"]
+    recorder = subprocess.Popen([*harness.DIFFKEEPER, "record", "-o", trace, "--", *words], cwd=workspace)
+
+    def guardians() -> list[int]:
+        children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
+        return [int(pid) for pid in children if _words(int(pid)) == b"dk-guardian"]
+
+    wait_for(lambda: len(guardians()) == 2)
+    for pid in guardians():
+        os.kill(pid, signal.SIGKILL)
+    (workspace.parent / "go").touch()
+    assert recorder.wait(60) == 9
+    harness.assert_faithful(trace, workspace)
 
 
 def test_a_trace_is_for_its_owner_alone(workspace: Path, trace: Path) -> None:
