@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from diffkeeper.errors import DiffKeeperError
+from tests.crash.blackout import Blackout
 from tests.crash.cases import MISSED, Case, Outcome, run
 from tests.crash.power import Cut
 from tests.crash.prepared import Mounts, Openers
@@ -66,7 +67,7 @@ def disk(chance: random.Random) -> Case:
 
 CASES: dict[str, Maker] = {"recorder": recorder, "indexer": indexer, "disk": disk}
 PREPARED: dict[str, Callable[[Path, int], Mounts | Openers]] = {"mount": Mounts, "opener": Openers}
-VICTIMS = ("power", *PREPARED, *CASES)
+VICTIMS = ("power", "blackout", *PREPARED, *CASES)
 
 
 class Tally(dict[str, Any]):
@@ -136,6 +137,22 @@ def power(tally: Tally) -> None:
                 tally.broke(f"power: cut at byte {size}: {error!r}")
 
 
+def blackout(tally: Tally, points: int, seed: int) -> None:
+    """Cut the power of one recording at random moments."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        victim = Blackout(Path(folder), seed, points)
+        try:
+            for number in range(points):
+                try:
+                    outcome = victim.check(number)
+                    tally.add(outcome.phase, outcome)
+                except BROKEN as error:
+                    tally.broke(f"blackout: {error!r}; again: --victim blackout --seed {seed} (point {number})")
+        finally:
+            tally["seconds_behind"] = victim.behind
+            victim.close()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("--points", type=int, default=200, help="crashes of each victim")
@@ -156,6 +173,8 @@ def main() -> int:
                 cases(tally, victim, options.points, options.seed)
             elif victim in PREPARED:
                 prepared(tally, victim, options.points, options.seed, options.point)
+            elif victim == "blackout":
+                blackout(tally, options.points, options.seed)
             else:
                 power(tally)
             print(f"{victim}: {json.dumps(tally)}", flush=True)

@@ -88,13 +88,8 @@ def run(case: Case) -> Outcome:
 
 def _recording(case: Case, folder: Path, trace: Path) -> Outcome:
     work = folder / "work"
-    for worker in range(case.workers):
-        (work / f"w{worker}").mkdir(parents=True)
     outcome = Outcome()
-    progress, told = os.pipe()
-    recorder = _start(case, trace, work, told)
-    os.close(told)
-    marks = _Progress(progress)
+    recorder, marks = start(case, trace, work)
     exits: dict[int, int] = {}
     if case.victim == "recorder":
         marks.follow(case.steps, case.delay)
@@ -116,8 +111,7 @@ def _recording(case: Case, folder: Path, trace: Path) -> Outcome:
     else:
         outcome.phase = "recorded"
         _wait_all(exits, lambda: None)
-    marks.drain()
-    os.close(progress)
+    marks.close()
     began = EXIT_CODE << 8 in exits.values() or any(real(work / f"w{worker}") for worker in range(case.workers))
     if case.victim in ("indexer", "disk"):
         assert exits[recorder] == EXIT_CODE << 8, f"the recorder ended with {exits[recorder]:#x}"
@@ -141,51 +135,50 @@ def story_words(case: Case, told: int = -1) -> list[str]:
 
 def killed_recording(case: Case, folder: Path, trace: Path) -> None:
     """Record a story whose recorder and indexer are killed, the indexer before it has done much."""
-    work = folder / "work"
-    for worker in range(case.workers):
-        (work / f"w{worker}").mkdir(parents=True)
-    progress, told = os.pipe()
-    recorder = _start(case, trace, work, told)
-    os.close(told)
-    marks = _Progress(progress)
+    recorder, marks = start(case, trace, folder / "work")
     marks.follow(10, 0)
     os.kill(_indexer_of(recorder, trace), signal.SIGKILL)
     marks.follow(case.count - 10, 0)
     os.kill(recorder, signal.SIGKILL)
-    os.close(progress)
+    marks.close()
     os.waitpid(recorder, 0)
 
 
-def _start(case: Case, trace: Path, work: Path, told: int) -> int:
+def start(case: Case, trace: Path, work: Path) -> tuple[int, Progress]:
+    """A recorder of the story in `work`, which is made, and how far its command is."""
+    for worker in range(case.workers):
+        (work / f"w{worker}").mkdir(parents=True)
+    progress, told = os.pipe()
     story = story_words(case, told)
     if case.ring_bytes:
         words = [sys.executable, "-m", "tests.system.small_ring", trace, case.ring_bytes, *story]
     else:
         words = [*DIFFKEEPER, "record", "-o", trace, "--", *story]
     os.set_inheritable(told, True)
-    child = os.fork()
-    if not child:
+    recorder = os.fork()
+    if not recorder:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.chdir(work)
         os.execve(sys.executable, list(map(str, words)), environment())
-    return child
+    os.close(told)
+    return recorder, Progress(progress)
 
 
-class _Progress:
-    """When the first worker had told how many steps it had done."""
+class Progress:
+    """When the first worker had told how many steps it had done: `marks`."""
 
     def __init__(self, pipe: int) -> None:
+        self.marks: list[tuple[float, int]] = []
         self._pipe, self._rest, self._started = pipe, b"", time.monotonic()
         os.set_blocking(pipe, False)
-        self._marks: list[tuple[float, int]] = []
         self._killed = 0.0
 
     def follow(self, steps: int, seconds: float) -> None:
         """Read until so long after the start, or after so many steps; what comes later comes after the kill."""
         begun = self._started
-        while steps and not any(count >= steps for _, count in self._marks):
+        while steps and not any(count >= steps for _, count in self.marks):
             self._read()
             assert time.monotonic() - self._started < 60, "the command does not get on"
             time.sleep(0.002)
@@ -195,18 +188,19 @@ class _Progress:
             time.sleep(0.002)
         self._killed = time.monotonic()
 
-    def drain(self) -> None:
+    def close(self) -> None:
         self._read()
+        os.close(self._pipe)
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
             while data := os.read(self._pipe, 65536):
                 *lines, self._rest = (self._rest + data).split(b"\n")
-                self._marks += [(time.monotonic(), int(line)) for line in lines]
+                self.marks += [(time.monotonic(), int(line)) for line in lines]
 
     def sure(self) -> int:
         """Steps that must be in the trace of a recorder that was killed."""
-        return max((count for when, count in self._marks if when < self._killed - SURE_AFTER), default=0)
+        return max((count for when, count in self.marks if when < self._killed - SURE_AFTER), default=0)
 
 
 def _wait_all(exits: dict[int, int], meanwhile: Callable[[], None]) -> None:
