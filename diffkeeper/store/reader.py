@@ -28,7 +28,7 @@ def open_reader(trace_dir: Path) -> Reader:
 
     Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError.
     """
-    session.read_facts(trace_dir)
+    session.damage(trace_dir)  # what it is comes first: whether there is a trace at all, and one we understand
     return Reader(trace_dir)
 
 
@@ -68,10 +68,9 @@ class Reader:
     def refresh(self) -> None:
         """Take notice of what was indexed since: moves `session` and `last_seq` on."""
         with self._read() as txn:
-            found = session.load(txn)
             refs = self._events.refs(txn)
-        self.session: Session = session.read_facts(self._trace_dir) if found is None else found
-        self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
+            self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
+            self.session: Session = session.known(txn, self._trace_dir, self.last_seq)
 
     # -- the tree ----------------------------------------------------------------------------
 
@@ -180,4 +179,6 @@ class Reader:
 
     def problems(self) -> Iterator[str]:
         """Everything that is wrong with the store, in words; nothing: it is healthy. Reads all of it."""
-        return check.problems(self._database, self._content, self._blobs)
+        if wrong := session.damage(self._trace_dir):
+            yield wrong
+        yield from check.problems(self._database, self._content, self._blobs)

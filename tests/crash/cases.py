@@ -280,8 +280,8 @@ def check_trace(case: Case, trace: Path, outcome: Outcome, *, began: bool, sure:
         assert not began, "the command ran, and there is no trace"
         outcome.phase = outcome.phase and "before the trace was made"
         return
-    assert checked.returncode == 0, f"check: {checked.stdout}{checked.stderr}"
     with opened:
+        assert checked.returncode == 0, f"check: {checked.stdout}{checked.stderr}"
         outcome.lost = sum(opened.session.lost.values())
         for worker in range(case.workers):
             known = _check_worker(case, opened, worker)
