@@ -171,7 +171,7 @@ class ContentReader:
     """Sizes, bytes and extents of nodes at moments. Keeps a few decoded blocks: none ever changes."""
 
     def __init__(self, blobs: BlobReader) -> None:
-        self._blobs = blobs
+        self.blobs = blobs
         self._blocks: OrderedDict[bytes, Block] = OrderedDict()
         self._merged: dict[bytes, Column] = {}  # of those in _blocks, when all their rows count
         self._rows = 0
@@ -262,7 +262,7 @@ class ContentReader:
         return bytes(result)
 
     def payload(self, txn: Txn, block: Block) -> bytes:
-        data = self._blobs.get(txn, block.digest) if block.digest else block.inline
+        data = self.blobs.get(txn, block.digest) if block.digest else block.inline
         if len(data) != int(block.places[-1]) + (int(block.lengths[-1]) if block.kinds[-1] == WRITE else 0):
             raise damaged("a blob is not as long as the rows that use it say")
         return data

@@ -13,8 +13,8 @@ import struct
 
 from ..filtering import Filters
 from ..model import ROOT_NODE, Attrs, Fidelity, Session
-from . import names
-from .codec import damaged, pack_attrs, unpack_attrs
+from . import names, xattrs
+from .codec import damaged, unpack_attrs
 from .content import ContentReader
 from .db import Table, Txn
 from .names import LATEST, U64
@@ -92,7 +92,7 @@ class Nodes:
         put = self.txn.replace if state.changed == seq else self.txn.put
         state.changed = seq
         state.dirty = True
-        put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), pack_attrs(state.attrs()))
+        put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), state.packed_attrs(xattrs.store(self.txn, state, seq)))
 
     # -- identities --------------------------------------------------------------------------
 
@@ -223,7 +223,7 @@ def attrs_at(txn: Txn, reader: ContentReader, node: int, seq: int) -> Attrs | No
     found = txn.floor(Table.ATTRS, prefix, prefix + U64.pack(seq))
     if found is None:
         return None
-    attrs = unpack_attrs(found[1])
+    attrs = unpack_attrs(found[1], lambda: xattrs.at(txn, reader.blobs, node, seq))
     since = int.from_bytes(found[0][8:], "big")
     state = reader.state(txn, node, seq)
     if not attrs.is_file or state is None:

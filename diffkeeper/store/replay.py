@@ -209,7 +209,7 @@ class Replay:
         """
         same = (state.mode, state.uid, state.gid) == (inode.mode, inode.uid, inode.gid)
         self.calls.take_inode(state, inode)
-        if (by_call and state.xattrs.pop(CAPABILITY, None) is not None) or not same:
+        if (by_call and state.drop_xattr(CAPABILITY)) or not same:
             self.nodes.put_attrs(state, seq)
 
     def _write(self, record: Record) -> None:
@@ -309,7 +309,7 @@ class Replay:
         # Where the size stays, a stamp says whether times were set: XFS leaves an empty file alone.
         if state.size != record.offset or len(record.inodes) == 1:
             state.mtime = state.ctime = self.timeline.wall
-        state.xattrs.pop(CAPABILITY, None)
+        state.drop_xattr(CAPABILITY)
         if record.length:  # not root's: the set-id bits go, of which tmpfs says nothing where the size stays
             state.mode &= ~(stat.S_ISUID | (stat.S_ISGID if state.mode & stat.S_IXGRP else 0))
         self.calls.stamped(record, 1, (state,), seq)

@@ -20,7 +20,8 @@ from ..errors import NotATraceError, TraceDamagedError, TraceMissingError, Trace
 from ..model import Session
 from .db import Table, Txn
 
-FORMAT = 1
+FORMAT = 2
+"""Of the store. 1 had no XATTRS; it is read, and finished, as ever."""
 FACTS_FILE = "session.json"
 _FACTS_LIMIT = 16 << 20
 _FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters", "differ")
@@ -100,6 +101,7 @@ def check_format(number: object, where: str) -> None:
 
 def save(txn: Txn, session: Session) -> None:
     facts = {field.name: _text(getattr(session, field.name)) for field in dataclasses.fields(session)}
+    facts["format"] = FORMAT  # what writes now says what is written, whatever recorded
     txn.put(Table.META, _KEY, json.dumps(facts).encode("ascii"))
 
 

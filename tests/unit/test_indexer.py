@@ -20,6 +20,7 @@ from diffkeeper.model import Event, Fidelity, Op, Session
 from diffkeeper.store import indexer
 from diffkeeper.store.db import DATA_FILE, Database, Table
 from diffkeeper.store.reader import open_reader
+from diffkeeper.store.session import FORMAT
 from diffkeeper.trace import open_trace
 from diffkeeper.wire import WireOp
 from tests.builder import TraceBuilder
@@ -301,7 +302,7 @@ def test_what_is_not_a_trace(tmp_path: Path) -> None:
     with pytest.raises(NotATraceError):
         open_reader(tmp_path / "empty")
     facts = recording(tmp_path / "newer").builder.journal() / "session.json"
-    facts.write_text(facts.read_text().replace('"format": 1', '"format": 2'))
+    facts.write_text(facts.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
     with pytest.raises(TraceTooNewError):
         indexer.index(tmp_path / "newer")
 
