@@ -12,6 +12,8 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,6 +120,10 @@ def _cpu_numbers() -> int:
 def program_text() -> str:
     """The whole C program but for RING_FD: offsets and sizes as macros, then the parts in order."""
     defines = {**layout.load(), "NCPU": _cpu_numbers(), "BIND_DEPTH": BIND_DEPTH}
+    calls = {name: defines.pop(name) for name in layout.FUNCTIONS}
+    if calls["RDONLY_CAST"] and not bpf.can_load_anywhere(calls["RDONLY_CAST"]):
+        calls["RDONLY_CAST"] = 0
+    defines |= {name: bpf.FUNCTION_BASE + number for name, number in calls.items() if number}
     text = [f"#define {name} {value}" for name, value in defines.items()]
     text += [(sources() / part).read_text() for part in PARTS]
     return "\n".join(text)
@@ -137,9 +143,10 @@ class Kernel:
             by_placeholder = {}
             for spec in code.maps:
                 self._maps[spec.name] = by_placeholder[spec.placeholder] = bpf.Map(spec)
-            self._programs = {
-                name: bpf.load_program(name, body, by_placeholder) for name, body in code.programs.items()
-            }
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes its time, and one CPU a program
+                load = partial(bpf.load_program, maps=by_placeholder)
+                found = pool.map(load, code.programs.keys(), code.programs.values())
+                self._programs = dict(zip(code.programs, found, strict=True))
         except OSError as error:
             raise NoBccError(f"this kernel does not take the recorder's programs: {error}") from error
         self._fds += self._programs.values()
