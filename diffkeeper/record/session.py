@@ -287,7 +287,8 @@ class _Recording:
                 self._pump.give_up(error)
                 busy = False
             if self._kernel and not self._pump.failure:
-                self._pump.emit(self._losses(self._kernel, time.monotonic_ns()))  # now: we may be killed
+                self._pump.emit(self._losses(self._kernel, time.monotonic_ns()))
+                self._pump.flush()  # now: we may be killed
             while (received := signal.sigtimedwait(child.HANDLED, 0)) is not None:
                 # What the terminal sends reaches the command by itself; only a kill(2) is passed on.
                 if received.si_code <= 0:

@@ -337,6 +337,9 @@ class Replay:
             self._touch(state, record.inodes[0], seq, by_call=bool(record.tid and record.length))  # 0: mapped pages
             if record.flags & Flag.TRUNC:
                 self.writer.cut(state, seq, record.inodes[0].size)
+            told = self.progress.writes.get(record.tid)
+            if told is not None and (told.node, told.left) == (state.node, record.length):
+                del self.progress.writes[record.tid]  # the rest of that write: it comes from the file
             self.writer.grow(state, seq, record.offset, record.length)
             if not record.length:  # only times changed: nothing comes to fill it
                 return
