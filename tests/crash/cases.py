@@ -73,7 +73,8 @@ class Outcome:
 def run(case: Case) -> Outcome:
     """Raises AssertionError."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    folder = Path(tempfile.mkdtemp(prefix="diffkeeper-crash-"))
+    memory = "/dev/shm" if case.victim == "disk" else None  # a disk that is full need not be slow
+    folder = Path(tempfile.mkdtemp(prefix="diffkeeper-crash-", dir=memory))
     try:
         if case.victim == "disk":
             with _small_disk(folder, int(case.delay)) as disk:

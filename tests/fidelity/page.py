@@ -82,6 +82,22 @@ Made by `{figures["command"]}`.
 """
 
 
+def _racing(figures: Mapping[str, Any]) -> str:
+    kinds = figures["filesystems"]
+    columns = ("recordings", "events", "paths", "wrong", "healed", "broken")
+    rows = [[kind, *(f"{kinds[kind].get(column, 0):,}" for column in columns)] for kind in kinds]
+    return f"""## Processes that race
+
+Four processes at once on six names and one file position, with nothing between them: files, names, attributes, programs.
+Whose call came first cannot always be known. After each burst, when all stand still, the moment is compared: `wrong` of
+`paths` were left wrong by the burst. When the command has ended, what is wrong is put right (`healed`). `broken`:
+recordings whose last moment is not the directory, that lost something, or that `check` finds fault with.
+
+{_table(("", *columns), rows)}
+Made by `{figures["command"]}`.
+"""
+
+
 def _brief(faults: Iterable[str]) -> str:
     """Without the paths that each of them names."""
     return "; ".join(fault.splitlines()[0].split(": [")[0] for fault in faults)
@@ -152,6 +168,6 @@ def text() -> str:
         return json.loads((FIGURES / f"{name}.json").read_text())
 
     return "\n".join((
-        HEAD, _changes(read("changes")), _oracle(read("oracle")), _programs(read("programs")), _crashes(read("crash")),
+        HEAD, _changes(read("changes")), _oracle(read("oracle")), _racing(read("racing")), _programs(read("programs")), _crashes(read("crash")),
         _hostile(read("fuzz-traces")), LIMITS,
     ))  # fmt: skip
