@@ -27,6 +27,11 @@ def _compared(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return {name: value for name, value in xattrs.items() if name.startswith((b"user.", b"system.posix_acl_"))}
 
 
+def _in_order(paths: Iterable[bytes]) -> list[bytes]:
+    """Sorted, all that is below a path right behind it."""
+    return sorted(paths, key=lambda path: path.replace(b"/", b"\0"))
+
+
 class Verifier:
     """One pass. `paths` and `mismatches` count; `emit` takes the pieces of HEAL records."""
 
@@ -67,7 +72,7 @@ class Verifier:
             while above not in found and above != b"/":
                 found.add(above)
                 above = os.path.dirname(above)
-        return sorted(
+        return _in_order(
             path
             for path in found
             if any(scope.is_inside(path, root) for root in self._roots) and not scope.is_inside(path, self._trace)
@@ -99,25 +104,24 @@ class Verifier:
         seen = set(paths)
         while paths:
             further = self._round(paths, progress)
-            paths = sorted(path for path in further - seen if not scope.is_inside(path, self._trace))
+            paths = _in_order(path for path in further - seen if not scope.is_inside(path, self._trace))
             seen.update(paths)
 
     def _round(self, paths: Sequence[bytes], progress: Progress) -> set[bytes]:
         """Compare and heal paths, parents first; says which others are to be looked at then."""
         further: set[bytes] = set()
-        gone: list[bytes] = []
+        barred: bytes | None = None  # no directory: what the trace has below it goes with it, or a symlink leads on
         for done, path in enumerate(paths):
             if done % 256 == 0:
                 progress.progress("verifying", done, len(paths))
             is_dir = os.path.isdir(path) and not os.path.islink(path)
-            below_gone = any(scope.is_inside(path, top) for top in gone[-1:])
-            if below_gone or not self._keep(path, is_dir):
+            if (barred is not None and scope.is_inside(path, barred)) or not self._keep(path, is_dir):
                 continue
             self.paths += 1
             outcome = self._compare(path)
-            if outcome == "gone":
-                gone.append(path)
-            elif is_dir and outcome in ("same", "healed") and path not in self._pseudo:
+            if not is_dir:
+                barred = path
+            elif outcome in ("same", "healed") and path not in self._pseudo:
                 further.update(self._doubtful(path, all_of_it=outcome == "healed"))
         progress.progress("verifying", len(paths), len(paths))
         return further

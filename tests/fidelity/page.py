@@ -88,8 +88,8 @@ def _racing(figures: Mapping[str, Any]) -> str:
     rows = [[kind, *(f"{kinds[kind].get(column, 0):,}" for column in columns)] for kind in kinds]
     return f"""## Processes that race
 
-Four processes at once on six names and one file position, with nothing between them: files, names, attributes, programs.
-Whose call came first cannot always be known. After each burst, when all stand still, the moment is compared: `wrong` of
+Four processes at once on six names and one file position, with nothing between them: files, names, attributes and
+programs. Whose call came first cannot always be known. After each burst, when all stand still, the moment is compared: `wrong` of
 `paths` were left wrong by the burst. When the command has ended, what is wrong is put right (`healed`). `broken`:
 recordings whose last moment is not the directory, that lost something, or that `check` finds fault with.
 
@@ -168,6 +168,6 @@ def text() -> str:
         return json.loads((FIGURES / f"{name}.json").read_text())
 
     return "\n".join((
-        HEAD, _changes(read("changes")), _oracle(read("oracle")), _racing(read("racing")), _programs(read("programs")), _crashes(read("crash")),
-        _hostile(read("fuzz-traces")), LIMITS,
+        HEAD, _changes(read("changes")), _oracle(read("oracle")), _racing(read("racing")), _programs(read("programs")),
+        _crashes(read("crash")), _hostile(read("fuzz-traces")), LIMITS,
     ))  # fmt: skip
