@@ -89,9 +89,9 @@ def _racing(figures: Mapping[str, Any]) -> str:
     return f"""## Processes that race
 
 Four processes at once on six names and one file position, with nothing between them: files, names, attributes and
-programs. Whose call came first cannot always be known. After each burst, when all stand still, the moment is compared: `wrong` of
-`paths` were left wrong by the burst. When the command has ended, what is wrong is put right (`healed`). `broken`:
-recordings whose last moment is not the directory, that lost something, or that `check` finds fault with.
+programs. Whose call came first cannot always be known. After each burst, when all stand still, the moment is compared:
+`wrong` of `paths` were left wrong by the burst. When the command has ended, what is wrong is put right (`healed`).
+`broken`: recordings whose last moment is not the directory, that lost something, or that `check` finds fault with.
 
 {_table(("", *columns), rows)}
 Made by `{figures["command"]}`.
