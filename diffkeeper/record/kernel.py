@@ -48,6 +48,7 @@ OPTIONAL_TRACEPOINTS = (
     "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
     "io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow",
 )  # fmt: skip
+RING_BYTES = 64 << 20
 BIND_DEPTH = 256
 MINIMUM_KERNEL = (5, 8)
 _RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will be
@@ -129,13 +130,31 @@ def program_text() -> str:
     return "\n".join(text)
 
 
+class Loading:
+    """Programs on their way into the kernel, in a thread of their own: that takes as long as importing the rest.
+
+    Raises KernelTooOldError, NotPermittedError, NoBtfError and NoBccError when it is begun.
+    """
+
+    def __init__(self, ring_bytes: int = RING_BYTES) -> None:
+        check_kernel()
+        ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
+        code = compiler.bytecode(program_text(), ring)  # not in the thread: bcc changes the working directory
+        self._pool = ThreadPoolExecutor(1)
+        self._kernel = self._pool.submit(Kernel, code, ring_bytes)
+
+    def wait(self) -> Kernel:
+        """The programs, when the thread has ended: what forks must be alone. Raises NoBccError."""
+        with self._pool:
+            return self._kernel.result()
+
+
 class Kernel:
     """The loaded programs. `ring_fd` and `control` stay valid until `close()`."""
 
-    def __init__(self, ring_bytes: int) -> None:
+    def __init__(self, code: bpf.Bytecode, ring_bytes: int) -> None:
         """Load; nothing is attached yet. `ring_bytes`: a power of two of pages. NoBccError when it cannot be."""
-        ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
-        code = compiler.bytecode(program_text(), ring)
+        self.ring_bytes = ring_bytes
         self.notes: list[str] = []
         self._fds: list[int] = []
         self._maps: dict[str, bpf.Map] = {}
