@@ -135,13 +135,18 @@ def _crashes(figures: Mapping[str, Any]) -> str:
             total = totals.setdefault(victim, [0, 0])
             total[0] += found["points"]
             total[1] += found["broken"]
+    behind = [found["seconds_behind"] for run in figures["runs"] for found in run["victims"].values()
+              if found.get("seconds_behind")]  # fmt: skip
+    lag = f" The trace was then {behind[-1]['median']} s behind in the median, {behind[-1]['most']} s at most." if behind else ""
     return f"""## Crashes
 
-The recorder, its indexer, the process that finishes an index and the mount were killed with SIGKILL at random points,
-and the disk was filled. After each: the command ran on to its own end, the trace opens, it is a prefix of what
-happened, `check` passes.
+The recorder (now and then with a guardian), its indexer, the process that finishes an index (`opener`) and the mount
+were killed with SIGKILL at random points, and the disk was filled. `power`: a journal was cut at every byte.
+`blackout`: the disk was cloned in an instant, again and again, while a command was recorded onto it, which leaves what
+a power cut would.{lag} After each: the command ran on to its own end, the trace opens, it is a prefix of what happened,
+`check` passes.
 
-{_table(("killed", "points", "broken promises"), [[victim, *total] for victim, total in totals.items()])}
+{_table(("", "points", "broken promises"), [[victim, *total] for victim, total in totals.items()])}
 Made by `{figures["runs"][0]["command"]}`.
 """
 
