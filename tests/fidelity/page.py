@@ -137,7 +137,9 @@ def _crashes(figures: Mapping[str, Any]) -> str:
             total[1] += found["broken"]
     behind = [found["seconds_behind"] for run in figures["runs"] for found in run["victims"].values()
               if found.get("seconds_behind")]  # fmt: skip
-    lag = f" The trace was then {behind[-1]['median']} s behind in the median, {behind[-1]['most']} s at most." if behind else ""
+    lag = ""
+    if behind:
+        lag = f" The trace was then {behind[-1]['median']} s behind in the median, {behind[-1]['most']} s at most."
     return f"""## Crashes
 
 The recorder (now and then with a guardian), its indexer, the process that finishes an index (`opener`) and the mount
