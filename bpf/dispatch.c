@@ -27,6 +27,7 @@ HANDLER(bind_inode)
 		return 0;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	char *dentry = (char *)b->dentry;
+	u64 epoch = control_value(DK_C_EPOCH), moves = control_value(DK_C_MOVES);
 	begin(s, DK_OP_BIND, 0, 1);
 	read_inode(inode, (char *)b->inode);
 	/* d_unhashed(), but the root of a filesystem is never hashed */
@@ -34,8 +35,20 @@ HANDLER(bind_inode)
 		s->ev.flags = DK_F_GONE;
 	if (!walk_path(s, sizeof(struct dk_inode), dentry, (char *)b->mnt))
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
-	mark_seen(inode);
-	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1)));
+	u32 size = sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1));
+	u64 question = 0, ask = 0;
+	if (judges())
+		question = question_on(s, dentry, &ask);
+	mark_seen(inode, question, epoch);
+	if (control_value(DK_C_MOVES) != moves) { /* it may have been this file, and the path of before: nobody judges it */
+		ask = 0;
+		mark_seen(inode, fresh_question(s), epoch);
+	}
+	send(s, size);
+	if (ask) {
+		s->ev.offset = ask;
+		bpf_ringbuf_output(questions(), s, size, BPF_RB_NO_WAKEUP);
+	}
 	if (s->again)
 		helpers.call(ctx, s->again);
 	else

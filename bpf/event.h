@@ -83,7 +83,7 @@ enum dk_op {
 	/* from here on: made in user space */
 	DK_OP_BEGIN = 32,     /* the command starts: time is the trace's zero; offset = CLOCK_REALTIME at that time; pid = command */
 	DK_OP_END = 33,       /* the command ended: offset = wait status */
-	DK_OP_SNAPSHOT = 34,  /* what stands at absolute path: payload = path, NUL, symlink target or first path of a hard link (DK_F_LINK), NUL, then xattrs (msgpack map) or nothing; offset = handle; inode 0 = attributes from stat() (identity not the kernel's) */
+	DK_OP_SNAPSHOT = 34,  /* what stands at absolute path, before the command or since it got a name that is recorded: payload = path, NUL, symlink target or first path of a hard link (DK_F_LINK), NUL, then xattrs (msgpack map) or nothing; offset = handle; inode 0 = attributes from stat() (identity not the kernel's) */
 	DK_OP_CONTENT = 35,   /* payload at `offset` of the file that SNAPSHOT or HEAL gave the handle `length` */
 	DK_OP_FILL = 36,      /* payload at `offset`, re-read for the DIRTY of this time and tid; no payload: `length` zeroes */
 	DK_OP_GAP = 37,       /* something was missed: offset = how many events (0: not known), payload = cause */
@@ -99,7 +99,7 @@ enum dk_flag {
 	DK_F_GONE = 16,    /* BIND: unlinked; HEAL: nothing there */
 	DK_F_NOFOLLOW = 32,/* PATH form: a symlink in the last place is meant itself */
 	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */
-	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL) */
+	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL, SNAPSHOT) */
 };
 
 #define DK_TIME_NOW (-1LL)

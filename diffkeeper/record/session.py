@@ -34,6 +34,7 @@ from .baseline import Baseline
 from .kernel import Control, Kernel, check_kernel
 from .pump import Pump
 from .ring import Ring
+from .verdicts import Verdicts
 from .verify import Verifier
 
 RING_BYTES = 64 << 20
@@ -132,6 +133,7 @@ class _Recording:
         self._indexer = 0
         self._kernel: Kernel | None = None
         self._began = 0
+        self._baseline: Baseline
         self._told: dict[str, int] = {}  # losses by cause
 
     # ---- before the command ----
@@ -154,7 +156,8 @@ class _Recording:
         write_facts(self._trace, facts)
         owner = None if self._user.is_caller else (self._user.uid, self._user.gid)
         self._journal = JournalWriter(self._trace / "journal", owner)
-        self._pump = Pump(self._journal, self._trace, self._mmap_interval)
+        self._verdicts = Verdicts(self._judges, self._roots, self._another_pass)
+        self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts)
         self._give_away()
         # The baseline comes before the compiler: a root that is changed by others meanwhile is not our
         # command's doing, and the indexer has something to do while clang runs.
@@ -165,6 +168,12 @@ class _Recording:
         self._ring = Ring(self._kernel.ring_fd, self._ring_bytes)
         self._pump.connect(self._kernel, self._ring)
         self._kernel.attach()
+
+    def _another_pass(self) -> Baseline:
+        """Over something that comes to be recorded only now. Who is a link of whom is another matter by then."""
+        trace, keep = os.fsencode(self._trace), self._judges.keeps_path
+        self._baseline = Baseline(self._roots, trace, self._pump.emit, keep, self._baseline)
+        return self._baseline
 
     def _take_baseline(self) -> None:
         ui, count = self._ui, 0
@@ -356,6 +365,7 @@ class _Recording:
     def _close_recording(self, kernel: Kernel, pid: int, status: int) -> None:
         """The journal's last records; then the kernel is as it was."""
         ended = time.monotonic_ns()
+        self._judges.count_events(kernel.left_out())
         filtered = json.dumps([dataclasses.asdict(each) for each in self._judges.report()])
         self._pump.last_words(
             *self._losses(kernel, ended),
@@ -364,6 +374,7 @@ class _Recording:
             encode(WireOp.SETTLE, time=ended, payload=f"filtered={filtered}".encode()),
         )
         self._ring.close()
+        self._verdicts.close()
         kernel.close()
         self._kernel = None
 

@@ -313,6 +313,23 @@ class Calls:
         wall = self._timeline.wall
         state.ctime = place.parent.mtime = place.parent.ctime = wall
         self.stamped(record, 2, (state, place.parent), seq)
+        if self._nodes.judge(source)[1]:
+            self._adopt(state, record.inodes[2:])
+
+    def _adopt(self, state: NodeState, stamps: Sequence[Inode]) -> None:
+        """What was left out until now is this node from now on, also to who has it open."""
+        found = [
+            stamp for stamp in stamps
+            if stamp.ino and stat.S_IFMT(stamp.mode) == stat.S_IFMT(state.mode)
+            and (known := self._nodes.find((stamp.dev, stamp.ino, stamp.gen))) is not None
+            and known is not state and self._is_hidden(known)
+        ]  # fmt: skip
+        if len(found) == 1 and state.ident is None:
+            self._nodes.bind((found[0].dev, found[0].ino, found[0].gen), state)
+
+    def _is_hidden(self, state: NodeState) -> bool:
+        self._nodes.path(state)
+        return state.hidden
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
         """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
@@ -393,6 +410,8 @@ class Calls:
         if gone:
             if source.node is not None:
                 self.drop(source.node, source.parent, source.name, seq)
+                source.node.parent, source.node.name, source.node.path_age = target.parent.node, target.name, -1
+                self._nodes.moved(source.node)  # what is in it is left out from now on, too
             touched = [source.parent]
         else:
             if target.node is not None:
@@ -400,6 +419,8 @@ class Calls:
             touched = [target.parent, self._unseen(Place(target.parent, target.name, None), record.inodes[2:])]
         touched[0].mtime = touched[0].ctime = self._timeline.wall
         self.stamped(record, 2, touched, seq)
+        if not gone:
+            self._adopt(touched[1], record.inodes[2:])
 
     def _makes_ring(self, moved: NodeState | None, into: NodeState) -> bool:
         """Whether a directory would come to lie in itself. Raises TraceDamagedError where one does already."""

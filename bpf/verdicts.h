@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * What is left out of a recording: user space judges paths (diffkeeper/record/verdicts.py), and calls on what a filter
+ * rejects end here, counted. It is asked about an inode when it is told of it, and nobody waits for the answer. What lies
+ * in a rejected directory shares its question, and so its verdict. A verdict counts as long as paths stay what they are:
+ * when a directory is moved `epoch` grows, and when a file gets another name it is forgotten; both are asked about again.
+ */
+
+static inline int judges(void)
+{
+	return control_value(DK_C_JUDGES) != 0;
+}
+
+/* The filter that rejects an inode; 0: none does, or nobody knows by now. */
+static inline u32 *verdict_on(struct dk_seen *e)
+{
+	if (!e || !e->question || e->epoch != (u32)control_value(DK_C_EPOCH))
+		return 0;
+	u64 question = e->question;
+	return verdicts.lookup(&question);
+}
+
+static inline void count_left_out(u32 filter)
+{
+	u64 *n = left_out.lookup(&filter);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+/* Whether a call on this inode is to be left out; then it is counted. */
+static inline int is_left_out(struct dk_inode *inode)
+{
+	struct dk_key key = {};
+	key_of(&key, inode);
+	u32 *filter = verdict_on(seen.lookup(&key));
+	if (!filter)
+		return 0;
+	count_left_out(*filter);
+	return 1;
+}
+
+/* User space is to be told of an inode, and to judge it, anew: its path is another one, or it is another file. */
+static inline void forget(struct dk_inode *inode)
+{
+	struct dk_key key = {};
+	key_of(&key, inode);
+	seen.delete(&key);
+}
+
+/* Something was made in a directory that may be rejected: then it is, too, and the call is left out. */
+static inline int is_left_out_with(struct dk_inode *child, struct dk_inode *directory)
+{
+	struct dk_key key = {};
+	key_of(&key, directory);
+	struct dk_seen *e = seen.lookup(&key);
+	u32 *filter = verdict_on(e);
+	if (!filter)
+		return 0;
+	struct dk_seen same = {.question = e->question, .epoch = e->epoch};
+	key_of(&key, child);
+	seen.update(&key, &same);
+	count_left_out(*filter);
+	return 1;
+}
+
+#define DIRECTORIES_ABOVE 32
+/* The question by which a directory above `dentry` was rejected; 0: none was. */
+static inline u64 question_above(char *dentry)
+{
+	for (int i = 0; i < DIRECTORIES_ABOVE; i++) {
+		char *parent = rdp(dentry + DENTRY_PARENT), *inode = rdp(parent + DENTRY_INODE);
+		if (parent == dentry)
+			return 0;
+		struct dk_key key = {};
+		key.ino = (u64)rdp(inode + INODE_INO);
+		key.dev = sb_dev(inode);
+		key.gen = rd32(inode + INODE_GENERATION);
+		struct dk_seen *e = seen.lookup(&key);
+		if (verdict_on(e))
+			return e->question;
+		dentry = parent;
+	}
+	return 0;
+}
+
+/* A question, until it is asked one that nobody answers. */
+static inline u64 fresh_question(struct dk_scratch *s)
+{
+	return s->ev.time << 8 | (bpf_get_smp_processor_id() & 255);
+}
+
+/*
+ * How inode 0, whose BIND is under construction, is judged: as the directories above it, or by a new question, which goes
+ * into `ask`. Of a file with several names no single one decides: it is never left out here.
+ */
+static inline u64 question_on(struct dk_scratch *s, char *dentry, u64 *ask)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	u64 fresh = fresh_question(s);
+	if ((inode->mode & S_IFMT) != S_IFDIR && inode->nlink > 1)
+		return fresh;
+	u64 above = question_above(dentry);
+	if (above)
+		return above;
+	*ask = fresh;
+	return fresh;
+}
