@@ -10,11 +10,16 @@ static inline int is_directory(struct dk_inode *stamp)
 	return (stamp->mode & S_IFMT) == S_IFDIR;
 }
 
-/* Whether what is stamped may be what the last path of a call names: by the end of its name, where that is known. */
+/*
+ * Whether what is stamped may be what the last path of a call names: by the end of its name. That is not known of a file
+ * with several names; and of a directory only if it is the root of a filesystem, which no call renames.
+ */
 static inline int may_be_named(struct dk_inode *stamp, u32 end)
 {
 	u32 length = stamp->tag & 255, shift = length < 3 ? (3 - length) * 8 : 0;
-	return !stamp->tag || stamp->tag >> 8 == end >> (shift & 31);
+	if (!stamp->tag)
+		return !is_directory(stamp);
+	return stamp->tag >> 8 == end >> (shift & 31);
 }
 
 static inline void judge_stamps(struct dk_scratch *s, struct dk_inode *slots, struct dk_inode *stamps, u32 end)
@@ -31,11 +36,14 @@ static inline void judge_stamps(struct dk_scratch *s, struct dk_inode *slots, st
 			continue;
 		struct dk_key key = {};
 		key_of(&key, stamp);
-		u32 *filter = verdict_on(seen.lookup(&key));
+		struct dk_seen *e = seen.lookup(&key);
+		u32 *filter = last_verdict_on(e);
 		int named = may_be_named(stamp, end);
 		if (is_directory(stamp) && named)
 			j->moved_directory = 1;
-		if (!filter) {
+		if (filter && (is_directory(stamp) || named))
+			j->moved = 1;
+		if (!filter || !e || !is_of_now(e)) {
 			j->kept = 1;
 			continue;
 		}
@@ -43,28 +51,26 @@ static inline void judge_stamps(struct dk_scratch *s, struct dk_inode *slots, st
 		j->filter = *filter;
 		if (is_directory(stamp))
 			j->directories = 1;
-		if (is_directory(stamp) || named)
-			j->moved = 1;
 	}
 }
 
-/* Inodes that have another path now, or none. */
-static inline void forget_stamps(struct dk_inode *stamps, int only_gone)
+/* Inodes that are gone; and those that have another path now, if something is `moved` to a name with this end. */
+static inline void forget_stamps(struct dk_inode *stamps, int moved, u32 end)
 {
 	for (int i = 0; i < DK_STAMPS; i++) {
 		struct dk_inode *stamp = &stamps[i];
-		if (stamp->ino && (only_gone ? !stamp->nlink : !is_directory(stamp)))
+		if (stamp->ino && (!stamp->nlink || (moved && !is_directory(stamp) && may_be_named(stamp, end))))
 			forget(stamp);
 	}
 }
 
 /* Something has another name. `size`: of the record, which is what user space is told. */
-static inline void tell_moved(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, struct dk_inode *stamps, u32 size)
+static inline void tell_moved(struct dk_scratch *s, struct dk_inode *stamps, u32 end, u32 size)
 {
 	count(DK_C_MOVES, 1);
 	if (s->judged.moved_directory || (s->ev.op == DK_OP_RENAME && s->ev.offset & RENAME_EXCHANGE_))
 		count(DK_C_EPOCH, 1);
-	forget_stamps(stamps, 0);
+	forget_stamps(stamps, 1, end);
 	/* What was rejected comes out, maybe: then its writer stands still until it was read. The work of io_uring does not. */
 	int waits = s->judged.moved && !s->call.saved && may_stop();
 	s->ev.length = waits;
@@ -87,7 +93,8 @@ HANDLER(judge_call)
 	int renames = op == DK_OP_LINK || op == DK_OP_RENAME;
 	struct dk_inode *stamps = renames ? &slots[2] : &slots[1], *made = &stamps[DK_STAMPS];
 	u32 size = s->record & (PIECE - 1);
-	judge_stamps(s, slots, stamps, renames ? name_end(s, size - sizeof(struct dk_event)) : 0);
+	u32 end = renames ? name_end(s, size - sizeof(struct dk_event)) : 0;
+	judge_stamps(s, slots, stamps, end);
 	struct dk_judged *j = &s->judged;
 	if (op == DK_OP_MKDIR || op == DK_OP_MKNOD || op == DK_OP_SYMLINK) {
 		for (int i = 0; i < DK_STAMPS; i++) {
@@ -103,13 +110,13 @@ HANDLER(judge_call)
 	if (j->rejected && !j->kept && (j->directories || !names)) {
 		count_left_out(j->filter);
 		if (names)
-			forget_stamps(stamps, 1);
+			forget_stamps(stamps, 0, 0);
 		return 0;
 	}
 	send(s, size);
 	if (renames)
-		tell_moved(ctx, s, stamps, size);
+		tell_moved(s, stamps, end, size);
 	else if (names)
-		forget_stamps(stamps, 1);
+		forget_stamps(stamps, 0, 0);
 	return 0;
 }

@@ -11,13 +11,24 @@ static inline int judges(void)
 	return control_value(DK_C_JUDGES) != 0;
 }
 
-/* The filter that rejects an inode; 0: none does, or nobody knows by now. */
-static inline u32 *verdict_on(struct dk_seen *e)
+/* The filter that rejected an inode when it was asked about last; 0: none did, or there is no answer by now. */
+static inline u32 *last_verdict_on(struct dk_seen *e)
 {
-	if (!e || !e->question || e->epoch != (u32)control_value(DK_C_EPOCH))
+	if (!e || !e->question)
 		return 0;
 	u64 question = e->question;
 	return verdicts.lookup(&question);
+}
+
+static inline int is_of_now(struct dk_seen *e)
+{
+	return e->epoch == (u32)control_value(DK_C_EPOCH);
+}
+
+/* The same, if paths are still what they were then. */
+static inline u32 *verdict_on(struct dk_seen *e)
+{
+	return e && is_of_now(e) ? last_verdict_on(e) : 0;
 }
 
 static inline void count_left_out(u32 filter)

@@ -84,6 +84,8 @@ class Filters:
         if is_dir and path in self._known:
             return self._known[path]
         below = below_root(path, self._roots)
+        if below is None and any(below_root(root, (path,)) is not None for root in self._roots):
+            return KEPT  # what is above a root is no matter of taste
         above = path.rpartition(b"/")[0]
         verdict = self.rejected_by(above, True) if below and above else KEPT
         if verdict == KEPT:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from ..filtering import KEPT, Filters
 from ..paths import below_root
 from ..wire import Flag, Inode, Record, WireOp, kernel_path, records, strings
-from . import scope
 from .baseline import Baseline
 from .kernel import FILTERS, QUESTIONS_BYTES, Kernel
 from .ring import Ring
@@ -67,8 +66,6 @@ class Verdicts:
                 self._places.clear()
             self._places[inode.identity] = path
         if record.flags & Flag.INEXACT or below_root(path, self._roots) is None:  # or only the end of a path is known
-            return
-        if is_dir and any(scope.is_inside(root, path) for root in self._roots):
             return
         index = self._filters.rejected_by(path, is_dir)
         if index != KEPT and index < FILTERS:

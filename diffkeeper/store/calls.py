@@ -100,20 +100,20 @@ class Calls:
             return None
         place, where = self.place(record, 0, path, follow=not record.flags & Flag.NOFOLLOW)
         if nodes.judge(where)[1]:
-            reached = self._reached(record.inodes[1:])
-            if reached is not None:
+            reached = self._reached_all([stamp for stamp in record.inodes[1:] if stamp.ino])
+            if reached is not None:  # by a path that names nothing in our tree (/dev/fd/N)
                 return reached, nodes.path(reached)
             nodes.pass_over(where)
             return None
         if place.node is not None:
             return place.node, where
         stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
-        if stamps and (reached := self._reached_all(stamps)):  # by a symlink that leads out, but for a chroot
+        if reached := self._reached_all(stamps):  # by a symlink that leads out, but for a chroot
             return reached, nodes.path(reached)
         return self._unseen(place, stamps), where
 
     def _reached(self, stamps: Sequence[Inode]) -> NodeState | None:
-        """The file that a call reached by a path that names none in our tree (/dev/fd/N): its stamp does."""
+        """The file that one of the stamps is of."""
         for stamp in stamps:
             state = self._nodes.find((stamp.dev, stamp.ino, stamp.gen))
             if state is not None and not state.hidden:
@@ -123,6 +123,8 @@ class Calls:
     def _reached_all(self, stamps: Sequence[Inode]) -> NodeState | None:
         """The file that was changed last, if all that the call touched is known: then it met nothing new."""
         known = [self._reached([stamp]) for stamp in stamps]
+        if not known:
+            return None
         newest = max(range(len(stamps)), key=lambda at: stamps[at].ctime)
         return known[newest] if None not in known else None
 
@@ -322,14 +324,10 @@ class Calls:
             stamp for stamp in stamps
             if stamp.ino and stat.S_IFMT(stamp.mode) == stat.S_IFMT(state.mode)
             and (known := self._nodes.find((stamp.dev, stamp.ino, stamp.gen))) is not None
-            and known is not state and self._is_hidden(known)
+            and known is not state and self._nodes.is_hidden(known)
         ]  # fmt: skip
         if len(found) == 1 and state.ident is None:
             self._nodes.bind((found[0].dev, found[0].ino, found[0].gen), state)
-
-    def _is_hidden(self, state: NodeState) -> bool:
-        self._nodes.path(state)
-        return state.hidden
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
         """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
@@ -340,7 +338,7 @@ class Calls:
                     return state, self._nodes.path(state)
         place, where = self.place(record, 0, old, follow=bool(record.offset & AT_SYMLINK_FOLLOW))
         stamps = [stamp for stamp in record.inodes[2:] if stamp.ino and not stat.S_ISDIR(stamp.mode)]
-        if place.node is None and stamps and (reached := self._reached_all(stamps)):
+        if place.node is None and (reached := self._reached_all(stamps)):
             return reached, self._nodes.path(reached)
         return place.node or self._unseen(place, stamps), where
 

@@ -170,13 +170,14 @@ class Replay:
             # Its path is told as it is after the call, which may have been the one that moved it.
             self.nodes.bind(ident, noted)
             return
-        if known is not None and (known.names or record.flags & Flag.GONE):
+        gone = bool(record.flags & Flag.GONE)
+        if known is not None and (gone or (known.names and not self.nodes.is_hidden(known))):
             return
         place = self._walker.literal(path, seq)
         if known is not None and (place.node is None or place.node.ident):
             return
         state = place.node
-        if record.flags & Flag.GONE:
+        if gone:
             state = self.calls.node_of(inode)
             state.parent, state.name, state.path_age = place.parent.node, place.name, -1
             return
