@@ -36,19 +36,20 @@ HANDLER(bind_inode)
 	if (!walk_path(s, sizeof(struct dk_inode), dentry, (char *)b->mnt))
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
 	u32 size = sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1));
-	u64 question = 0, ask = 0;
+	struct dk_question question = {};
+	u32 asks = 0;
 	if (judges())
-		question = question_on(s, dentry, &ask);
-	mark_seen(inode, question, epoch);
+		question_on(s, dentry, epoch, &question, &asks);
+	mark_seen(inode, &question, epoch);
 	if (control_value(DK_C_MOVES) != moves) { /* it may have been this file, and the path of before: nobody judges it */
-		ask = 0;
-		mark_seen(inode, fresh_question(s), epoch);
+		asks = 0;
+		new_question(s, &question);
+		mark_seen(inode, &question, epoch);
 	}
 	send(s, size);
-	if (ask) {
-		s->ev.offset = ask;
-		bpf_ringbuf_output(questions(), s, size, BPF_RB_NO_WAKEUP);
-	}
+	if (asks) /* a directory is worth an answer at once: more will be made in it */
+		bpf_ringbuf_output(questions(), s, size,
+				   s->ev.length || KIND(inode->mode) & KIND(S_IFDIR) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 	if (s->again)
 		helpers.call(ctx, s->again);
 	else

@@ -72,10 +72,11 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 			size = (n - 1) & 255;
 	}
 	s->ev.size = size;
+	struct dk_question none = {};
 	if (judges())
 		forget(slots); /* its verdict is asked for when it is used */
 	else
-		mark_seen(slots, 0, 0);
+		mark_seen(slots, &none, 0);
 	drop_stamps();
 	send(s, sizeof(struct dk_event) + 2 * sizeof(struct dk_inode) + size);
 }

@@ -30,11 +30,17 @@ struct dk_key {
 	u32 gen;
 };
 
+/* What user space was asked: about an inode (`above` 0), or a directory so many levels above it. */
+struct dk_question {
+	u64 id; /* 0: nobody judges */
+	u64 above;
+};
+
 /* What user space knows of an inode. */
 struct dk_seen {
-	u64 question; /* by which it was asked for a verdict; 0: nobody judges */
-	u32 epoch;    /* when it was */
-	u32 told;     /* the inode's BIND is in the ring */
+	struct dk_question question;
+	u32 epoch; /* when it was asked */
+	u32 told;  /* the inode's BIND is in the ring */
 };
 
 /* What the stamps of a path call say together. */
@@ -233,7 +239,7 @@ BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(workers, u32, u32, 4096); /* process -> its io_uring worker that touched an inode last */
 BPF_HASH(skipped_devs, u32, u8, 1024);
 BPF_TABLE("lru_hash", struct dk_key, struct dk_seen, seen, 131072);
-BPF_TABLE("lru_hash", u64, u32, verdicts, 65536); /* question -> the filter that rejects what was asked about */
+BPF_TABLE("lru_hash", struct dk_question, u32, verdicts, 65536); /* the filter that rejects what was asked about */
 BPF_ARRAY(left_out, u64, 64); /* calls, by filter */
 BPF_TABLE("lru_hash", u64, struct dk_position, positions, 16384); /* by struct file * */
 BPF_TABLE("lru_hash", u64, struct dk_pending, pending, 512); /* by struct io_kiocb * */

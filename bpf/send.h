@@ -86,7 +86,7 @@ static inline int is_seen(struct dk_inode *inode, char *dentry, char *mnt, char 
 	struct dk_key key = {};
 	key_of(&key, inode);
 	struct dk_seen *e = seen.lookup(&key);
-	if (e && e->told && (!e->question || e->epoch == (u32)control_value(DK_C_EPOCH)))
+	if (e && e->told && (!e->question.id || e->epoch == (u32)control_value(DK_C_EPOCH)))
 		return 1;
 	int cpu = bpf_get_smp_processor_id();
 	struct dk_binding *b = bindings.lookup(&cpu);
@@ -98,10 +98,10 @@ static inline int is_seen(struct dk_inode *inode, char *dentry, char *mnt, char 
 	return 0;
 }
 
-static inline void mark_seen(struct dk_inode *inode, u64 question, u32 epoch)
+static inline void mark_seen(struct dk_inode *inode, struct dk_question *question, u32 epoch)
 {
 	struct dk_key key = {};
-	struct dk_seen e = {.question = question, .epoch = epoch, .told = 1};
+	struct dk_seen e = {.question = *question, .epoch = epoch, .told = 1};
 	key_of(&key, inode);
 	seen.update(&key, &e);
 }

@@ -14,9 +14,9 @@ static inline int judges(void)
 /* The filter that rejected an inode when it was asked about last; 0: none did, or there is no answer by now. */
 static inline u32 *last_verdict_on(struct dk_seen *e)
 {
-	if (!e || !e->question)
+	if (!e || !e->question.id)
 		return 0;
-	u64 question = e->question;
+	struct dk_question question = e->question;
 	return verdicts.lookup(&question);
 }
 
@@ -75,44 +75,56 @@ static inline int is_left_out_with(struct dk_inode *child, struct dk_inode *dire
 }
 
 #define DIRECTORIES_ABOVE 32
-/* The question by which a directory above `dentry` was rejected; 0: none was. */
-static inline u64 question_above(char *dentry)
+/*
+ * The question by which a directory above `dentry` was rejected, if one was. Those that nobody asked about, from the
+ * nearest on, are asked about with `q`: says how many.
+ */
+static inline u32 ask_above(char *dentry, struct dk_question *q, u32 epoch)
 {
-	for (int i = 0; i < DIRECTORIES_ABOVE; i++) {
+	for (u32 i = 1; i <= DIRECTORIES_ABOVE; i++) {
 		char *parent = rdp(dentry + DENTRY_PARENT), *inode = rdp(parent + DENTRY_INODE);
 		if (parent == dentry)
-			return 0;
+			return i - 1;
 		struct dk_key key = {};
 		key.ino = (u64)rdp(inode + INODE_INO);
 		key.dev = sb_dev(inode);
 		key.gen = rd32(inode + INODE_GENERATION);
 		struct dk_seen *e = seen.lookup(&key);
-		if (verdict_on(e))
-			return e->question;
+		if (e && e->question.id && e->epoch == epoch) {
+			if (last_verdict_on(e))
+				*q = e->question;
+			return i - 1;
+		}
+		struct dk_seen asked = {.question = {.id = q->id, .above = i}, .epoch = epoch};
+		seen.update(&key, &asked);
 		dentry = parent;
 	}
-	return 0;
+	return DIRECTORIES_ABOVE;
 }
 
-/* A question, until it is asked one that nobody answers. */
-static inline u64 fresh_question(struct dk_scratch *s)
+/* A question that nobody was asked yet. */
+static inline void new_question(struct dk_scratch *s, struct dk_question *q)
 {
-	return s->ev.time << 8 | (bpf_get_smp_processor_id() & 255);
+	q->id = s->ev.time << 8 | (bpf_get_smp_processor_id() & 255);
+	q->above = 0;
 }
 
 /*
- * How inode 0, whose BIND is under construction, is judged: as the directories above it, or by a new question, which goes
- * into `ask`. Of a file with several names no single one decides: it is never left out here.
+ * By which question inode 0, whose BIND is under construction, is judged: that of a directory above it which is rejected,
+ * or a new one. Then `asks` is set, and s->ev says what is asked: its id, and about how many directories above. Of a file
+ * with several names no single one decides: it is never left out here.
  */
-static inline u64 question_on(struct dk_scratch *s, char *dentry, u64 *ask)
+static inline void question_on(struct dk_scratch *s, char *dentry, u32 epoch, struct dk_question *q, u32 *asks)
 {
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	u64 fresh = fresh_question(s);
+	new_question(s, q);
 	if ((inode->mode & S_IFMT) != S_IFDIR && inode->nlink > 1)
-		return fresh;
-	u64 above = question_above(dentry);
-	if (above)
-		return above;
-	*ask = fresh;
-	return fresh;
+		return;
+	u64 id = q->id;
+	u32 above = ask_above(dentry, q, epoch);
+	if (q->id != id && !above)
+		return;
+	*asks = 1;
+	s->ev.offset = id;
+	s->ev.length = above;
 }

@@ -59,6 +59,7 @@ _MAPPING = struct.Struct("<QQQII")  # struct dk_mapping
 _MAPPINGS = 8
 _KEY = struct.Struct("<QII")  # struct dk_key and struct dk_block
 _BLOCK_SHIFT = 16
+_QUESTION = struct.Struct("<QQ")  # struct dk_question
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
@@ -246,9 +247,12 @@ class Kernel:
         self.control[Control.JUDGES] = told
         return told
 
-    def reject(self, question: int, index: int) -> None:
-        """What was asked about is left out, with all that is below it, by the filter of this index (below FILTERS)."""
-        self._maps["verdicts"].put(_U64.pack(question), _U32.pack(index))
+    def reject(self, question: int, above: int, index: int) -> None:
+        """What was asked about is left out, with all that is below it, by the filter of this index (below FILTERS).
+
+        `above`: the directory so many levels above what the question was about.
+        """
+        self._maps["verdicts"].put(_QUESTION.pack(question, above), _U32.pack(index))
 
     def left_out(self) -> list[int]:
         """Calls that were left out so far, by filter."""

@@ -166,6 +166,7 @@ class _Recording:
         self._kernel = Kernel(self._ring_bytes)
         self._kernel.skip_devices(scope.pseudo_devices())
         self._ring = Ring(self._kernel.ring_fd, self._ring_bytes)
+        self._ring.register(self._kernel.questions_fd)
         self._pump.connect(self._kernel, self._ring)
         self._kernel.attach()
 

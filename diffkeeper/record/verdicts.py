@@ -65,12 +65,16 @@ class Verdicts:
             if len(self._places) >= _KNOWN_PLACES:
                 self._places.clear()
             self._places[inode.identity] = path
-        if record.flags & Flag.INEXACT or below_root(path, self._roots) is None:  # or only the end of a path is known
+        if record.flags & Flag.INEXACT:  # only the end of its path is known
             return
-        index = self._filters.rejected_by(path, is_dir)
-        if index != KEPT and index < FILTERS:
-            self._filters.name(path, is_dir)
-            self._kernel.reject(record.offset, index)
+        for above in range(record.length + 1):
+            index = self._filters.rejected_by(path, is_dir) if below_root(path, self._roots) is not None else KEPT
+            if index == KEPT:  # as is all that is above it
+                break
+            if index < FILTERS:
+                self._filters.name(path, is_dir)
+                self._kernel.reject(record.offset, above, index)
+            path, is_dir = path.rpartition(b"/")[0], True
 
     def _moved(self, record: Record) -> None:
         """Something has another name, and perhaps is recorded from now on. `length`: its writer stands still."""
@@ -80,13 +84,18 @@ class Verdicts:
             return
         exchanges = record.op == WireOp.RENAME and record.offset & RENAME_EXCHANGE
         for before, now in ((source, target), (target, source)) if exchanges else ((source, target),):
-            try:
-                is_dir = stat.S_ISDIR(os.lstat(now).st_mode)
-            except OSError:  # it has gone on
-                continue
-            comes = self._is_rejected(before, is_dir) and not self._is_rejected(now, is_dir)
-            if comes and below_root(now, self._roots):
+            if below_root(now, self._roots) and self._comes(before, now):
                 self._tell().tell(now, 0 if record.length else int(Flag.INEXACT))
+
+    def _comes(self, before: bytes, now: bytes) -> bool:
+        """Whether what is at a path now was left out at the one it had before."""
+        if not any(self._is_rejected(before, is_dir) for is_dir in (False, True)):
+            return False
+        try:
+            is_dir = stat.S_ISDIR(os.lstat(now).st_mode)
+        except OSError:  # it has gone on
+            return False
+        return self._is_rejected(before, is_dir) and not self._is_rejected(now, is_dir)
 
     def _is_rejected(self, path: bytes, is_dir: bool) -> bool:
         return self._filters.rejected_by(path, is_dir) != KEPT
@@ -96,6 +105,5 @@ class Verdicts:
         start = self._places.get(base.identity)
         if start is None:
             return None
-        whole = start.rstrip(b"/") + b"/" + path.strip(b"/")
-        directory, name = os.path.split(whole)
-        return os.path.join(os.path.realpath(directory), name)
+        directory, name = os.path.split(path.strip(b"/"))
+        return os.path.join(os.path.realpath(os.path.join(start, directory)) if directory else start, name)
