@@ -169,6 +169,7 @@ struct dk_scratch {
 	u32 record; /* bytes of the one that is to be judged */
 	struct dk_request request;
 	u64 file;  /* that the request is about */
+	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
 	u32 stamps_of; /* the thread whose stamps count for this call */
 	u64 again; /* the helper that `bind` goes back to; 0: the handler of the system call */
 	struct dk_touched untouched; /* stays zero */
