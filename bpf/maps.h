@@ -40,7 +40,8 @@ struct dk_question {
 struct dk_seen {
 	struct dk_question question;
 	u32 epoch; /* when it was asked */
-	u32 told;  /* the inode's BIND is in the ring */
+	u16 told;  /* the inode's BIND is in the ring */
+	u16 was_rejected; /* by an earlier question */
 };
 
 /* What the stamps of a path call say together. */

@@ -163,6 +163,8 @@ static inline void mark_seen(struct dk_inode *inode, struct dk_question *questio
 	struct dk_key key = {};
 	struct dk_seen e = {.question = *question, .epoch = epoch, .told = 1};
 	key_of(&key, inode);
+	if (question->id)
+		e.was_rejected = was_rejected(seen.lookup(&key));
 	seen.update(&key, &e);
 }
 

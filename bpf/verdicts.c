@@ -37,13 +37,13 @@ static inline void judge_stamps(struct dk_scratch *s, struct dk_inode *slots, st
 		struct dk_key key = {};
 		key_of(&key, stamp);
 		struct dk_seen *e = seen.lookup(&key);
-		u32 *filter = last_verdict_on(e);
+		u32 *filter = verdict_on(e);
 		int named = may_be_named(stamp, end);
 		if (is_directory(stamp) && named)
 			j->moved_directory = 1;
-		if (filter && (is_directory(stamp) || named))
+		if ((is_directory(stamp) || named) && was_rejected(e))
 			j->moved = 1;
-		if (!filter || !e || !is_of_now(e)) {
+		if (!filter) {
 			j->kept = 1;
 			continue;
 		}

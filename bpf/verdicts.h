@@ -20,6 +20,12 @@ static inline u32 *last_verdict_on(struct dk_seen *e)
 	return verdicts.lookup(&question);
 }
 
+/* Whether an inode was rejected by any question: what is moved away from it may be recorded from then on. */
+static inline int was_rejected(struct dk_seen *e)
+{
+	return e && (e->was_rejected || last_verdict_on(e));
+}
+
 static inline int is_of_now(struct dk_seen *e)
 {
 	return e->epoch == (u32)control_value(DK_C_EPOCH);
@@ -95,7 +101,7 @@ static inline u32 ask_above(char *dentry, struct dk_question *q, u32 epoch)
 				*q = e->question;
 			return i - 1;
 		}
-		struct dk_seen asked = {.question = {.id = q->id, .above = i}, .epoch = epoch};
+		struct dk_seen asked = {.question = {.id = q->id, .above = i}, .epoch = epoch, .was_rejected = was_rejected(e)};
 		seen.update(&key, &asked);
 		dentry = parent;
 	}

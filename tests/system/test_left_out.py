@@ -23,8 +23,9 @@ def judged(directory):
     journal = lambda: sum(entry.stat().st_size for entry in os.scandir(sys.argv[1] + '/journal'))
     os.makedirs(directory, exist_ok=True)
     fd = os.open(directory + '/probe', os.O_CREAT | os.O_WRONLY)
-    quiet = 0
+    quiet = turns = 0
     while quiet < 3:
+        turns += 1
         time.sleep(0.03)
         before = journal()
         os.pwrite(fd, bytes(100_000), 0)
@@ -32,6 +33,7 @@ def judged(directory):
         quiet = quiet + 1 if journal() - before < 50_000 else 0
     os.close(fd)
     os.unlink(directory + '/probe')
+    return turns
 def put(path, content):
     with open(path, 'wb') as file:
         file.write(content)
@@ -40,7 +42,7 @@ def mark(name):
         os.open('/.diffkeeper/mark/' + name, os.O_RDONLY)
     except OSError:
         pass
-judged('node_modules')
+turns = judged('node_modules')
 """
 
 
@@ -101,13 +103,13 @@ os.mkdir('node_modules/d')
 os.symlink('x', 'node_modules/d/e')
 os.unlink('node_modules/d/e')
 os.rmdir('node_modules/d')
-put('kept', b'kept')
+put('turns', b'%d' % turns)
 """
     facts = record(script, trace, workspace)
     assert facts["verified"]["mismatches"] == 0
     (told,) = facts["filters"]
-    least = 1 + 1000 + 3 + 3 + 3 + 4
-    assert least <= told["events"] < least + 60, "the rest is the probe"
+    probe = 1 + 1 + int((workspace / "turns").read_text()) + 1
+    assert told["events"] == probe + 1 + 1000 + 3 + 3 + 3 + 4
     assert told["examples"] == [f"{IGNORED}/"]
     assert {path for path in paths(trace) if IGNORED.encode() in path} == set()
 
@@ -195,7 +197,7 @@ put('before', before)
 
 
 def test_files_that_are_written_under_a_rejected_name_first(workspace: Path, trace: Path) -> None:
-    """Write-new-and-rename from NAME.tmp: each version is in its moment."""
+    """Write-new-and-rename from NAME.tmp: each version is in its moment, or it is said that it may not be."""
     script = """
 for number in range(30):
     put('state.tmp', b'version %d ' % number * 100)
@@ -205,8 +207,17 @@ for number in range(30):
 """
     facts = record(script, trace, workspace)
     assert facts["verified"]["mismatches"] == 0
-    for number in range(30):
-        assert content(trace, f"v{number}", "state") == b"version %d " % number * 100, number
+    right = 0
+    with diffkeeper.open(trace) as opened:
+        for number in range(30):
+            if (opened.at(f"v{number}") / "state").read_bytes() == b"version %d " % number * 100:
+                right += 1
+                continue
+            seq = opened.moment(f"v{number}").seq
+            node = opened.reader.resolve(opened.roots[0] + b"/state", seq)
+            attrs = opened.reader.attrs(node, seq) if node else None
+            assert attrs and attrs.fidelity != Fidelity.EXACT
+    assert right > 0
 
 
 def test_a_hard_link_out_is_read(workspace: Path, trace: Path) -> None:
