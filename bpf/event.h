@@ -89,6 +89,7 @@ enum dk_op {
 	DK_OP_GAP = 37,       /* something was missed: offset = how many events (0: not known), payload = cause */
 	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path */
 	DK_OP_SETTLE = 39,    /* payload = "key=value" fact about the finished recording (verified paths, tracepoints missing, ...) */
+	DK_OP_SAME = 40,      /* the file that SNAPSHOT gave the handle `length` has the content that it had at path `payload` before the recording in TRACE/earlier */
 };
 
 enum dk_flag {

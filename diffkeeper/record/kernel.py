@@ -139,13 +139,17 @@ def program_text() -> str:
 class Loading:
     """Programs on their way into the kernel, in a thread of their own: that takes as long as importing the rest.
 
-    Raises KernelTooOldError, NotPermittedError and NoBtfError when it is begun.
+    Raises KernelTooOldError, NotPermittedError, NoBtfError and NoBccError when it is begun.
     """
 
     def __init__(self, ring_bytes: int = RING_BYTES) -> None:
         check_kernel()
+        ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
+        asked = bpf.MapSpec("dk_questions", bpf.MAP_RINGBUF, 0, 0, QUESTIONS_BYTES, 0, _QUESTIONS_PLACEHOLDER)
+        # Not in the thread: bcc changes the working directory.
+        code = compiler.bytecode(program_text(), {"RING_FD": ring, "QUESTIONS_FD": asked})
         self._pool = ThreadPoolExecutor(1)
-        self._kernel = self._pool.submit(Kernel, ring_bytes)
+        self._kernel = self._pool.submit(Kernel, code, ring_bytes)
 
     def wait(self) -> Kernel:
         """The programs, when the thread has ended: what forks must be alone. Raises NoBccError."""
@@ -156,11 +160,8 @@ class Loading:
 class Kernel:
     """The loaded programs. `ring_fd`, `questions_fd` and `control` stay valid until `close()`."""
 
-    def __init__(self, ring_bytes: int) -> None:
+    def __init__(self, code: bpf.Bytecode, ring_bytes: int) -> None:
         """Load; nothing is attached yet. `ring_bytes`: a power of two of pages. NoBccError when it cannot be."""
-        ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
-        asked = bpf.MapSpec("dk_questions", bpf.MAP_RINGBUF, 0, 0, QUESTIONS_BYTES, 0, _QUESTIONS_PLACEHOLDER)
-        code = compiler.bytecode(program_text(), {"RING_FD": ring, "QUESTIONS_FD": asked})
         self.ring_bytes = ring_bytes
         self.notes: list[str] = []
         self._fds: list[int] = []

@@ -29,7 +29,7 @@ from ..store import differing, indexer
 from ..store.reader import open_reader
 from ..store.session import FACTS_FILE, FORMAT, write_facts
 from ..wire import WireOp, encode
-from . import child, scope
+from . import child, earlier, scope
 from .baseline import Baseline
 from .kernel import Control, Kernel, Loading
 from .pump import Pump
@@ -97,7 +97,7 @@ def _make_trace(trace: Path, force: bool, user: child.User) -> None:
             hint = "use --force to replace it, or -o for another place" if is_trace else "choose another place with -o"
             raise TraceExistsError(f"{trace} exists already and was kept: {hint}")
         if not is_empty:
-            shutil.rmtree(trace)
+            earlier.put_aside(trace)
     try:
         trace.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -173,7 +173,7 @@ class _Recording:
     def _another_pass(self) -> Baseline:
         """Over something that comes to be recorded only now. Who is a link of whom is another matter by then."""
         trace, keep = os.fsencode(self._trace), self._judges.keeps_path
-        self._baseline = Baseline(self._roots, trace, self._pump.emit, keep, self._baseline)
+        self._baseline = Baseline(self._roots, trace, self._pump.emit, keep, before=self._baseline)
         return self._baseline
 
     def _take_baseline(self) -> None:
@@ -189,8 +189,11 @@ class _Recording:
                 self._judges.count(path, is_dir, before=True)
             return kept
 
-        self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep)
+        before = earlier.Earlier(self._trace)
+        self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep, before)
         self._baseline.run()
+        before.write()
+        self._recalled = before.same
         self._pump.flush()
         ui.finish()
         if self._pump.failure:
@@ -352,6 +355,8 @@ class _Recording:
 
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
+        if self._recalled:
+            notes.append(f"{self._recalled:,} files were as in the recording that was replaced, and not read again")
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if unstoppable := kernel.control[Control.UNSTOPPABLE]:

@@ -32,6 +32,7 @@ from .codec import damaged
 from .course import Course
 from .db import Table, Txn
 from .differing import Choice
+from .earlier import Earlier
 from .nodes import Nodes
 from .standing import Standing
 from .state import NodeState
@@ -46,7 +47,7 @@ _MAX_CALLS = 65536  # calls of which pieces are awaited; a killed thread's never
 class Replay:
     """The state of indexing at the cursor. `begin` before use and after each transaction."""
 
-    def __init__(self, session: Session, progress: Progress) -> None:
+    def __init__(self, session: Session, progress: Progress, earlier: Earlier) -> None:
         self.progress = progress
         self.timeline = Timeline(progress)
         self.writer = ContentWriter(Choice(*session.differ))
@@ -55,7 +56,9 @@ class Replay:
         self._walker = Walker(self.nodes)
         self._trust = {trust: session.fidelity.get(trust.label, 0) for trust in Fidelity}
         self._course = Course(self.timeline, session)
-        self._standing = Standing(self.timeline, self.nodes, self.writer, self.calls, session.mismatches)
+        self._standing = Standing(
+            self.timeline, self.nodes, self.writer, self.calls, session.mismatches, earlier, self.gap
+        )
         self._apply: dict[int, Callable[[Record], None]] = {
             **self.calls.apply,
             WireOp.BIND: self._bind,
