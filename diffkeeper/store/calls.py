@@ -261,6 +261,7 @@ class Calls:
         outside, hidden = self._nodes.judge(where, is_dir=op is Op.MKDIR)
         if hidden or not place.name:
             self._nodes.pass_over(where, is_dir=op is Op.MKDIR)
+            self._passed_over_in(place, record)
             return
         seq = self._timeline.event(
             record, op, where, to=target if op is Op.SYMLINK else None, outside=outside,
@@ -278,6 +279,13 @@ class Calls:
         self.stamped(record, 1, (state, place.parent), seq, fresh=state)
         if op is not Op.SYMLINK:
             self.inherit(state, place.parent)
+
+    def _passed_over_in(self, place: Place, record: Record) -> None:
+        """What is left out was made or removed in a directory that is recorded: its times are other ones."""
+        parent = place.parent
+        if place.name and not self._nodes.is_hidden(parent):
+            parent.mtime = parent.ctime = self._timeline.wall
+            self.stamped(record, 1, (parent,), self._timeline.seq)
 
     def inherit(self, state: NodeState, parent: NodeState) -> None:
         """A directory may say what ACLs is made in it gets; `state` was just made there and has its mode."""
@@ -436,6 +444,7 @@ class Calls:
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name:
             self._nodes.pass_over(where)
+            self._passed_over_in(place, record)
             return
         op = Op.UNLINK if record.op == WireOp.UNLINK else Op.RMDIR
         state = place.node

@@ -277,6 +277,9 @@ class Replay:
             state = self.nodes.new(inode.mode, parent=parent.node, name=name)
             self.nodes.bind(ident, state)
             self.nodes.pass_over(where)
+            if name and not self.nodes.is_hidden(parent):
+                self.calls.take_inode(parent, record.inodes[1])
+                self.nodes.put_attrs(parent, self.timeline.seq)
             return
         early = place.node is not None and place.node.implicit and place.node.ident == ident
         node = place.node.node if early and place.node else self.nodes.next_node

@@ -416,3 +416,22 @@ echo $i >> build.log; done; ar cr obj/lib.a obj/*.o; cp obj/lib.a lib.a; mv obj/
     assert subprocess.run(["git", "fsck"], cwd=workspace, check=False).returncode == 0
     facts = harness.info(trace)
     assert (facts["verified"]["mismatches"], facts["lost"]) == (0, 0)
+
+
+def test_a_directory_has_its_times_whatever_is_made_in_it(workspace: Path, trace: Path) -> None:
+    """What is left out changes the directory that it is in, and that is recorded."""
+    script = """
+for name in ('made', 'gone', 'directory', 'removed'):
+    os.mkdir(name)
+    put(name + '/kept', b'kept')
+    put(name + '/old.tmp', b'old')
+    os.mkdir(name + '/old.tmp.d')
+os.mkdir('removed/node_modules')
+time.sleep(0.05)
+put('made/new.tmp', b'new')
+os.unlink('gone/old.tmp')
+os.mkdir('directory/node_modules')
+os.rmdir('removed/node_modules')
+"""
+    facts = record(script, trace, workspace)
+    assert facts["verified"]["mismatches"] == 0
