@@ -97,8 +97,9 @@ class Baseline:
         emit: Callable[[Iterable[Piece]], None],
         keep: Callable[[bytes, bool], bool],
         earlier: Earlier | None = None,
+        before: Baseline | None = None,
     ) -> None:
-        """`earlier`: knows files that need not be read."""
+        """`earlier`: knows files that need not be read. `before`: another pass, whose handles and numbers go on."""
         self._roots = tuple(roots)
         self._trace = trace
         self._emit = emit
@@ -106,9 +107,10 @@ class Baseline:
         self._earlier = earlier
         self._pseudo = scope.pseudo_mountpoints()
         self._links: dict[tuple[int, int], bytes] = {}
-        self.handle = 0
-        self.files = 0
-        self.unreadable: list[bytes] = []
+        self._flags = 0
+        self.handle: int = before.handle if before else 0
+        self.files: int = before.files if before else 0
+        self.unreadable: list[bytes] = before.unreadable if before else []
 
     def run(self) -> None:
         """Emit everything: symlinks around the roots, then each root from its top down."""
@@ -120,6 +122,17 @@ class Baseline:
         for root in self._roots:
             self.snapshot(root, os.lstat(root))
             self._walk(root)
+
+    def tell(self, path: bytes, flags: int) -> None:
+        """Emit one path and what is below it, as it is now. `flags`: of its records. What has gone on is left out."""
+        self._flags = flags
+        try:
+            status = os.lstat(path)
+            self.snapshot(path, status)
+        except OSError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self._walk(path)
 
     def _walk(self, directory: bytes) -> None:
         pending = [directory]
@@ -164,9 +177,9 @@ class Baseline:
         first = path
         if kind != stat.S_IFDIR and status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
-        target, flags = b"", 0
+        target, flags = b"", self._flags
         if first != path:
-            target, flags = first, int(Flag.LINK)
+            target, flags = first, flags | Flag.LINK
         elif kind == stat.S_IFLNK:
             target = os.readlink(near)
         is_file = kind == stat.S_IFREG and first == path

@@ -39,6 +39,8 @@ RESET, KEYFRAME, INLINE, CUTS, FEW = 1, 2, 4, 8, 16
 """Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list."""
 FEW_ROWS = 16
 INLINE_LIMIT = 256
+KEPT_ROWS = 1 << 19  # of decoded blocks that are remembered
+BLOCK_COST = 32  # a decoded block is kept at the cost of so many rows, however few it has
 ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime
 
 _KEY = struct.Struct(">QQI")
@@ -184,10 +186,10 @@ class ContentReader:
             if value is None:
                 raise damaged("a block of content is missing")
             found = self._blocks[ref.key] = decode(ref, value)
-            self._rows += ref.head.rows
-            while self._rows > 1 << 19 and len(self._blocks) > 1:
+            self._rows += ref.head.rows + BLOCK_COST
+            while self._rows > KEPT_ROWS and len(self._blocks) > 1:
                 key, gone = self._blocks.popitem(last=False)
-                self._rows -= len(gone.seqs)
+                self._rows -= len(gone.seqs) + BLOCK_COST
                 self._merged.pop(key, None)
         self._blocks.move_to_end(ref.key)
         return found

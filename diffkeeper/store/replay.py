@@ -173,13 +173,14 @@ class Replay:
             # Its path is told as it is after the call, which may have been the one that moved it.
             self.nodes.bind(ident, noted)
             return
-        if known is not None and (known.names or record.flags & Flag.GONE):
+        gone = bool(record.flags & Flag.GONE)
+        if known is not None and (gone or (known.names and not self.nodes.is_hidden(known))):
             return
         place = self._walker.literal(path, seq)
         if known is not None and (place.node is None or place.node.ident):
             return
         state = place.node
-        if record.flags & Flag.GONE:
+        if gone:
             state = self.calls.node_of(inode)
             state.parent, state.name, state.path_age = place.parent.node, place.name, -1
             return
@@ -276,6 +277,9 @@ class Replay:
             state = self.nodes.new(inode.mode, parent=parent.node, name=name)
             self.nodes.bind(ident, state)
             self.nodes.pass_over(where)
+            if name and not self.nodes.is_hidden(parent):
+                self.calls.take_inode(parent, record.inodes[1])
+                self.nodes.put_attrs(parent, self.timeline.seq)
             return
         early = place.node is not None and place.node.implicit and place.node.ident == ident
         node = place.node.node if early and place.node else self.nodes.next_node

@@ -93,6 +93,8 @@ class Standing:
             state.target, state.size = other, len(other)
         elif state.is_file:
             self._resized(state, record.offset, inode.size, seq)
+            if record.flags & Flag.INEXACT:
+                state.fidelity = max(state.fidelity, Fidelity.REREAD)
         self._nodes.put_attrs(state, seq)
         return state
 
