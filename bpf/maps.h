@@ -141,6 +141,8 @@ struct dk_call {
 /* The entry of a directory that is looked for: the last three bytes of its name, and the filesystem if any stamp is there. */
 struct dk_wanted {
 	u32 end, dev, near;
+	u32 stamp, left; /* of the directory that is searched; how many of its entries may still be looked at */
+	char *head, *link; /* where its list of entries begins, and is followed */
 };
 
 /* io_uring writes to one file that are on their way; a slot with req 0 is free. */

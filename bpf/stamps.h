@@ -51,38 +51,49 @@ static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
  * that was touched last: overlayfs has each twice, its own after the one below.
  */
 #define YOUNGEST 16
+#define LOOKS 40 /* at entries and directories in all */
 static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, struct dk_inode *out, u32 path_end, u32 dev)
 {
 	volatile struct dk_wanted *wanted = &s->wanted; /* not in registers: each turn is to look the same to the verifier */
 	wanted->end = path_end & 0xFFFFFF;
 	wanted->dev = dev;
 	wanted->near = 0;
+	wanted->stamp = 0;
+	wanted->head = wanted->link = 0;
 	out->ino = 0;
 	for (int i = 0; i < DK_STAMPS; i++)
 		if (s->taken[i] && slots[i].dev == dev)
 			wanted->near = 1;
-	for (int i = 0; i < DK_STAMPS; i++) {
-		char *directory = (char *)s->taken[i];
-		if (!directory || (slots[i].mode & S_IFMT) != S_IFDIR || (wanted->near && slots[i].dev != wanted->dev))
-			continue;
-		char *alias = rdp(directory + INODE_ALIASES);
-		if (!alias)
-			continue;
-		char *head = alias - DENTRY_ALIAS + DENTRY_CHILDREN, *link = rdp(head);
-		for (int j = 0; j < YOUNGEST; j++) {
-			if (!link || link == head)
-				break;
-			char *dentry = link - DENTRY_SIBLING, *inode = rdp(dentry + DENTRY_INODE);
-			u32 tag = name_tag(dentry), length = tag & 255;
-			u32 shift = length < 3 ? (3 - length) * 8 : 0;
-			if (inode && tag >> 8 == wanted->end >> (shift & 31)) {
-				read_inode(out, inode);
-				out->parent = slots[i].ino;
-				out->tag = tag;
+	for (int i = 0; i < LOOKS; i++) {
+		if (!wanted->link || wanted->link == wanted->head || !wanted->left) { /* on to the next directory */
+			u32 stamp = wanted->stamp;
+			if (stamp >= DK_STAMPS)
 				return;
-			}
-			link = rdp(link);
+			wanted->stamp = stamp + 1;
+			wanted->link = 0;
+			char *directory = (char *)s->taken[stamp];
+			struct dk_inode *slot = &slots[stamp];
+			if (!directory || (slot->mode & S_IFMT) != S_IFDIR || (wanted->near && slot->dev != wanted->dev))
+				continue;
+			char *alias = rdp(directory + INODE_ALIASES);
+			if (!alias)
+				continue;
+			wanted->head = alias - DENTRY_ALIAS + DENTRY_CHILDREN;
+			wanted->link = rdp(wanted->head);
+			wanted->left = YOUNGEST;
+			continue;
 		}
+		char *dentry = wanted->link - DENTRY_SIBLING, *inode = rdp(dentry + DENTRY_INODE);
+		u32 tag = name_tag(dentry), length = tag & 255;
+		u32 shift = length < 3 ? (3 - length) * 8 : 0;
+		if (inode && tag >> 8 == wanted->end >> (shift & 31)) {
+			read_inode(out, inode);
+			out->parent = slots[(wanted->stamp - 1) & (DK_STAMPS - 1)].ino;
+			out->tag = tag;
+			return;
+		}
+		wanted->link = rdp(wanted->link);
+		wanted->left--;
 	}
 }
 
