@@ -11,6 +11,7 @@ import os
 import struct
 from array import array
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,12 @@ import numpy as np
 from ..model import Event, Fidelity, Op
 from .codec import (
     MAX_COLUMNS,
+    Column,
     compress,
     damaged,
     decompress,
     pack_columns,
+    pack_rows,
     pack_strings,
     unpack,
     unpack_columns,
@@ -29,6 +32,8 @@ from .codec import (
 )
 from .db import Table, Txn
 from .names import U64
+from .runs import Run
+from .state import NodeState
 
 BLOCK_EVENTS = 4096
 
@@ -75,6 +80,16 @@ class EventBuffer:
             text = strings[path] = len(strings)
         trust = _EXACT_OUTSIDE if outside else _EXACT
         self.rows.extend((time, 2, pid, text, NONE, node, offset, size, trust, 0, 0))
+
+    def writes(self, times: Column, run: Run, states: Sequence[NodeState]) -> None:
+        """`write` for a run, which there must be room for. `states`: its files."""
+        here, which = np.unique(run.which, return_inverse=True)
+        chosen = [states[number] for number in here.tolist()]
+        paths = np.array([self.string(state.path) for state in chosen])[which]
+        nodes = np.array([state.node for state in chosen])[which]
+        trust = np.array([_EXACT_OUTSIDE if state.outside else _EXACT for state in chosen])[which]
+        columns = (times, 2, run.pids, paths, NONE, nodes, run.offsets, run.sizes, trust, 0, 0)
+        self.rows.frombytes(pack_rows(len(run), *columns))
 
     def string(self, text: bytes) -> int:
         return self.strings.setdefault(text, len(self.strings))

@@ -60,6 +60,14 @@ def decompress(data: bytes | memoryview, size: int, limit: int = MAX_BLOB) -> by
     return result
 
 
+def pack_rows(count: int, *columns: Column | int) -> bytes:
+    """`count` rows of int64, one after the other, as an array("q") has them. A number stands for a column of it."""
+    table = np.empty((count, len(columns)), np.int64)
+    for number, column in enumerate(columns):
+        table[:, number] = column
+    return table.tobytes()
+
+
 def pack_columns(columns: Sequence[Column]) -> bytes:
     """Columns of one length: each as differences, zigzag, in the fewest bytes, high bytes apart."""
     parts = []

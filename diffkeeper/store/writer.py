@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from array import array
 
+import numpy as np
+
 from . import content, differing, patches
+from .codec import Column, pack_rows
 from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE, ZERO
 from .db import Table, Txn
+from .runs import Run
 from .state import NodeState, Pending
 
 BLOCK_BYTES = 4 << 20
@@ -45,6 +49,29 @@ class ContentWriter:
         state.version = seq
         if self._held > PENDING_LIMIT:
             self.flush_all()
+
+    def write_run(self, state: NodeState, seqs: Column, run: Run) -> None:
+        """`write` for a run on one file."""
+        at = 0
+        while at < len(run):
+            pending = self._room(state, int(run.sizes[at]))
+            most, room = BLOCK_ROWS - len(pending.rows) // ROW, BLOCK_BYTES - len(pending.payload)
+            fit = int(np.searchsorted(np.cumsum(run.sizes[at : at + most]), room, "right"))
+            rows = slice(at, at + max(fit, 1))  # one that is larger than a block gets its own
+            self._part(state, pending, seqs[rows], run.part(rows))
+            at = rows.stop
+            if self._held > PENDING_LIMIT:
+                self.flush_all()
+
+    def _part(self, state: NodeState, pending: Pending, seqs: Column, run: Run) -> None:
+        columns = (seqs, WRITE, run.offsets, run.sizes, run.mtimes, run.ctimes - run.mtimes)
+        pending.rows.frombytes(pack_rows(len(run), *columns))
+        pending.payload += run.payload()
+        before = np.maximum.accumulate(np.concatenate(([state.size], run.offsets + run.sizes)))
+        size = int(run.sizes.sum())
+        self._held += size + len(run) * ROW_COST
+        state.since += size + int(np.count_nonzero(run.offsets != before[:-1])) * ROW_COST
+        state.size, state.version = int(before[-1]), int(seqs[-1])
 
     def grow(self, state: NodeState, seq: int, offset: int, length: int) -> None:
         """Bytes changed that nobody saw."""
