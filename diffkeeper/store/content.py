@@ -1,17 +1,20 @@
 """Blocks of extents: what was written to a node, and how its bytes at a moment are put together.
 
 Owns the CONTENT table: (node, first seq, part) -> rows (seq, kind, offset, length, times) and the
-written bytes one after the other, as a blob or inline. A block with RESET begins from an empty
-file, so a read goes back to the last of those and no further. Which blocks are made when belongs
-to `writer`; blobs belong to `patches`.
+written bytes, as blobs or inline: one after the other as they were written, or, where writes jumped
+about, in the order of their places, so that a reader who goes through the file needs each blob once.
+A block with RESET begins from an empty file, so a read goes back to the last of those and no further.
+Which blocks are made when belongs to `writer`; blobs belong to `patches`.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,13 +33,17 @@ from .codec import (
     unpack_value,
 )
 from .db import Table, Txn
+from .layers import visible
 from .names import LATEST, U64
 from .patches import DIGEST, BlobReader
 
 WRITE, CUT, GROW, ZERO = 0, 1, 2, 3
 """Kinds of row: bytes at an offset; the size becomes `offset`; bytes that nobody saw; zeroes (a hole)."""
-RESET, KEYFRAME, INLINE, CUTS, FEW = 1, 2, 4, 8, 16
-"""Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list."""
+RESET, KEYFRAME, INLINE, CUTS, FEW, SORTED = 1, 2, 4, 8, 16, 32
+"""Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list.
+SORTED: the bytes are in the order of their offsets, in blobs of about CHUNK bytes."""
+CHUNK = 256 << 10
+REGION = 32 << 20  # bytes of a file of which a reader finds out at once where they are
 FEW_ROWS = 16
 INLINE_LIMIT = 256
 ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime
@@ -75,8 +82,15 @@ class Block(NamedTuple):
     mtimes: Column
     ctimes: Column
     places: Column  # where in the payload a row's bytes begin
-    digest: bytes  # of the payload's blob; b"": inline
+    starts: list[int]  # where in the payload each blob begins; no row's bytes are in two
+    digests: list[bytes]  # of the blobs; none: inline
     inline: bytes
+    size: int  # of the payload
+
+    @property
+    def digest(self) -> bytes:
+        """Of the payload, if that is one blob."""
+        return self.digests[0] if len(self.digests) == 1 else b""
 
 
 class State(NamedTuple):
@@ -94,9 +108,9 @@ def block_key(node: int, first: int, part: int) -> bytes:
 
 
 def encode(
-    rows: array[int], flags: int, before: int, after: int, payload: bytes | bytearray, digest: bytes
+    rows: array[int], flags: int, before: int, after: int, payload: bytes, digests: Sequence[bytes]
 ) -> bytes:
-    """`rows`: ROW numbers for each, at least one. `digest` of the stored payload; b"": it is short, keep it inline."""
+    """`rows`: ROW numbers for each, at least one. `digests` of the stored payload; none: inline."""
     count = len(rows) // ROW
     if count <= FEW_ROWS:  # most files of a tree: numpy would cost more than it saves
         spans = [(rows[at + 2], rows[at + 3]) for at in range(0, len(rows), ROW) if rows[at + 1] != CUT]
@@ -114,12 +128,38 @@ def encode(
         raw = pack_columns([np.ascontiguousarray(column) for column in table.T])
         packed = compress(raw)
         cuts = not extents.all()
-    flags |= (0 if digest else INLINE) | (CUTS if cuts else 0)
+    flags |= (0 if digests else INLINE) | (CUTS if cuts else 0)
     mtime = rows[-2]
     head = Head(
         flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], len(payload), len(raw), len(packed)
     )
-    return _HEAD.pack(*head) + packed + (digest or payload)
+    return _HEAD.pack(*head) + packed + (b"".join(digests) or payload)
+
+
+def arranged(rows: array[int], payload: bytes) -> list[bytes]:
+    """The payload in the order of the rows' offsets, cut as SORTED says; [] where it is better left as it is."""
+    if len(payload) <= CHUNK or len(rows) <= FEW_ROWS * ROW:
+        return []
+    table = np.frombuffer(rows, np.int64).reshape(-1, ROW)
+    written = table[table[:, 1] == WRITE]
+    offsets, lengths = written[:, 2], written[:, 3]
+    if (np.diff(offsets) >= 0).all():
+        return []
+    was = np.cumsum(lengths) - lengths
+    places, starts = _sorted_places(offsets, lengths)
+    order = np.argsort(places, kind="stable")
+    spans = zip(was[order].tolist(), (was + lengths)[order].tolist(), strict=True)
+    joined = b"".join([payload[start:end] for start, end in spans])
+    return [joined[start:end] for start, end in itertools.pairwise([*starts, len(joined)])]
+
+
+def _sorted_places(offsets: Column, lengths: Column) -> tuple[Column, list[int]]:
+    """Where the bytes of each write are, and where the blobs begin, when they are in the order of their offsets."""
+    order = np.argsort(offsets, kind="stable")
+    along = np.cumsum(lengths[order]) - lengths[order]
+    places = np.empty_like(along)
+    places[order] = along
+    return places, along[np.unique(along // CHUNK, return_index=True)[1]].tolist()
 
 
 def decode_ref(key: bytes, value: bytes) -> Ref:
@@ -146,13 +186,18 @@ def decode(ref: Ref, value: bytes) -> Block:
     if int(written.max()) > MAX_BLOB or int(written.sum()) != head.payload:
         raise damaged("a block of content has another number of bytes than its rows say")
     tail = value[at:]
-    if len(tail) != (head.payload if head.flags & INLINE else DIGEST):
-        raise damaged("a block of content is cut off")
     inline = head.flags & INLINE
-    places = np.cumsum(written) - written
+    places, starts = np.cumsum(written) - written, [0]
+    if head.flags & SORTED:
+        writes = kinds == WRITE
+        places[writes], starts = _sorted_places(offsets[writes], lengths[writes])
+    if len(tail) != (head.payload if inline else DIGEST * len(starts)):
+        raise damaged("a block of content is cut off")
+    digests = [] if inline else [tail[at : at + DIGEST] for at in range(0, len(tail), DIGEST)]
     return Block(
-        seqs, kinds, offsets, lengths, mtimes, ctimes + mtimes, places, b"" if inline else tail, tail if inline else b""
-    )
+        seqs, kinds, offsets, lengths, mtimes, ctimes + mtimes, places, starts, digests, tail if inline else b"",
+        head.payload,
+    )  # fmt: skip
 
 
 def _columns(head: Head, packed: memoryview) -> list[Column]:
@@ -167,6 +212,21 @@ def _columns(head: Head, packed: memoryview) -> list[Column]:
         raise damaged("a number in a block of content does not fit") from error
 
 
+class _Layout(NamedTuple):
+    """Of a region of a file at a moment: what lies from where to where, ascending and apart; the rest are zeroes."""
+
+    starts: list[int]
+    stops: list[int]
+    blocks: list[Ref]
+    places: list[int]  # in the payloads of these
+
+    def pieces(self, at: int, end: int) -> Iterator[tuple[int, int, Ref, int]]:
+        """From number `at` on, those that begin before `end`."""
+        while at < len(self.starts) and self.starts[at] < end:
+            yield self.starts[at], self.stops[at], self.blocks[at], self.places[at]
+            at += 1
+
+
 class ContentReader:
     """Sizes, bytes and extents of nodes at moments. Keeps a few decoded blocks: none ever changes."""
 
@@ -176,6 +236,8 @@ class ContentReader:
         self._merged: dict[bytes, Column] = {}  # of those in _blocks, when all their rows count
         self._rows = 0
         self._plans: OrderedDict[bytes, list[Ref]] = OrderedDict()
+        self._layouts: OrderedDict[tuple[int, int, int, bytes], _Layout] = OrderedDict()
+        self._pieces = 0  # in these
 
     def block(self, txn: Txn, ref: Ref) -> Block:
         found = self._blocks.get(ref.key)
@@ -240,32 +302,79 @@ class ContentReader:
             return b""
         end = min(offset + size, state.size)
         result = bytearray(end - offset)
-        for ref in self.plan(txn, node, state.last):
-            if not ref.head.flags & CUTS and (ref.head.high <= offset or ref.head.low >= end):
-                continue
-            block = self.block(txn, ref)
-            runs = self._runs(ref, block, seq)
-            touching = (runs[1] < end) & (runs[1] + runs[2] > offset) | (runs[0] == CUT)
-            payload = None
-            for kind, at, length, place in runs[:, touching].T.tolist():
-                if kind == CUT:
-                    keep = max(at - offset, 0)
-                    result[keep:] = bytes(max(len(result) - keep, 0))
-                    continue
-                start, stop = max(at, offset), min(at + length, end)
-                if kind == ZERO:
-                    result[start - offset : stop - offset] = bytes(stop - start)
-                    continue
-                if payload is None:
-                    payload = memoryview(self.payload(txn, block))
-                result[start - offset : stop - offset] = payload[place + start - at : place + stop - at]
+        for region in range(offset - offset % REGION, end, REGION):
+            layout = self._layout(txn, node, seq, region, state)
+            first, last = max(offset, region), min(end, region + REGION)
+            at = max(bisect_right(layout.starts, first) - 1, 0)
+            for start, stop, ref, place in layout.pieces(at, last):
+                low, high = max(start, first), min(stop, last)
+                if low < high:
+                    bytes_of = self._bytes(txn, self.block(txn, ref), place + low - start, high - low)
+                    result[low - offset : high - offset] = bytes_of
         return bytes(result)
 
-    def payload(self, txn: Txn, block: Block) -> bytes:
-        data = self._blobs.get(txn, block.digest) if block.digest else block.inline
-        if len(data) != int(block.places[-1]) + (int(block.lengths[-1]) if block.kinds[-1] == WRITE else 0):
+    def _layout(self, txn: Txn, node: int, seq: int, region: int, state: State) -> _Layout:
+        """Where the bytes of a region are. What has not changed since another moment is not looked for again."""
+        key = node, region, state.version, state.last.key
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = self._lay_out(txn, node, seq, region, min(region + REGION, state.size), state)
+            self._pieces += len(layout.starts)
+            while len(self._layouts) > 256 or (self._pieces > 1 << 17 and len(self._layouts) > 1):
+                self._pieces -= len(self._layouts.popitem(last=False)[1].starts)
+        self._layouts.move_to_end(key)
+        return layout
+
+    def _lay_out(self, txn: Txn, node: int, seq: int, low: int, high: int, state: State) -> _Layout:
+        refs = [
+            ref
+            for ref in self.plan(txn, node, state.last)
+            if ref.head.flags & CUTS or (ref.head.high > low and ref.head.low < high)
+        ]
+        found = [self._runs(ref, self.block(txn, ref), seq) for ref in refs]
+        chosen = [runs[:, (runs[0] == CUT) | ((runs[1] < high) & (runs[1] + runs[2] > low))] for runs in found]
+        if len(chosen) == 1 and chosen[0].shape[1] == 1 and chosen[0][0, 0] == WRITE:  # most files of a tree
+            _, start, length, place = chosen[0][:, 0].tolist()
+            return _Layout([start], [min(start + length, high)], refs, [place])
+        which = np.repeat(np.arange(len(refs)), [runs.shape[1] for runs in chosen])
+        kinds, offsets, lengths, places = np.concatenate([np.zeros((4, 0), np.int64), *chosen], axis=1)
+        begins = np.clip(offsets, low, high)
+        ends = np.where(kinds == CUT, high, np.clip(offsets + lengths, low, high))
+        starts, stops, tops = visible(begins, ends)
+        seen = kinds[tops] == WRITE
+        starts, stops, tops = starts[seen], stops[seen], tops[seen]
+        if not len(starts):
+            return _Layout([], [], [], [])
+        places, which = places[tops] + starts - offsets[tops], which[tops]
+        goes_on = (which[1:] == which[:-1]) & (starts[1:] == stops[:-1]) & (places[1:] - places[:-1] == np.diff(starts))
+        heads = np.flatnonzero(np.concatenate(([True], ~goes_on)))
+        stops = stops[np.append(heads[1:], len(stops)) - 1]
+        return _Layout(
+            starts[heads].tolist(), stops.tolist(), [refs[at] for at in which[heads].tolist()], places[heads].tolist()
+        )
+
+    def _bytes(self, txn: Txn, block: Block, place: int, size: int) -> bytes | memoryview:
+        """`size` bytes of a block's payload from `place` on."""
+        if not block.digests:
+            return block.inline[place : place + size]
+        parts: list[memoryview] = []
+        at = bisect_right(block.starts, place) - 1
+        while size > 0:
+            blob = self._blob(txn, block, at)
+            part = blob[place - block.starts[at] :][:size]
+            place, size, at = place + len(part), size - len(part), at + 1
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _blob(self, txn: Txn, block: Block, at: int) -> memoryview:
+        data = self._blobs.get(txn, block.digests[at])
+        if len(data) != (*block.starts, block.size)[at + 1] - block.starts[at]:
             raise damaged("a blob is not as long as the rows that use it say")
-        return data
+        return memoryview(data)
+
+    def payload(self, txn: Txn, block: Block) -> int:
+        """Read all bytes of a block, so that what is wrong with them is found; returns how many there are."""
+        return sum(len(self._blob(txn, block, at)) for at in range(len(block.digests))) or len(block.inline)
 
     def extents(self, txn: Txn, node: int, seq: int) -> list[tuple[int, int]]:
         """(offset, length) of what was written, in order and apart; the rest are holes."""
@@ -322,7 +431,10 @@ def _merge(block: Block, rows: int) -> Column:
     offsets, lengths, places = (column[:rows][keep] for column in (block.offsets, block.lengths, block.places))
     if not len(kinds):
         return np.zeros((4, 0), np.int64)
-    joined = (kinds[1:] == WRITE) & (kinds[:-1] == WRITE) & (offsets[1:] == offsets[:-1] + lengths[:-1])
+    joined = (
+        (kinds[1:] == WRITE) & (kinds[:-1] == WRITE) & (offsets[1:] == offsets[:-1] + lengths[:-1])
+        & (places[1:] == places[:-1] + lengths[:-1])
+    )  # fmt: skip
     heads = np.flatnonzero(np.concatenate(([True], ~joined)))
     total = np.add.reduceat(lengths, heads)
     return np.stack((kinds[heads], offsets[heads], total, places[heads]))

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import content, differing, patches
 from .codec import Column, pack_rows
-from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE, ZERO
+from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, SORTED, WRITE, ZERO
 from .db import Table, Txn
 from .runs import Run
 from .state import NodeState, Pending
@@ -159,10 +159,13 @@ class ContentWriter:
         state.block_part = state.block_part + 1 if first == state.block_first else 0
         state.block_first = first
         state.dirty = True
-        digest = patches.put(self.txn, payload) if len(payload) > INLINE_LIMIT else b""
+        pieces = content.arranged(rows, payload)
+        flags |= SORTED if pieces else 0
+        pieces = pieces or [payload]
+        digests = [patches.put(self.txn, piece) for piece in pieces if len(payload) > INLINE_LIMIT]
         key = content.block_key(state.node, first, state.block_part)
-        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, payload, digest))
-        return digest
+        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, payload, digests))
+        return digests[0] if len(digests) == 1 else b""
 
     def _keyframe(self, state: NodeState, times: tuple[int, int]) -> None:
         """Say again all that a node holds, so that no read goes back further. `times`: of its last row."""
