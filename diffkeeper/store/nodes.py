@@ -14,8 +14,8 @@ import struct
 from ..filtering import Filters
 from ..model import ROOT_NODE, Attrs, Fidelity, Session
 from . import names
+from .assembly import ContentReader
 from .codec import damaged, pack_attrs, unpack_attrs
-from .content import ContentReader
 from .db import Table, Txn
 from .names import LATEST, U64
 from .state import Identity, NodeState, unpack_state

@@ -15,8 +15,8 @@ from typing import Self
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
+from .assembly import ContentReader
 from .blocks import EventIndex, paths_of_block
-from .content import ContentReader
 from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
 from .nodes import attrs_at

@@ -11,7 +11,7 @@ from array import array
 
 import numpy as np
 
-from . import content, differing, patches
+from . import assembly, content, differing, patches
 from .codec import Column, pack_rows
 from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, SORTED, WRITE, ZERO
 from .db import Table, Txn
@@ -31,7 +31,7 @@ class ContentWriter:
     def __init__(self, choice: differing.Choice) -> None:
         self.txn: Txn
         self.blobs = patches.BlobReader(16 << 20)
-        self.reader = content.ContentReader(self.blobs)
+        self.reader = assembly.ContentReader(self.blobs)
         self._patcher = patches.Patcher(self.blobs, choice)
         self._waiting: dict[int, NodeState] = {}
         self._held = 0
