@@ -18,7 +18,7 @@ from .codec import Column, damaged
 from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, block_key, decode, decode_ref
 from .db import Table, Txn
 from .layers import visible
-from .names import U64
+from .names import LATEST, U64
 from .patches import BlobReader
 
 REGION = 32 << 20  # bytes of a file of which it is found out at once where they are
@@ -81,16 +81,23 @@ class ContentReader:
 
     def state(self, txn: Txn, node: int, seq: int) -> State | None:
         """None: nothing was written by then."""
-        found = txn.floor(Table.CONTENT, U64.pack(node), block_key(node, seq, 0xFFFFFFFF))
+        return self.state_span(txn, node, seq)[0]
+
+    def state_span(self, txn: Txn, node: int, seq: int) -> tuple[State | None, int]:
+        """The state, and the event until which nothing more was written."""
+        prefix = U64.pack(node)
+        found, after = txn.around(Table.CONTENT, prefix, block_key(node, seq, 0xFFFFFFFF))
+        until = int.from_bytes(after[8:16], "big") if after else LATEST
         if found is None:
-            return None
+            return None, until
         ref = decode_ref(*found)
         head = ref.head
         if head.last <= seq:
-            return State(head.after, head.last, head.mtime, head.ctime, ref)
+            return State(head.after, head.last, head.mtime, head.ctime, ref), until
         block = self.block(txn, ref)
         count = block.count(seq)
-        return State(block.size(head.before, count), *block.times(count - 1), ref)
+        following = block.times(count)[0]
+        return State(block.size(head.before, count), *block.times(count - 1), ref), following
 
     def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
         """The blocks from the last RESET to `last`, in order."""

@@ -19,8 +19,11 @@ from .assembly import ContentReader
 from .blocks import EventIndex, paths_of_block
 from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
-from .nodes import attrs_at
+from .nodes import Span, attrs_span
 from .patches import BlobReader
+
+KNOWN_ATTRS = 20_000
+"""Nodes whose attributes are remembered, each for as long as they did not change."""
 
 
 def open_reader(trace_dir: Path) -> Reader:
@@ -45,6 +48,7 @@ class Reader:
         self._blobs = BlobReader()
         self._content = ContentReader(self._blobs)
         self._events = EventIndex()
+        self._attrs: dict[int, Span] = {}
         try:
             self.refresh()
         except BaseException:
@@ -72,6 +76,8 @@ class Reader:
             refs = self._events.refs(txn)
         self.session: Session = session.read_facts(self._trace_dir) if found is None else found
         self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
+        self._ended = self.session.duration is not None
+        self._attrs.clear()
 
     # -- the tree ----------------------------------------------------------------------------
 
@@ -97,8 +103,33 @@ class Reader:
 
     def attrs(self, node: int, seq: int) -> Attrs | None:
         """None: there was no such node yet."""
+        known = self._attrs.get(node)
+        if known is not None and known.first <= seq < known.end:
+            return known.attrs
         with self._read() as txn:
-            return attrs_at(txn, self._content, node, seq)
+            return self._attrs_at(txn, node, seq)
+
+    def entries(self, parent: int, seq: int) -> list[tuple[bytes, int, Attrs]]:
+        """`children`, and what stat() says of each; those of which nothing is known are left out."""
+        result = []
+        with self._read() as txn:
+            for name, node in names.children(txn, parent, seq):
+                known = self._attrs.get(node)
+                hit = known is not None and known.first <= seq < known.end
+                attrs = known.attrs if known is not None and hit else self._attrs_at(txn, node, seq)
+                if attrs is not None:
+                    result.append((name, node, attrs))
+        return result
+
+    def _attrs_at(self, txn: Txn, node: int, seq: int) -> Attrs | None:
+        span = attrs_span(txn, self._content, node, seq)
+        if span is None:
+            return None
+        if self._ended and seq <= self.last_seq:  # else some of it may still come
+            if len(self._attrs) >= KNOWN_ATTRS:
+                self._attrs.clear()
+            self._attrs[node] = span
+        return span.attrs
 
     # -- bytes -------------------------------------------------------------------------------
 
@@ -107,12 +138,13 @@ class Reader:
         with self._read() as txn:
             return self._content.read(txn, node, seq, offset, size)
 
-    def chunks(self, node: int, seq: int, chunk: int = 1 << 20) -> Iterator[bytes]:
-        """The whole content, `chunk` bytes at a time."""
-        offset = 0
-        while data := self.read(node, seq, offset, chunk):
+    def chunks(self, node: int, seq: int, chunk: int = 1 << 20, start: int = 0) -> Iterator[bytes]:
+        """The whole content from `start` on, `chunk` bytes at a time."""
+        while data := self.read(node, seq, start, chunk):
             yield data
-            offset += len(data)
+            start += len(data)
+            if len(data) < chunk:
+                break
 
     def extents(self, node: int, seq: int) -> list[tuple[int, int]]:
         """(offset, length) of data; the rest are holes."""

@@ -193,9 +193,8 @@ class MomentPath:
         if not found.attrs.is_dir:
             raise self._error("is not a directory")
         only = self.trace.layout.ways.get(found.path)
-        for name, node in reader.children(found.node, seq):
-            attrs = reader.attrs(node, seq) if only is None or name in only else None
-            if attrs is not None:
+        for name, _, attrs in reader.entries(found.node, seq):
+            if only is None or name in only:
                 yield name, attrs
 
     # -- resolving ---------------------------------------------------------------------------
@@ -296,6 +295,11 @@ class _NodeFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
+
+    def readall(self) -> bytes:
+        data = b"".join(self._reader.chunks(self._node, self._seq, start=self._at))
+        self._at += len(data)
+        return data
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
