@@ -42,6 +42,7 @@ _COLUMNS = 11  # time, op, pid, path, to, node, offset, size, trust, count, deta
 _TRUST = 8
 _OUTSIDE = 16  # in the trust column, beside the Fidelity
 NONE = -1
+_NEVER = (1 << 63) - 1  # a time
 _EXACT, _EXACT_OUTSIDE = int(Fidelity.EXACT), Fidelity.EXACT | _OUTSIDE
 _BY_OP = {int(op): op for op in Op}
 _BY_TRUST = {int(trust): trust for trust in Fidelity}
@@ -139,20 +140,38 @@ def _decode(value: bytes) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int64
     return np.array(columns), strings
 
 
+class Rows(NamedTuple):
+    """Events of a block as numbers, for who would only take Events apart again."""
+
+    first: int  # seq
+    rows: list[list[int]]  # time, op, pid, path, to, node, offset, size, trust, count, detail, as in the block
+    strings: list[bytes]
+    lasts: list[bool]  # whether the next event, if there is one, is in a later millisecond
+
+    def event(self, at: int) -> Event:
+        return _event(self.first + at, self.rows[at], self.strings)
+
+
+def decode_rows(first: int, value: bytes, following: int) -> Rows:
+    """The events of a block whose first has the seq `first`. `following`: time of the next block's first."""
+    columns, strings = _decode(value)
+    milliseconds = np.append(columns[0], following) // 1_000_000
+    return Rows(first, columns.T.tolist(), strings, (milliseconds[1:] != milliseconds[:-1]).tolist())
+
+
+def _event(seq: int, row: Sequence[int], strings: Sequence[bytes]) -> Event:
+    time, op, pid, path, to, node, offset, size, trust, count, detail = row
+    return Event(
+        seq, time, _BY_OP[op], pid, strings[path], None if to == NONE else strings[to], node,
+        None if offset == NONE else offset, None if size == NONE else size, _BY_TRUST[trust & _OUTSIDE - 1],
+        trust >= _OUTSIDE, count, os.fsdecode(strings[detail]) if detail else "",
+    )  # fmt: skip
+
+
 def decode_block(first: int, value: bytes) -> list[Event]:
     """The events of a block whose first has the seq `first`."""
     columns, strings = _decode(value)
-    events = []
-    for seq, row in enumerate(columns.T.tolist(), first):
-        time, op, pid, path, to, node, offset, size, trust, count, detail = row
-        events.append(
-            Event(
-                seq, time, _BY_OP[op], pid, strings[path], None if to == NONE else strings[to], node,
-                None if offset == NONE else offset, None if size == NONE else size, _BY_TRUST[trust & _OUTSIDE - 1],
-                trust >= _OUTSIDE, count, os.fsdecode(strings[detail]) if detail else "",
-            )
-        )  # fmt: skip
-    return events
+    return [_event(seq, row, strings) for seq, row in enumerate(columns.T.tolist(), first)]
 
 
 _WITH_PATH = np.array([op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP)])
@@ -192,6 +211,18 @@ class EventIndex:
             self._refs.append(BlockRef(first, count, first_time, last_time))
             after += count
         return self._refs
+
+    def rows(self, txn: Txn, seq: int) -> Rows:
+        """The block that has `seq`, which must exist, as numbers. Not kept."""
+        refs = self.refs(txn)
+        at = bisect.bisect_right(refs, seq, key=lambda ref: ref.first) - 1
+        value = txn.get(Table.EVENTS, U64.pack(refs[at].first)) if at >= 0 else None
+        if value is None:
+            raise damaged(f"event {seq} is missing")
+        rows = decode_rows(refs[at].first, value, refs[at + 1].first_time if at + 1 < len(refs) else _NEVER)
+        if not rows.first <= seq < rows.first + len(rows.rows):
+            raise damaged(f"event {seq} is missing")
+        return rows
 
     def block(self, txn: Txn, seq: int) -> list[Event]:
         """The events of the block that has `seq`, which must exist."""

@@ -16,7 +16,7 @@ from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
 from .assembly import ContentReader
-from .blocks import EventIndex, paths_of_block
+from .blocks import EventIndex, Rows, paths_of_block
 from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
 from .nodes import Span, attrs_span
@@ -138,11 +138,12 @@ class Reader:
         with self._read() as txn:
             return self._content.read(txn, node, seq, offset, size)
 
-    def chunks(self, node: int, seq: int, chunk: int = 1 << 20, start: int = 0) -> Iterator[bytes]:
-        """The whole content from `start` on, `chunk` bytes at a time."""
-        while data := self.read(node, seq, start, chunk):
+    def chunks(self, node: int, seq: int, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The whole content, `chunk` bytes at a time."""
+        offset = 0
+        while data := self.read(node, seq, offset, chunk):
             yield data
-            start += len(data)
+            offset += len(data)
             if len(data) < chunk:
                 break
 
@@ -171,6 +172,14 @@ class Reader:
             start = seq - events[0].seq
             yield from events[start : start + last - seq + 1]
             seq = events[-1].seq + 1
+
+    def event_rows(self, first: int, last: int) -> Iterator[Rows]:
+        """The blocks that have the events from `first` to `last`, as numbers; there is more in the outer ones."""
+        while first <= min(last, self.last_seq):
+            with self._read() as txn:
+                rows = self._events.rows(txn, first)
+            yield rows
+            first = rows.first + len(rows.rows)
 
     def event(self, seq: int) -> Event:
         """Raises PathError where there is no such event."""

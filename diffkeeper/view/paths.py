@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40
 READ_AHEAD = 1 << 17
+_PIECE = 1 << 20
 
 
 class Found(NamedTuple):
@@ -297,9 +298,11 @@ class _NodeFile(io.RawIOBase):
         return self._at
 
     def readall(self) -> bytes:
-        data = b"".join(self._reader.chunks(self._node, self._seq, start=self._at))
-        self._at += len(data)
-        return data
+        parts: list[bytes] = []
+        while data := self._reader.read(self._node, self._seq, self._at, _PIECE):
+            parts.append(data)
+            self._at += len(data)
+        return b"".join(parts)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
