@@ -23,7 +23,8 @@ from .patches import BlobReader
 
 REGION = 32 << 20  # bytes of a file of which it is found out at once where they are
 FEW_RUNS = 48  # rows that a read lays one over the other itself
-_PIECES = 1 << 17  # of layouts that are kept
+_PIECES = 1 << 16  # of layouts that are kept
+_ROWS = 1 << 18  # of blocks that are kept, in columns: 14 MB
 
 
 class State(NamedTuple):
@@ -71,10 +72,10 @@ class ContentReader:
             if value is None:
                 raise damaged("a block of content is missing")
             found = self._blocks[ref.key] = decode(ref, value)
-            self._rows += ref.head.rows
-            while self._rows > 1 << 19 and len(self._blocks) > 1:
+            self._rows += _weight(found)
+            while self._rows > _ROWS and len(self._blocks) > 1:
                 key, gone = self._blocks.popitem(last=False)
-                self._rows -= len(gone[0])
+                self._rows -= _weight(gone)
                 self._merged.pop(key, None)
         self._blocks.move_to_end(ref.key)
         return found
@@ -260,6 +261,11 @@ def mark(edges: list[int], low: int, high: int, *, written: bool) -> None:
     if low < high:
         first, last = bisect_left(edges, low), bisect_right(edges, high)
         edges[first:last] = [edge for edge, at in ((low, first), (high, last)) if (at % 2 == 0) == written]
+
+
+def _weight(block: Block | Few) -> int:
+    """How many rows in columns take as much memory."""
+    return len(block.seq) if isinstance(block, Block) else 16 + 8 * len(block.rows)
 
 
 def _columns(block: Block | Few, count: int) -> Column:

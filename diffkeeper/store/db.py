@@ -88,6 +88,7 @@ class Txn:
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._txn, self._tables, self._committed = txn, tables, committed
+        self._cursors: dict[Table, lmdb.Cursor[bytes]] = {}
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         with _quick:
@@ -126,7 +127,10 @@ class Txn:
 
     def around(self, table: Table, prefix: bytes, key: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
         """As `floor`, and the key of the entry after `key` if it begins with `prefix`, else nothing."""
-        with _quick, self._txn.cursor(self._tables[table]) as cursor:
+        with _quick:
+            cursor = self._cursors.get(table)
+            if cursor is None:  # one for all: a directory asks for many
+                cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
             beyond = cursor.set_range(key)
             after = cursor.key() if beyond else b""
             if after == key:
