@@ -104,7 +104,7 @@ HANDLER(aio_write)
 				s->piece.offset = cb.offset;
 				s->piece.from = cb.buffer;
 				s->piece.left = s->ev.length = cb.length;
-				if (!send_piece(s)) {
+				if (!send_piece(s, 0)) {
 					s->iocb_at++;
 					dirty_from(ctx, s, file, cb.fd);
 					return 0;

@@ -9,9 +9,8 @@
 #define RWF_APPEND_ 0x10
 
 /* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says 0 when they cannot be read. */
-static inline int send_piece(struct dk_scratch *s)
+static inline int send_piece(struct dk_scratch *s, int directly)
 {
-	char *data = s->body + sizeof(struct dk_inode);
 	u64 left = s->piece.left;
 	u32 n = left > PIECE ? PIECE : left;
 	n &= 2 * PIECE - 1;
@@ -19,9 +18,8 @@ static inline int send_piece(struct dk_scratch *s)
 		return 0;
 	s->ev.offset = s->piece.offset;
 	s->ev.size = n;
-	if (bpf_probe_read_user(data, n, (void *)s->piece.from))
+	if (!send_user(s, n, (void *)s->piece.from, directly))
 		return 0;
-	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode) + n);
 	s->ev.flags = DK_F_CONT;
 	s->piece.from += n;
 	s->piece.offset += n;
@@ -111,7 +109,7 @@ static inline int send_pieces(struct dk_scratch *s)
 	for (u32 i = 0; i < DIRECT_PIECES; i++) {
 		if (!s->piece.left)
 			break;
-		if (!send_piece(s))
+		if (!send_piece(s, 1))
 			return 0;
 	}
 	return 1;
@@ -151,7 +149,7 @@ static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 			n = s->piece.rest; /* a short write ended inside this vector */
 		s->piece.from = s->iov[i].base;
 		s->piece.left = n;
-		if (n && !send_piece(s))
+		if (n && !send_piece(s, 0))
 			return 0;
 		s->piece.rest -= n;
 	}

@@ -4,9 +4,7 @@
 /* Back to the handler of the call that is ending. */
 static inline void start_over(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 nr = 0;
-	bpf_probe_read_kernel(&nr, sizeof(nr), (char *)ctx->args[0] + offsetof(struct pt_regs, orig_ax));
-	on_exit.call(ctx, nr);
+	on_exit.call(ctx, call_number(ctx));
 }
 
 HANDLER(sys_exit)

@@ -174,8 +174,7 @@ HANDLER(on_sync)
 	if ((s64)ctx->args[1] < 0)
 		return 0;
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u64 nr = 0;
-	bpf_probe_read_kernel(&nr, sizeof(nr), (char *)ctx->args[0] + offsetof(struct pt_regs, orig_ax));
+	u64 nr = call_number(ctx);
 	int pokes = nr == NR_PTRACE || nr == NR_PROCESS_VM_WRITEV;
 	if (pokes ? !control_value(DK_C_MAPPED) : !mappings.lookup(&tgid))
 		return 0;

@@ -144,6 +144,7 @@ struct dk_scratch {
 	struct dk_wanted wanted;
 	struct dk_request request;
 	u64 file;  /* that the request is about */
+	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
 	u32 stamps_of; /* the thread whose stamps count for this call */
 	u64 again; /* the helper that `bind` goes back to; 0: the handler of the system call */
 	struct dk_touched untouched; /* stays zero */

@@ -4,18 +4,30 @@
  * calling task. Writes nothing but scratch.
  */
 
+/*
+ * RDONLY_CAST: this kernel lets programs load from any address (a fault gives zero), once bpf_rdonly_cast() has said that
+ * it is memory; the verifier makes a move of that call. Older kernels have a helper to call for each load.
+ */
+#ifdef RDONLY_CAST
+static void *(*as_memory)(const void *, u64 type) = (void *)RDONLY_CAST;
+#define LOAD(type, address) (*(type *)as_memory(address, 0))
+#else
+#define LOAD(type, address)                                                                                                \
+	({                                                                                                                 \
+		type loaded_ = 0;                                                                                          \
+		bpf_probe_read_kernel(&loaded_, sizeof(loaded_), address);                                                 \
+		loaded_;                                                                                                   \
+	})
+#endif
+
 static inline void *rdp(const void *p)
 {
-	void *v = 0;
-	bpf_probe_read_kernel(&v, sizeof(v), p);
-	return v;
+	return LOAD(void *, p);
 }
 
 static inline u32 rd32(const void *p)
 {
-	u32 v = 0;
-	bpf_probe_read_kernel(&v, sizeof(v), p);
-	return v;
+	return LOAD(u32, p);
 }
 
 static inline void count(u32 slot, u64 n)
@@ -77,8 +89,12 @@ static inline char *parent_of(char *dentry)
 /* Fills all but `parent`. INODE_HEAD covers every member but i_generation, which moved around. */
 static inline void read_inode(struct dk_inode *out, char *inode)
 {
+#ifdef RDONLY_CAST
+	char *head = as_memory(inode, 0);
+#else
 	char head[INODE_HEAD];
 	bpf_probe_read_kernel(head, sizeof(head), inode);
+#endif
 	out->ino = *(u64 *)(head + INODE_INO);
 	out->dev = sb_dev(inode);
 #if INODE_GENERATION + 4 <= INODE_HEAD
@@ -116,6 +132,29 @@ static inline int is_worker(void)
 	return rd32((char *)bpf_get_current_task() + TASK_FLAGS) & 0x10 /* PF_IO_WORKER */;
 }
 
+/* The registers that hold the number of a system call and what was passed to it. */
+static inline void read_arguments(struct pt_regs *out, void *regs)
+{
+#ifdef RDONLY_CAST
+	struct pt_regs *from = as_memory(regs, 0);
+	out->orig_ax = from->orig_ax;
+	out->di = from->di;
+	out->si = from->si;
+	out->dx = from->dx;
+	out->r10 = from->r10;
+	out->r8 = from->r8;
+	out->r9 = from->r9;
+#else
+	bpf_probe_read_kernel(out, sizeof(*out), regs);
+#endif
+}
+
+/* The number of the system call that is ending. */
+static inline u64 call_number(struct bpf_raw_tracepoint_args *ctx)
+{
+	return LOAD(u64, (char *)ctx->args[0] + offsetof(struct pt_regs, orig_ax));
+}
+
 /* Common entry of all handlers: this CPU's scratch with the registers in it, when the task is tracked and 64-bit. */
 static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -131,7 +170,7 @@ static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 	}
 	s->again = 0;
 	s->stamps_of = bpf_get_current_pid_tgid();
-	bpf_probe_read_kernel(&s->regs, sizeof(s->regs), (void *)ctx->args[0]);
+	read_arguments(&s->regs, (void *)ctx->args[0]);
 	return s;
 }
 

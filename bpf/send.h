@@ -61,20 +61,80 @@ static inline int stop_current(void)
 	return 0;
 }
 
-/* Send `size` bytes of scratch; a full ring counts as lost. Says 0 when sent. */
-static inline int send(struct dk_scratch *s, u32 size)
+/* How the next record is to be sent: so that user space wakes up where the ring is crowded. */
+static inline u64 urgency(void)
 {
 	u64 waiting = bpf_ringbuf_query(ring(), 0 /* BPF_RB_AVAIL_DATA */);
-	int crowded = waiting > control_value(DK_C_THRESHOLD);
-	int failed = bpf_ringbuf_output(ring(), s, size, crowded ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	return waiting > control_value(DK_C_THRESHOLD) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* After a record: a full ring counts as lost, a crowded one holds the writer. Passes `failed` on. */
+static inline int sent(int failed, u64 flags)
+{
 	if (failed)
 		count(DK_C_LOST, 1);
-	if (crowded) {
+	if (flags == BPF_RB_FORCE_WAKEUP) {
 		u32 tgid = bpf_get_current_pid_tgid() >> 32;
 		if (!stopped.lookup(&tgid))
 			stop_current();
 	}
 	return failed;
+}
+
+/* Send `size` bytes of scratch. Says 0 when sent. */
+static inline int send(struct dk_scratch *s, u32 size)
+{
+	u64 flags = urgency();
+	return sent(bpf_ringbuf_output(ring(), s, size, flags), flags);
+}
+
+#define HEADER (sizeof(struct dk_event) + sizeof(struct dk_inode))
+
+#ifdef READ_USER_DYNPTR
+struct dynptr {
+	u64 opaque[2];
+} __attribute__((aligned(8)));
+static long (*reserve)(void *ring, u32 size, u64 flags, struct dynptr *) = (void *)198;
+static void (*submit)(struct dynptr *, u64 flags) = (void *)199;
+static void (*discard)(struct dynptr *, u64 flags) = (void *)200;
+static long (*fill)(struct dynptr *, u32 offset, const void *from, u32 size, u64 flags) = (void *)202;
+static int (*fill_from_user)(struct dynptr *, u64 offset, u64 size, const void *from) = (void *)READ_USER_DYNPTR;
+
+#define SMALL 512 /* bytes that are copied twice in less time than it takes to prepare for copying them once */
+
+/* What send_user() does, with the bytes going straight into the ring. */
+static inline int send_directly(struct dk_scratch *s, u32 n, void *from)
+{
+	u64 flags = urgency();
+	struct dynptr room;
+	int full = reserve(ring(), HEADER + n, 0, &room) != 0;
+	if (full || fill_from_user(&room, HEADER, n, from)) {
+		discard(&room, BPF_RB_NO_WAKEUP);
+		if (full)
+			sent(1, flags);
+		return full;
+	}
+	fill(&room, 0, s, HEADER, 0);
+	submit(&room, flags);
+	sent(0, flags);
+	return 1;
+}
+#endif
+
+/*
+ * Send the event and inode 0 in scratch, and `n` bytes (PIECE at most) of user memory. Says 0 when these cannot be read.
+ * `directly`: if that can be; it costs the verifier more than a program with a long loop should take.
+ */
+static inline int send_user(struct dk_scratch *s, u32 n, void *from, int directly)
+{
+#ifdef READ_USER_DYNPTR
+	if (directly && n > SMALL)
+		return send_directly(s, n, from);
+#endif
+	if (bpf_probe_read_user(s->body + sizeof(struct dk_inode), n, from))
+		return 0;
+	send(s, HEADER + n);
+	return 1;
 }
 
 /*
@@ -151,17 +211,20 @@ static inline char *known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch
 	if (!file)
 		return 0;
 	char *raw = rdp(file + FILE_INODE);
-	u16 mode = 0;
-	bpf_probe_read_kernel(&mode, sizeof(mode), raw + INODE_MODE);
+	u16 mode = LOAD(u16, raw + INODE_MODE);
 	if (!(KIND(mode) & kinds))
 		return 0;
 	read_inode(inode, raw);
+	if (inode->ino == s->last.ino && inode->dev == s->last.dev && inode->gen == s->last.gen)
+		return file;
 	if (skipped_devs.lookup(&inode->dev))
 		return 0;
-	if (is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw))
-		return file;
-	helpers.call(ctx, HELPER_BIND);
-	return 0;
+	if (!is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw)) {
+		helpers.call(ctx, HELPER_BIND);
+		return 0;
+	}
+	key_of(&s->last, inode);
+	return file;
 }
 
 /* The same for the file behind a descriptor. */

@@ -29,9 +29,7 @@
 
 static inline u8 opcode_of(char *req)
 {
-	u8 opcode = 0;
-	bpf_probe_read_kernel(&opcode, 1, req + URING_OPCODE);
-	return opcode;
+	return LOAD(u8, req + URING_OPCODE);
 }
 
 static inline s32 result_of(char *req)

@@ -52,6 +52,9 @@ def record(
     and gets SIGINT, SIGTERM and SIGHUP; the exit code is CMD's (128+N if signal N killed it).
     Needs root: under sudo, CMD runs as the user who called sudo, and the trace is theirs.
     """
+    from diffkeeper.record.kernel import Loading
+
+    loading = Loading()  # while the following is imported
     from diffkeeper.record.session import record as record_command
     from diffkeeper.store.differing import Choice
 
@@ -65,5 +68,6 @@ def record(
         wait_tree=wait_tree,
         force=force,
         ui=open_ui(),
+        loading=loading,
     )
     ctx.exit(status)

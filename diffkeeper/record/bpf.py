@@ -18,6 +18,10 @@ _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD, _TRACEPOINT_OPEN 
 _RAW_TRACEPOINT = 17  # enum bpf_prog_type
 MAP_RINGBUF = 27  # enum bpf_map_type
 _LOAD_WIDE, _PSEUDO_MAP_FD = 0x18, 1
+_CALL, _PSEUDO_FUNCTION = 0x85, 2
+_MOVE, _EXIT = 0xB7, 0x95
+FUNCTION_BASE = 1 << 24
+"""Before it is loaded, the call of a helper number from here on is one of a kernel function, by its BTF number."""
 _INSTRUCTION = struct.Struct("<BBhi")
 _LOG_BYTES = 1 << 20
 
@@ -117,6 +121,8 @@ def load_program(name: str, code: bytes, maps: dict[int, Map]) -> int:
             if registers >> 4 == _PSEUDO_MAP_FD:
                 struct.pack_into("<i", body, at + 4, maps[immediate].fd)
             at += 8
+        elif opcode == _CALL and immediate > FUNCTION_BASE:
+            _INSTRUCTION.pack_into(body, at, _CALL, _PSEUDO_FUNCTION << 4, 0, immediate - FUNCTION_BASE)
         at += 8
     instructions = ctypes.create_string_buffer(bytes(body), len(body))
     licence = ctypes.create_string_buffer(b"Dual BSD/GPL")
@@ -139,6 +145,20 @@ def load_program(name: str, code: bytes, maps: dict[int, Map]) -> int:
         except OSError:
             said = log.value.decode(errors="replace").strip().splitlines()
         raise OSError(error.errno, f"{name}: {error.strerror}: {' / '.join(said[-3:])}") from error
+
+
+def can_load_anywhere(cast: int) -> bool:
+    """Whether programs may load from any address that the kernel function `cast`, bpf_rdonly_cast(), says is memory.
+
+    So it is from Linux 6.17 on; before, that function takes structs alone.
+    """
+    steps = ((_MOVE, 1, 0), (_MOVE, 2, 0), (_CALL, 0, FUNCTION_BASE + cast), (_MOVE, 0, 0), (_EXIT, 0, 0))
+    code = b"".join(_INSTRUCTION.pack(opcode, register, 0, value) for opcode, register, value in steps)
+    try:
+        os.close(load_program("cast", code, {}))
+    except OSError:
+        return False
+    return True
 
 
 def attach_raw_tracepoint(name: str, program: int) -> int:

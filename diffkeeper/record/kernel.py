@@ -12,6 +12,8 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +48,7 @@ OPTIONAL_TRACEPOINTS = (
     "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
     "io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow",
 )  # fmt: skip
+RING_BYTES = 64 << 20
 BIND_DEPTH = 256
 MINIMUM_KERNEL = (5, 8)
 _RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will be
@@ -118,9 +121,30 @@ def _cpu_numbers() -> int:
 def program_text() -> str:
     """The whole C program but for RING_FD: offsets and sizes as macros, then the parts in order."""
     defines = {**layout.load(), "NCPU": _cpu_numbers(), "BIND_DEPTH": BIND_DEPTH}
+    calls = {name: defines.pop(name) for name in layout.FUNCTIONS}
+    if calls["RDONLY_CAST"] and not bpf.can_load_anywhere(calls["RDONLY_CAST"]):
+        calls["RDONLY_CAST"] = 0
+    defines |= {name: bpf.FUNCTION_BASE + number for name, number in calls.items() if number}
     text = [f"#define {name} {value}" for name, value in defines.items()]
     text += [(sources() / part).read_text() for part in PARTS]
     return "\n".join(text)
+
+
+class Loading:
+    """Programs on their way into the kernel, in a thread of their own: that takes as long as importing the rest.
+
+    Raises KernelTooOldError, NotPermittedError and NoBtfError when it is begun.
+    """
+
+    def __init__(self, ring_bytes: int = RING_BYTES) -> None:
+        check_kernel()
+        self._pool = ThreadPoolExecutor(1)
+        self._kernel = self._pool.submit(Kernel, ring_bytes)
+
+    def wait(self) -> Kernel:
+        """The programs, when the thread has ended: what forks must be alone. Raises NoBccError."""
+        with self._pool:
+            return self._kernel.result()
 
 
 class Kernel:
@@ -130,6 +154,7 @@ class Kernel:
         """Load; nothing is attached yet. `ring_bytes`: a power of two of pages. NoBccError when it cannot be."""
         ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
         code = compiler.bytecode(program_text(), ring)
+        self.ring_bytes = ring_bytes
         self.notes: list[str] = []
         self._fds: list[int] = []
         self._maps: dict[str, bpf.Map] = {}
@@ -137,9 +162,10 @@ class Kernel:
             by_placeholder = {}
             for spec in code.maps:
                 self._maps[spec.name] = by_placeholder[spec.placeholder] = bpf.Map(spec)
-            self._programs = {
-                name: bpf.load_program(name, body, by_placeholder) for name, body in code.programs.items()
-            }
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes its time, and one CPU a program
+                load = partial(bpf.load_program, maps=by_placeholder)
+                found = pool.map(load, code.programs.keys(), code.programs.values())
+                self._programs = dict(zip(code.programs, found, strict=True))
         except OSError as error:
             raise NoBccError(f"this kernel does not take the recorder's programs: {error}") from error
         self._fds += self._programs.values()

@@ -1,8 +1,8 @@
 """Where the running kernel keeps what the BPF programs read: byte offsets of struct members, from BTF.
 
-Owns parsing /sys/kernel/btf/vmlinux, the list of members wanted with the names they had over the
-years, and a cache of the answer (parsing takes 0.2-0.5 s). Knows nothing of bcc. The format is
-documented in the kernel's Documentation/bpf/btf.rst.
+And the numbers of its functions that programs may call. Owns parsing /sys/kernel/btf/vmlinux, the list of
+members wanted with the names they had over the years, and a cache of the answer (parsing takes
+0.2-0.5 s). Knows nothing of bcc. The format is documented in the kernel's Documentation/bpf/btf.rst.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 10
+LAYOUT_VERSION = 11
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -108,12 +108,15 @@ OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """What io_uring's requests look like. A kernel that lacks one of them is recorded without io_uring."""
 
+FUNCTIONS = {"RDONLY_CAST": "bpf_rdonly_cast", "READ_USER_DYNPTR": "bpf_probe_read_user_dynptr"}
+"""Functions of the kernel that programs call where they are there: by their number in BTF, 0 where not."""
+
 # Kinds of types that carry more than the common 12 bytes: (fixed part, part for each of vlen members).
 _EXTRA = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8), 14: (4, 0), 15: (0, 12),
           17: (4, 0), 19: (0, 12)}  # fmt: skip
 _HEADER = struct.Struct("<HBBIIIII")
 _MAGIC = b"\x9f\xeb"
-_STRUCT, _UNION = 4, 5
+_STRUCT, _UNION, _FUNCTION = 4, 5, 12
 _WRAPPERS = frozenset({8, 9, 10, 11, 18})  # typedef, volatile, const, restrict, type tag
 
 
@@ -138,8 +141,8 @@ class _Btf:
     def _name(self, offset: int) -> str:
         return self._strings[offset : self._strings.index(b"\0", offset)].decode()
 
-    def structs(self, wanted: set[str]) -> dict[str, int]:
-        """Numbers of the struct types of these names."""
+    def numbers(self, wanted: Iterable[str], *kinds: int) -> dict[str, int]:
+        """Numbers of the types of these names that are of one of the kinds; not of structs that are only declared."""
         offsets = {}
         for name in wanted:
             at = self._strings.find(b"\0" + name.encode() + b"\0") + 1
@@ -148,7 +151,7 @@ class _Btf:
         return {
             offsets[name]: number
             for number, (info, _at, _size, name) in enumerate(self._types)
-            if name in offsets and info >> 24 & 31 in (_STRUCT, _UNION) and info & 0xFFFF
+            if name in offsets and info >> 24 & 31 in kinds and (info & 0xFFFF or _FUNCTION in kinds)
         }
 
     def _members(self, number: int, base: int) -> Iterator[tuple[str, int, int]]:
@@ -182,7 +185,7 @@ def parse(blob: bytes) -> dict[str, int]:
     """Offsets of everything in WANTED. KernelTooOldError names a member that is nowhere."""
     btf = _Btf(blob)
     members = WANTED | OPTIONAL
-    structs = btf.structs({name for spellings in members.values() for name, _ in spellings})
+    structs = btf.numbers({name for spellings in members.values() for name, _ in spellings}, _STRUCT, _UNION)
     found: dict[str, int] = {}
     for key, spellings in members.items():
         for name, member in spellings:
@@ -200,6 +203,8 @@ def parse(blob: bytes) -> dict[str, int]:
             )
     heads = [value + 8 for key, value in found.items() if key.startswith("INODE_") and key not in _NOT_IN_HEAD]
     found["INODE_HEAD"] = max(heads) + 7 & ~7
+    functions = btf.numbers(FUNCTIONS.values(), _FUNCTION)
+    found |= {key: functions.get(name, 0) for key, name in FUNCTIONS.items()}
     found["HAVE_URING"] = int(found.keys() >= OPTIONAL.keys())
     return found
 
@@ -223,7 +228,7 @@ def load() -> dict[str, int]:
     path = _cache_path(os.uname().release, blob)
     try:
         cached = json.loads(path.read_bytes())
-        whole = set(cached) >= {*WANTED, "INODE_HEAD", "FILE_ONE_REFERENCE", "HAVE_URING"}
+        whole = set(cached) >= {*WANTED, *FUNCTIONS, "INODE_HEAD", "FILE_ONE_REFERENCE", "HAVE_URING"}
         if whole and all(isinstance(value, int) for value in cached.values()):
             return dict(cached)
     except (OSError, ValueError):

@@ -31,12 +31,11 @@ from ..store.session import FACTS_FILE, FORMAT, write_facts
 from ..wire import WireOp, encode
 from . import child, scope
 from .baseline import Baseline
-from .kernel import Control, Kernel, check_kernel
+from .kernel import Control, Kernel, Loading
 from .pump import Pump
 from .ring import Ring
 from .verify import Verifier
 
-RING_BYTES = 64 << 20
 MMAP_INTERVAL = 0.1
 """Seconds between two looks at files that are mapped and writable."""
 
@@ -58,30 +57,33 @@ def record(
     ui: Progress,
     mmap_interval: float = MMAP_INTERVAL,
     wait_tree: bool = False,
-    ring_bytes: int = RING_BYTES,
+    loading: Loading | None = None,
 ) -> int:
     """Run `command` and record what it does to files into the directory `trace`. Returns its exit code.
 
     Raises DiffKeeperError only before the command has begun; after that, what goes wrong is told
     through `ui.note` and stands in the trace. `mmap_interval`: seconds between two looks at files that are
     written through memory; 0: only when the program syncs or unmaps them, or ends. `wait_tree`: record on
-    until everything that the command started has ended, or a signal says that it is enough.
+    until everything that the command started has ended, or a signal says that it is enough. `loading`: the
+    programs, if they were begun to be loaded before.
     """
-    check_kernel()
-    child.find_command(command)
-    resolved = scope.resolve_roots(roots)
-    user = child.invoking_user()
-    differ = differ or differing.Choice()
-    differing.check(differ)
-    filters = settled(filters, lambda name: read_at(resolved, name))  # one that cannot be made ends it here
-    _make_trace(trace, force, user)
-    recording = _Recording(
-        command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ring_bytes
-    )
+    kernel = (loading or Loading()).wait()
+    recording = None
     try:
+        child.find_command(command)
+        resolved = scope.resolve_roots(roots)
+        user = child.invoking_user()
+        differ = differ or differing.Choice()
+        differing.check(differ)
+        filters = settled(filters, lambda name: read_at(resolved, name))  # one that cannot be made ends it here
+        _make_trace(trace, force, user)
+        recording = _Recording(command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, kernel)
         recording.prepare()
     except BaseException:
-        recording.abandon()
+        if recording:
+            recording.abandon()
+        else:
+            kernel.close()
         raise
     return recording.run()
 
@@ -115,7 +117,7 @@ class _Recording:
         ui: Progress,
         mmap_interval: float,
         wait_tree: bool,
-        ring_bytes: int,
+        kernel: Kernel,
     ) -> None:
         self._command = list(command)
         self._trace = trace.resolve()
@@ -128,9 +130,8 @@ class _Recording:
         self._ui = ui
         self._mmap_interval = mmap_interval
         self._wait_tree = wait_tree
-        self._ring_bytes = ring_bytes
         self._indexer = 0
-        self._kernel: Kernel | None = None
+        self._kernel: Kernel | None = kernel
         self._began = 0
         self._told: dict[str, int] = {}  # losses by cause
 
@@ -156,15 +157,14 @@ class _Recording:
         self._journal = JournalWriter(self._trace / "journal", owner)
         self._pump = Pump(self._journal, self._trace, self._mmap_interval)
         self._give_away()
-        # The baseline comes before the compiler: a root that is changed by others meanwhile is not our
-        # command's doing, and the indexer has something to do while clang runs.
         self._take_baseline()
         self._start_indexer()
-        self._kernel = Kernel(self._ring_bytes)
-        self._kernel.skip_devices(scope.pseudo_devices())
-        self._ring = Ring(self._kernel.ring_fd, self._ring_bytes)
-        self._pump.connect(self._kernel, self._ring)
-        self._kernel.attach()
+        kernel = self._kernel
+        assert kernel is not None
+        kernel.skip_devices(scope.pseudo_devices())
+        self._ring = Ring(kernel.ring_fd, kernel.ring_bytes)
+        self._pump.connect(kernel, self._ring)
+        kernel.attach()
 
     def _take_baseline(self) -> None:
         ui, count = self._ui, 0

@@ -316,6 +316,31 @@ for number in range(20000): os.write(fd, b'%08d' % number * 512)
     assert any(note.startswith("held writers") for note in facts["notes"])
 
 
+SIZES = """
+import os
+fd = os.open('sizes', os.O_CREAT | os.O_WRONLY)
+for size in (1, 64, 511, 512, 513, 4096, 262144, 262145, 1000003):
+    os.write(fd, os.urandom(size))
+    os.writev(fd, [os.urandom(size), b'', os.urandom(3)])
+"""
+
+
+@pytest.mark.parametrize("script", [EVERY_CALL, SIZES], ids=["every call", "sizes"])
+def test_a_kernel_whose_functions_cannot_be_called(workspace: Path, trace: Path, script: str) -> None:
+    """Where programs cannot load from any address nor copy into the ring, as before Linux 6.17, all is the same."""
+    words = [sys.executable, "-m", "tests.system.old_kernel", str(trace), sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(words, cwd=workspace, env=environment, check=True)
+    harness.assert_faithful(trace, workspace)
+
+
+def test_writes_of_all_sizes(workspace: Path, trace: Path) -> None:
+    """Small ones, large ones and vectors of both go different ways into the ring; none loses a byte."""
+    result = harness.record(trace, [sys.executable, "-c", SIZES], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
 def test_killing_the_recorder_does_not_harm_the_command(workspace: Path, trace: Path) -> None:
     """kill -9 of the recorder: the command goes on and ends well, and the trace holds what was drained."""
     script = """

@@ -15,7 +15,10 @@ import diffkeeper as package
 from diffkeeper import errors
 from diffkeeper.cli import COMMANDS, CommandGroup, cli, one_line_errors
 
-HEAVY = {"bcc", "blake3", "bsdiff4", "lmdb", "msgspec", "numpy", "pyfuse3", "rich", "stevedore", "trio", "zstandard"}
+HEAVY = {
+    "bcc", "blake3", "bsdiff4", "lmdb", "msgspec", "numpy", "pyfuse3", "rich", "stevedore", "trio", "xxhash",
+    "zstandard",
+}  # fmt: skip
 
 
 def diffkeeper(*args: str, **how: object) -> subprocess.CompletedProcess[str]:

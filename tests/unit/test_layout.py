@@ -15,18 +15,19 @@ PACKAGES = [TOP / "diffkeeper", TOP / "plugins" / "diffkeeper_plugins"]
 MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 OWNERS = {
     "bcc": r"diffkeeper/record/compiler\.py",
-    "blake3": r"diffkeeper/(store/.*|journal\.py|record/mapped\.py)",
+    "blake3": r"diffkeeper/(store/.*|record/mapped\.py)",
     "bsdiff4": r"plugins/diffkeeper_plugins/differs/bsdiff\.py",
     "click": r"diffkeeper/cli/.*",
     "lmdb": r"diffkeeper/store/db\.py",
     "msgspec": r"diffkeeper/store/.*|diffkeeper/record/(baseline|compiler)\.py",
-    "numpy": r"diffkeeper/store/.*",
+    "numpy": r"diffkeeper/(store/.*|record/ring\.py)",
     "pyarrow": r"plugins/diffkeeper_plugins/exporters/parquet\.py",
     "pathspec": r"plugins/diffkeeper_plugins/filters/glob\.py",
     "pyfuse3": r"diffkeeper/view/fuse\.py",
     "rich": r"diffkeeper/cli/.*",
     "stevedore": r"diffkeeper/plugins\.py",
     "trio": r"diffkeeper/view/fuse\.py",
+    "xxhash": r"diffkeeper/journal\.py",
     "zstandard": r"diffkeeper/store/codec\.py|plugins/diffkeeper_plugins/(differs/zstd|exporters/tar_zst)\.py",
 }
 """Third-party module -> where it may be imported, also inside a function."""
