@@ -13,6 +13,7 @@ import datetime as dt
 import json
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,10 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    clean_environment()
     if not arguments.quick:
         peers.check()
     with tempfile.TemporaryDirectory(prefix="diffkeeper-bench-", dir="/dev/shm") as top:
+        clean_environment(Path(top))
         plan = Plan(arguments.quick, arguments.rounds or (1 if arguments.quick else 3), Path(top))
         parts = arguments.part or (["capture"] if arguments.workloads else PARTS)
         for part in parts:
@@ -61,13 +62,17 @@ def _part(part: str, plan: Plan, workloads: list[str]) -> dict[str, Any]:
                 f"{what:52}", *(f"{int(events):>11,}: {figure:.3f} s" for events, figure in found.items()), flush=True
             )
         return {"curves": curves}
-    rows = {
-        "capture": lambda: capture.rows(plan, workloads), "index": lambda: index.rows(plan),
-        "size": lambda: size.rows(plan), "look": lambda: look.rows(plan),
-    }[part]()  # fmt: skip
-    for row in rows:
+    measured: dict[str, Callable[[], Iterable[Row]]] = {
+        "capture": lambda: capture.rows(plan, workloads),
+        "index": lambda: index.rows(plan),
+        "size": lambda: size.rows(plan),
+        "look": lambda: look.rows(plan),
+    }
+    rows = []
+    for row in measured[part]():
         print(_line(row), flush=True)
-    return {"rows": [asdict(row) for row in rows]}
+        rows.append(asdict(row))
+    return {"rows": rows}
 
 
 def _line(row: Row) -> str:

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def _repository(where: Path) -> None:
 
 
 def _suite(where: Path) -> None:
-    for name in ("tests", "diffkeeper", "plugins"):
+    for name in ("tests", "diffkeeper", "plugins", "bpf"):
         shutil.copytree(REPOSITORY / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", where)
 
@@ -85,7 +85,9 @@ class Workload:
     real: bool = False  # a program no one here wrote
 
     def argv(self, plan: Plan) -> list[str]:
-        return [part.replace("{work}", worker(plan)).replace("{python}", PYTHON) for part in self.command]
+        """Of our own workloads, the second word is how often: in a quick bench less."""
+        what, *words = (part.replace("{work}", worker(plan)).replace("{python}", PYTHON) for part in self.command)
+        return [what, *words] if self.real else [what, words[0], str(plan.size(int(words[1]))), words[2]]
 
 
 CLONE = "git clone -q origin copy && cd copy && git checkout -q HEAD~1 && git checkout -q main"
@@ -126,15 +128,18 @@ def timed(plan: Plan, workload: Workload, prefix: Sequence[str]) -> Timed:
     return Timed(end - start, start - began, time.monotonic() - end)
 
 
-def rows(plan: Plan, chosen: Sequence[str]) -> list[Row]:
-    found: list[Row] = []
+def rows(plan: Plan, chosen: Sequence[str]) -> Iterator[Row]:
+    """One after the other, as they are measured. `chosen`: only workloads with one of these words in their names."""
     ready: list[Row] = []
     for workload in WORKLOADS:
         if not chosen or any(word in workload.name for word in chosen):
-            costs, waiting = _workload(plan, workload)
-            found.append(costs)
+            cost, waiting = _workload(plan, workload)
+            yield cost
             ready += [waiting] if workload.real else []
-    return [*found, *ready, *([] if chosen else [*_start(plan), *_baseline(plan)])]
+    yield from ready
+    if not chosen:
+        yield from _start(plan)
+        yield from _baseline(plan)
 
 
 def _workload(plan: Plan, workload: Workload) -> tuple[Row, Row]:
@@ -146,7 +151,7 @@ def _workload(plan: Plan, workload: Workload) -> tuple[Row, Row]:
         nonlocal held
         result = timed(plan, workload, [*DIFFKEEPER, "record", "--force", "-o", str(trace), "--"])
         said = facts(trace)
-        if said["lost"] or said["events"] < workload.events:
+        if said["lost"] or said["events"] < (workload.events if workload.real else plan.size(workload.events)):
             raise NotComparedError(f"{workload.name}: {said['events']} events, lost {said['lost']}: not compared")
         held = next((note.split()[2] for note in said["notes"] if note.startswith("held")), "0")
         after.append(result.after / result.alone)

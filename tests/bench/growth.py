@@ -9,6 +9,7 @@ from .material import fresh, mounted, record, tree, worker
 from .measure import DIFFKEEPER, Plan, expect, in_turn, run, seconds
 
 FILES = 1000
+FIRST_LINES = DIFFKEEPER[0] + " timeline {} | head -5"
 WHATS = ("mount ready", "find -size +1", "diff -rq", "diffkeeper diff", "timeline, first lines", "at + read of a file")
 
 
@@ -32,8 +33,8 @@ def _looks(plan: Plan, trace: Path, at: Path, events: int) -> dict[str, float]:
             figures["find -size +1"].append(_find(at / f"@e{events // 2}", FILES))
             figures["diff -rq"].append(_compare(at / "@before", at / "@after"))
         said = in_turn(1, {
-            "diffkeeper diff": lambda: seconds(lambda: run([*DIFFKEEPER, "diff", str(trace), "before", "after"], ok=(1,))),
-            "timeline, first lines": lambda: seconds(lambda: run(["sh", "-c", f"{DIFFKEEPER[0]} timeline {trace} | head -5"])),
+            "diffkeeper diff": lambda: seconds(lambda: run([*DIFFKEEPER, "diff", trace, "before", "after"], ok=(1,))),
+            "timeline, first lines": lambda: seconds(lambda: run(["sh", "-c", FIRST_LINES.format(trace)])),
             "at + read of a file": lambda: _at_and_read(trace, events),
         })  # fmt: skip
         for what, figure in said.items():

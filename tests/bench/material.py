@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -77,12 +76,6 @@ def fresh(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
-
-
-def forget_pages() -> None:
-    """Drop what the kernel remembers of names and pages."""
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 @contextmanager
@@ -155,8 +148,19 @@ class Memory:
                 return
 
 
-def clean_environment() -> None:
-    """The benches measure what a user would see: modules are compiled once, and found where they are."""
+def clean_environment(top: Path) -> None:
+    """What a user would see: modules are compiled once. Nothing of that is left in the source tree."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(top / "pycache")
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-    sys.dont_write_bytecode = False
+    modules = (
+        "cli.timeline",
+        "cli.diff",
+        "cli.mount",
+        "cli.info",
+        "cli.export",
+        "view.fuse",
+        "view.hidden",
+        "record.session",
+    )
+    run([PYTHON, "-c", "".join(f"import diffkeeper.{name}\n" for name in modules)])

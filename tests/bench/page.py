@@ -25,14 +25,15 @@ others: ratios mean more than seconds. `bar` is what was asked for; **bold**: no
 """
 
 PARTS = {
-    "capture": ("Capture", """Seconds of the command recorded by those of the command bare, start-up and end apart. Beside
-it the same command under `strace -f -e trace=%file,%desc` and `reprozip trace`, once each; neither keeps what is written."""),
+    "capture": ("Capture", """Seconds of the command recorded by those of the command bare, start-up and end apart.
+Beside it the same command under `strace -f -e trace=%file,%desc` and `reprozip trace`, once each; neither keeps what
+is written."""),
     "index": ("Index", "A recorded journal is indexed afterwards, by itself."),
-    "size": ("Size", """The same versions, kept by others: a snapshot (or commit) after every rewrite, and `git gc` at the
-end. They run one program a version, that is their way; ours is the time of `record` as a whole, with indexing."""),
+    "size": ("Size", """The same versions, kept by others: a snapshot (or commit) after every rewrite, and
+`git gc` at the end. They run one program a version, that is their way; ours is the time of `record` as a whole, with
+indexing."""),
     "look": ("Look", """Each round on a fresh mount. borg and restic mount two snapshots of the same tree, ratarmount a
-tar of it; a real directory is the tree itself. ratarmount's index is made each time it mounts, which is not counted but
-in `ready`."""),
+tar of it; a real directory is the tree itself."""),
 }  # fmt: skip
 
 WHY: Mapping[str, str] = {}
