@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
@@ -49,7 +50,9 @@ def measure(arguments: argparse.Namespace) -> None:
         plan = Plan(arguments.quick, arguments.rounds or (1 if arguments.quick else 3), Path(top))
         parts = arguments.part or (["capture"] if arguments.workloads else PARTS)
         for part in parts:
+            before = os.getloadavg()[0]
             found = _part(part, plan, arguments.workloads)
+            found["load"] = [round(load, 1) for load in (before, os.getloadavg()[0])]
             if not (arguments.quick or arguments.workloads):
                 _keep(part, plan, found)
 

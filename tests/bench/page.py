@@ -21,7 +21,7 @@ figures lie in [benchmarks/](benchmarks). `make bench-quick` is smaller, leaves 
 
 All files are on tmpfs. What is compared runs in turn, and the median of the rounds counts. A run that lost an event,
 or did not find what it should, is not compared: it ends the bench. The machine has two processors and is shared with
-others: ratios mean more than seconds. `bar` is what was asked for; **bold**: not met, see below.
+others: ratios mean more than seconds, and seconds are to be read with the load that stands below each table. `bar` is what was asked for; **bold**: not met, see below.
 """
 
 PARTS = {
@@ -92,7 +92,11 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _made(figures: Mapping[str, Any]) -> str:
-    return f"Made by `{figures['command']}`, {figures['date']}, {figures['rounds']} rounds.\n"
+    before, after = figures["load"]
+    return (
+        f"Made by `{figures['command']}`, {figures['date']}, {figures['rounds']} rounds; load average of the machine "
+        f"{before} before and {after} after.\n"
+    )
 
 
 def _growth(figures: Mapping[str, Any]) -> str:

@@ -16,11 +16,13 @@ from .measure import NotComparedError, run
 
 BIN = Path(__file__).resolve().parents[2] / ".venv-bench" / "bin"
 
-ENVIRONMENT = {
-    **os.environ, "RESTIC_PASSWORD": "bench", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+_WORDS = {
+    "RESTIC_PASSWORD": "bench",
+    "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
     "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
-}  # fmt: skip
-ENVIRONMENT.pop("PYTHONPATH", None)
+}
+_ENV = ["env", "-u", "PYTHONPATH", *(f"{name}={value}" for name, value in _WORDS.items())]
+"""What stands before each of their commands."""
 
 
 def check() -> None:
@@ -42,7 +44,7 @@ def versions() -> dict[str, str]:
     }  # fmt: skip
     found = {}
     for name, command in asked.items():
-        said = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT).stdout
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         found[name] = next((word for word in said.split() if word[:1].isdigit()), "?")
     return found
 
@@ -64,15 +66,15 @@ class Borg:
     def __init__(self, where: Path) -> None:
         self.where = fresh(where)
         self._count = 0
-        run(["borg", "init", "--encryption=none", str(where)], env=ENVIRONMENT)
+        run([*_ENV, "borg", "init", "--encryption=none", str(where)])
 
     def snapshot(self, tree: Path) -> None:
         self._count += 1
-        run(["borg", "create", f"{self.where}::s{self._count}", "."], cwd=tree, env=ENVIRONMENT)
+        run([*_ENV, "borg", "create", f"{self.where}::s{self._count}", "."], cwd=tree)
 
     def mount(self, at: Path) -> tuple[list[str], str, str]:
         """The command, and where the first and the last snapshot then are."""
-        return ["borg", "mount", "-f", str(self.where), str(at)], "s1", f"s{self._count}"
+        return [*_ENV, "borg", "mount", "-f", str(self.where), str(at)], "s1", f"s{self._count}"
 
 
 class Restic:
@@ -80,15 +82,15 @@ class Restic:
 
     def __init__(self, where: Path) -> None:
         self.where = fresh(where)
-        run(["restic", "-q", "init", "--repo", str(where)], env=ENVIRONMENT)
+        run([*_ENV, "restic", "-q", "init", "--repo", str(where)])
 
     def snapshot(self, tree: Path) -> None:
-        run(["restic", "-q", "--repo", str(self.where), "backup", "."], cwd=tree, env=ENVIRONMENT)
+        run([*_ENV, "restic", "-q", "--repo", str(self.where), "backup", "."], cwd=tree)
 
     def mount(self, at: Path) -> tuple[list[str], str, str]:
-        said = run(["restic", "--repo", str(self.where), "snapshots", "--json"], env=ENVIRONMENT)
+        said = run([*_ENV, "restic", "--repo", str(self.where), "snapshots", "--json"])
         names = [snapshot["short_id"] for snapshot in json.loads(said)]
-        command = ["restic", "--repo", str(self.where), "mount", str(at)]
+        command = [*_ENV, "restic", "--repo", str(self.where), "mount", str(at)]
         return command, f"ids/{names[0]}", f"ids/{names[-1]}"
 
 
