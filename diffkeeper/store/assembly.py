@@ -137,11 +137,13 @@ class ContentReader:
         result = bytearray(end - offset)
         for region in range(offset - offset % REGION, end, REGION):
             low, high = max(offset, region), min(end, region + REGION)
-            refs = self._refs(txn, node, state, low, high)
-            if sum(ref.head.rows for ref in refs) <= FEW_RUNS:
-                self._overlay(txn, refs, seq, result, offset, low, high)
-                continue
-            layout = self._layout(txn, node, seq, region, state)
+            layout = self._layouts.get((node, region, state.version, state.last.key))
+            if layout is None:
+                refs = self._refs(txn, node, state, low, high)
+                if sum(ref.head.rows for ref in refs) <= FEW_RUNS:
+                    self._overlay(txn, refs, seq, result, offset, low, high)
+                    continue
+                layout = self._layout(txn, node, seq, region, state)
             for start, stop, ref, place in layout.pieces(low, high):
                 first, last = max(start, low), min(stop, high)
                 data = self._bytes(txn, self.block(txn, ref).payload, place + first - start, last - first)

@@ -46,6 +46,7 @@ _NEVER = (1 << 63) - 1  # a time
 _EXACT, _EXACT_OUTSIDE = int(Fidelity.EXACT), Fidelity.EXACT | _OUTSIDE
 _BY_OP = {int(op): op for op in Op}
 _BY_TRUST = {int(trust): trust for trust in Fidelity}
+Columns = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 _OPS, _TRUSTS = np.array(list(Op)), np.array(list(Fidelity))
 
 
@@ -123,7 +124,7 @@ def _encode(rows: array[int], strings: list[bytes]) -> bytes:
     return _HEAD.pack(len(table), table[0, 0], table[-1, 0], len(raw)) + compress(raw)
 
 
-def _decode(value: bytes) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int64]], list[bytes]]:
+def _decode(value: bytes) -> tuple[Columns, list[bytes]]:
     count, first_time, last_time, size = unpack(_HEAD, value)
     raw = decompress(memoryview(value)[_HEAD.size :], size, MAX_COLUMNS)
     columns, at = unpack_columns(raw, count, _COLUMNS)
@@ -198,7 +199,7 @@ class EventIndex:
 
     def __init__(self) -> None:
         self._refs: list[BlockRef] = []
-        self._decoded: OrderedDict[int, list[Event]] = OrderedDict()
+        self._decoded: OrderedDict[int, tuple[Columns, list[bytes]]] = OrderedDict()
 
     def refs(self, txn: Txn) -> list[BlockRef]:
         """All blocks, in order, checked to leave no hole. Reads only those that are new."""
@@ -215,30 +216,44 @@ class EventIndex:
     def rows(self, txn: Txn, seq: int) -> Rows:
         """The block that has `seq`, which must exist, as numbers. Not kept."""
         refs = self.refs(txn)
-        at = bisect.bisect_right(refs, seq, key=lambda ref: ref.first) - 1
-        value = txn.get(Table.EVENTS, U64.pack(refs[at].first)) if at >= 0 else None
-        if value is None:
-            raise damaged(f"event {seq} is missing")
-        rows = decode_rows(refs[at].first, value, refs[at + 1].first_time if at + 1 < len(refs) else _NEVER)
-        if not rows.first <= seq < rows.first + len(rows.rows):
-            raise damaged(f"event {seq} is missing")
-        return rows
+        at = self._find(txn, seq)
+        following = refs[at + 1].first_time if at + 1 < len(refs) else _NEVER
+        return decode_rows(refs[at].first, self._value(txn, refs[at]), following)
 
     def block(self, txn: Txn, seq: int) -> list[Event]:
         """The events of the block that has `seq`, which must exist."""
-        found = txn.floor(Table.EVENTS, b"", U64.pack(seq))
-        if found is None:
+        ref = self.refs(txn)[self._find(txn, seq)]
+        columns, strings = self._columns(txn, ref)
+        return [_event(number, row, strings) for number, row in enumerate(columns.T.tolist(), ref.first)]
+
+    def event(self, txn: Txn, seq: int) -> Event:
+        """One event, which must exist."""
+        ref = self.refs(txn)[self._find(txn, seq)]
+        columns, strings = self._columns(txn, ref)
+        return _event(seq, columns[:, seq - ref.first].tolist(), strings)
+
+    def _find(self, txn: Txn, seq: int) -> int:
+        """Number of the block that has an event."""
+        refs = self.refs(txn)
+        at = bisect.bisect_right(refs, seq, key=lambda ref: ref.first) - 1
+        if at < 0 or seq >= refs[at].first + refs[at].events:
             raise damaged(f"event {seq} is missing")
-        first = int.from_bytes(found[0], "big")
-        events = self._decoded.get(first)
-        if events is None:
-            events = self._decoded[first] = decode_block(first, found[1])
-        self._decoded.move_to_end(first)
+        return at
+
+    def _value(self, txn: Txn, ref: BlockRef) -> bytes:
+        value = txn.get(Table.EVENTS, U64.pack(ref.first))
+        if value is None or unpack(_HEAD, value)[0] != ref.events:
+            raise damaged(f"event {ref.first} is missing")
+        return value
+
+    def _columns(self, txn: Txn, ref: BlockRef) -> tuple[Columns, list[bytes]]:
+        found = self._decoded.get(ref.first)
+        if found is None:
+            found = self._decoded[ref.first] = _decode(self._value(txn, ref))
+        self._decoded.move_to_end(ref.first)
         while len(self._decoded) > 8:
             self._decoded.popitem(last=False)
-        if not first <= seq < first + len(events):
-            raise damaged(f"event {seq} is missing")
-        return events
+        return found
 
     def seq_at(self, txn: Txn, time: int) -> int:
         """The last seq whose time is at or before `time`; 0: none."""
@@ -252,5 +267,5 @@ class EventIndex:
         ref = refs[low - 1]
         if ref.last_time <= time:
             return ref.first + ref.events - 1
-        events = self.block(txn, ref.first)
-        return ref.first - 1 + bisect.bisect_right(events, time, key=lambda event: event.time)
+        times = self._columns(txn, ref)[0][0]
+        return ref.first - 1 + int(np.searchsorted(times, time, "right"))

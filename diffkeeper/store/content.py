@@ -41,7 +41,7 @@ WRITE, CUT, GROW, ZERO = 0, 1, 2, 3
 RESET, KEYFRAME, INLINE, CUTS, FEW, SORTED = 1, 2, 4, 8, 16, 32
 """Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list.
 SORTED: the bytes are in the order of their offsets, in blobs of about CHUNK bytes."""
-CHUNK = 256 << 10
+CHUNK = 128 << 10
 FEW_ROWS = 16
 INLINE_LIMIT = 256
 ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime

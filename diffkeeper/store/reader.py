@@ -15,7 +15,7 @@ from typing import Self
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
-from .assembly import ContentReader
+from .assembly import ContentReader, State
 from .blocks import EventIndex, Rows, paths_of_block
 from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
@@ -49,6 +49,7 @@ class Reader:
         self._content = ContentReader(self._blobs)
         self._events = EventIndex()
         self._attrs: dict[int, Span] = {}
+        self._reading: tuple[int, int, State | None] = 0, 0, None  # the file that was read last
         try:
             self.refresh()
         except BaseException:
@@ -78,6 +79,7 @@ class Reader:
         self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
         self._ended = self.session.duration is not None
         self._attrs.clear()
+        self._reading = 0, 0, None
 
     # -- the tree ----------------------------------------------------------------------------
 
@@ -136,7 +138,12 @@ class Reader:
     def read(self, node: int, seq: int, offset: int, size: int) -> bytes:
         """Up to `size` bytes; short at the end of the file. Zeroes where nothing was written or seen."""
         with self._read() as txn:
-            return self._content.read(txn, node, seq, offset, size)
+            state = self._reading[2] if self._reading[:2] == (node, seq) else None
+            if state is None:
+                state = self._content.state(txn, node, seq)
+                if self._ended and seq <= self.last_seq:
+                    self._reading = node, seq, state
+            return self._content.read(txn, node, seq, offset, size, state)
 
     def chunks(self, node: int, seq: int, chunk: int = 1 << 20) -> Iterator[bytes]:
         """The whole content, `chunk` bytes at a time."""
@@ -186,8 +193,7 @@ class Reader:
         if not 1 <= seq <= self.last_seq:
             raise PathError(f"there is no event {seq}: they go from 1 to {self.last_seq}")
         with self._read() as txn:
-            events = self._events.block(txn, seq)
-        return events[seq - events[0].seq]
+            return self._events.event(txn, seq)
 
     def seq_at(self, time_ns: int) -> int:
         """The last event at or before a time since the command's start; 0: none."""
