@@ -50,9 +50,9 @@ WHY: Mapping[str, str] = {
     "timeline: all as JSON": "2.5 to 2.9 s of processor time for a million; the rest is waiting for a processor.",
     "trace.at(m)": "3 ms of processor time, most of it for the block of events that a number is looked up in.",
     "tar of a moment": "Three requests a file, each through Python; the bytes themselves are 50 µs of processor time.",
-    "read of": "A second of processor time: half of it decompresses and checks digests, the rest is Python for each request.",
+    "read of": "A second of processor time: half of it decompresses and checks digests, the rest is for each request.",
     "first byte": "40 ms of processor time: the rows of all blocks are laid over each other for the first 32 MiB.",
-    "ready after": "Indexing to the end and comparing each touched path take some tenths of a second, however short the command.",
+    "ready after": "Indexing to the end and comparing each touched path take some tenths of a second at least.",
 }
 """For rows that miss their bar, by how they begin: what the profile shows."""
 
