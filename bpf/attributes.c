@@ -90,7 +90,7 @@ HANDLER(on_path_attribute)
 	}
 	c.flags = at_flags & AT_SYMLINK_NOFOLLOW_ ? DK_F_NOFOLLOW : 0;
 	through_descriptor(&c.path1, &c.dirfd1);
-	if (send_path_call(s, &c))
+	if (send_path_call(ctx, s, &c))
 		helpers.call(ctx, HELPER_BIND);
 	return 0;
 }
@@ -193,6 +193,10 @@ HANDLER(on_xattr)
 	}
 	s->ev.length = size;
 	s->ev.size = at + size - start;
-	send(s, (sizeof(struct dk_event) + at + size) & (PIECE - 1));
+	size = (sizeof(struct dk_event) + at + size) & (PIECE - 1);
+	if (c.by_fd)
+		send(s, size);
+	else
+		send_judged(ctx, s, size);
 	return 0;
 }

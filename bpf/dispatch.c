@@ -25,6 +25,7 @@ HANDLER(bind_inode)
 		return 0;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	char *dentry = (char *)b->dentry;
+	u64 epoch = control_value(DK_C_EPOCH), moves = control_value(DK_C_MOVES);
 	begin(s, DK_OP_BIND, 0, 1);
 	read_inode(inode, (char *)b->inode);
 	/* d_unhashed(), but the root of a filesystem is never hashed */
@@ -32,8 +33,21 @@ HANDLER(bind_inode)
 		s->ev.flags = DK_F_GONE;
 	if (!walk_path(s, sizeof(struct dk_inode), dentry, (char *)b->mnt))
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
-	mark_seen(inode);
-	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1)));
+	u32 size = sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1));
+	struct dk_question question = {};
+	u32 asks = 0;
+	if (judges())
+		question_on(s, dentry, epoch, &question, &asks);
+	mark_seen(inode, &question, epoch);
+	if (control_value(DK_C_MOVES) != moves) { /* it may have been this file, and the path of before: nobody judges it */
+		asks = 0;
+		new_question(s, &question);
+		mark_seen(inode, &question, epoch);
+	}
+	send(s, size);
+	if (asks) /* a directory is worth an answer at once: more will be made in it */
+		bpf_ringbuf_output(questions(), s, size,
+				   s->ev.length || KIND(inode->mode) & KIND(S_IFDIR) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 	if (s->again)
 		helpers.call(ctx, s->again);
 	else

@@ -56,7 +56,7 @@ struct dk_event {
  * call, as they stand now, in no order; a slot with ino 0 is empty.
  */
 enum dk_op {
-	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked */
+	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked. Asked about paths: offset = question, length = also about so many directories above */
 	DK_OP_WRITE = 2,      /* payload at `offset`; `length`: bytes the whole call wrote. DK_F_CONT: a later piece of the same call */
 	DK_OP_OPEN = 3,       /* DK_F_CREATED and/or DK_F_TRUNC; created: inode 1 = directory, payload = name (empty: O_TMPFILE) */
 	DK_OP_TRUNCATE = 4,   /* offset = new size; PATH form: payload = path 1, length = uid of the task */
@@ -83,12 +83,13 @@ enum dk_op {
 	/* from here on: made in user space */
 	DK_OP_BEGIN = 32,     /* the command starts: time is the trace's zero; offset = CLOCK_REALTIME at that time; pid = command */
 	DK_OP_END = 33,       /* the command ended: offset = wait status */
-	DK_OP_SNAPSHOT = 34,  /* what stands at absolute path: payload = path, NUL, symlink target or first path of a hard link (DK_F_LINK), NUL, then xattrs (msgpack map) or nothing; offset = handle; inode 0 = attributes from stat() (identity not the kernel's) */
+	DK_OP_SNAPSHOT = 34,  /* what stands at absolute path, before the command or since it got a name that is recorded: payload = path, NUL, symlink target or first path of a hard link (DK_F_LINK), NUL, then xattrs (msgpack map) or nothing; offset = handle; inode 0 = attributes from stat() (identity not the kernel's) */
 	DK_OP_CONTENT = 35,   /* payload at `offset` of the file that SNAPSHOT or HEAL gave the handle `length` */
 	DK_OP_FILL = 36,      /* payload at `offset`, re-read for the DIRTY of this time and tid; no payload: `length` zeroes */
 	DK_OP_GAP = 37,       /* something was missed: offset = how many events (0: not known), payload = cause */
 	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path */
 	DK_OP_SETTLE = 39,    /* payload = "key=value" fact about the finished recording (verified paths, tracepoints missing, ...) */
+	DK_OP_SAME = 40,      /* the file that SNAPSHOT gave the handle `length` has the content that it had at path `payload` before the recording in TRACE/earlier */
 };
 
 enum dk_flag {
@@ -99,7 +100,7 @@ enum dk_flag {
 	DK_F_GONE = 16,    /* BIND: unlinked; HEAL: nothing there */
 	DK_F_NOFOLLOW = 32,/* PATH form: a symlink in the last place is meant itself */
 	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */
-	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL) */
+	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL, SNAPSHOT) */
 };
 
 #define DK_TIME_NOW (-1LL)

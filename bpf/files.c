@@ -58,6 +58,8 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 	}
 	char *parent = rdp(dentry + DENTRY_PARENT), *parent_inode = rdp(parent + DENTRY_INODE);
 	read_inode(&slots[1], parent_inode);
+	if (judges() && is_left_out_with(slots, &slots[1]))
+		return;
 	if (!is_seen(&slots[1], parent, mnt, parent_inode)) {
 		helpers.call(ctx, HELPER_BIND);
 		return;
@@ -70,7 +72,11 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 			size = (n - 1) & 255;
 	}
 	s->ev.size = size;
-	mark_seen(slots);
+	struct dk_question none = {};
+	if (judges())
+		forget(slots); /* its verdict is asked for when it is used */
+	else
+		mark_seen(slots, &none, 0);
 	drop_stamps();
 	send(s, sizeof(struct dk_event) + 2 * sizeof(struct dk_inode) + size);
 }

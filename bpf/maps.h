@@ -30,6 +30,29 @@ struct dk_key {
 	u32 gen;
 };
 
+/* What user space was asked: about an inode (`above` 0), or a directory so many levels above it. */
+struct dk_question {
+	u64 id; /* 0: nobody judges */
+	u64 above;
+};
+
+/* What user space knows of an inode. */
+struct dk_seen {
+	struct dk_question question;
+	u32 epoch; /* when it was asked */
+	u16 told;  /* the inode's BIND is in the ring */
+	u16 was_rejected; /* by an earlier question */
+};
+
+/* What the stamps of a path call say together. */
+struct dk_judged {
+	u32 kept, rejected; /* there are such */
+	u32 filter;         /* that rejects one */
+	u32 directories;    /* rejected ones */
+	u32 moved, moved_directory; /* what may have another name now: something rejected; a directory */
+	u32 near;
+};
+
 /* Inodes whose ctime a thread changed since its last record, latest first. */
 struct dk_touched {
 	u32 count;
@@ -45,6 +68,7 @@ enum dk_request_kind {
 	DK_R_MAP,   /* a range of a file was mapped, shared: keep an eye on it */
 	DK_R_WIDEN, /* what was mapped may be writable now, or more of it than was said */
 	DK_R_SYNC,  /* look at all that is mapped and writable */
+	DK_R_JUDGE, /* something has another name: read it, if it was left out until now; offset: where the questions are by then */
 };
 
 /* Something that user space is to look at while the caller stands still. */
@@ -142,6 +166,8 @@ struct dk_scratch {
 	struct dk_piece piece;
 	struct dk_call call;
 	struct dk_wanted wanted;
+	struct dk_judged judged;
+	u32 record; /* bytes of the one that is to be judged */
 	struct dk_request request;
 	u64 file;  /* that the request is about */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
@@ -193,11 +219,15 @@ enum dk_control {
 	DK_C_ASYNC,      /* calls of io_uring or AIO that could not be followed */
 	DK_C_CUTS,       /* files that were cut by their path */
 	DK_C_MAPPED,     /* set from user space: how many files are mapped and watched */
+	DK_C_JUDGES,     /* set from user space: it judges paths */
+	DK_C_EPOCH,      /* grows when a directory was moved: verdicts on paths are void */
+	DK_C_MOVES,      /* times that anything got another name */
 	DK_C_SLOTS = 16,
 };
 
 /* The ring is made by kernel.py and named by descriptor: bcc's table type has no query. */
 #define ring() ((void *)bpf_pseudo_fd(1, RING_FD))
+#define questions() ((void *)bpf_pseudo_fd(1, QUESTIONS_FD))
 
 BPF_F_TABLE("array", u32, u64, control, DK_C_SLOTS, BPF_F_MMAPABLE);
 BPF_HASH(tracked, u32, u8, 65536);
@@ -210,7 +240,9 @@ BPF_HASH(holds, u32, u8, 4096); /* processes whose threads do not come back from
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(workers, u32, u32, 4096); /* process -> its io_uring worker that touched an inode last */
 BPF_HASH(skipped_devs, u32, u8, 1024);
-BPF_TABLE("lru_hash", struct dk_key, u8, seen, 131072);
+BPF_TABLE("lru_hash", struct dk_key, struct dk_seen, seen, 131072);
+BPF_TABLE("lru_hash", struct dk_question, u32, verdicts, 65536); /* the filter that rejects what was asked about */
+BPF_ARRAY(left_out, u64, 64); /* calls, by filter */
 BPF_TABLE("lru_hash", u64, struct dk_position, positions, 16384); /* by struct file * */
 BPF_TABLE("lru_hash", u64, struct dk_pending, pending, 512); /* by struct io_kiocb * */
 BPF_TABLE("lru_hash", u64, struct dk_flights, flights, 256); /* by struct inode * */
@@ -228,3 +260,4 @@ BPF_PROG_ARRAY(helpers, 16);
 #define HELPER_NAME 7
 #define HELPER_AIO_LONG 8
 #define HELPER_FAILED 9
+#define HELPER_JUDGE 10

@@ -37,6 +37,7 @@
 #define O_CREAT_ 0100
 #define O_TRUNC_ 01000
 #define O_PATH_ 010000000
+#define RENAME_EXCHANGE_ 2
 #define RENAME_WHITEOUT_ 4
 #define AF_UNIX_ 1
 #define S_IFSOCK_ 0140000
@@ -136,8 +137,17 @@ static inline u32 name_end(struct dk_scratch *s, u32 at)
 	return end;
 }
 
+/* The record of a path call, of `size` bytes: it is sent, or left out. The last thing that a handler does. */
+static inline void send_judged(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, u32 size)
+{
+	s->record = size;
+	if (judges())
+		helpers.call(ctx, HELPER_JUDGE);
+	send(s, size & (PIECE - 1));
+}
+
 /* Send a path call whose form is `c`. Returns 1 when the caller must tail-call the bind helper first. */
-static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
+static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, struct dk_call *c)
 {
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *dentry = 0, *mnt = 0, *raw = 0;
@@ -171,7 +181,7 @@ static inline int send_path_call(struct dk_scratch *s, struct dk_call *c)
 	if (c->path2)
 		at = add_string(s, at, c->path2, c->saved);
 	s->ev.size = at - start;
-	send(s, (sizeof(struct dk_event) + at) & 32767);
+	send_judged(ctx, s, (sizeof(struct dk_event) + at) & 32767);
 	return 0;
 }
 
@@ -252,7 +262,7 @@ HANDLER(on_name)
 HANDLER(send_name)
 {
 	struct dk_scratch *s = get_scratch();
-	if (s && send_path_call(s, &s->call))
+	if (s && send_path_call(ctx, s, &s->call))
 		helpers.call(ctx, HELPER_BIND);
 	return 0;
 }

@@ -145,7 +145,8 @@ static inline int is_seen(struct dk_inode *inode, char *dentry, char *mnt, char 
 {
 	struct dk_key key = {};
 	key_of(&key, inode);
-	if (seen.lookup(&key))
+	struct dk_seen *e = seen.lookup(&key);
+	if (e && e->told && (!e->question.id || e->epoch == (u32)control_value(DK_C_EPOCH)))
 		return 1;
 	int cpu = bpf_get_smp_processor_id();
 	struct dk_binding *b = bindings.lookup(&cpu);
@@ -157,12 +158,14 @@ static inline int is_seen(struct dk_inode *inode, char *dentry, char *mnt, char 
 	return 0;
 }
 
-static inline void mark_seen(struct dk_inode *inode)
+static inline void mark_seen(struct dk_inode *inode, struct dk_question *question, u32 epoch)
 {
 	struct dk_key key = {};
-	u8 one = 1;
+	struct dk_seen e = {.question = *question, .epoch = epoch, .told = 1};
 	key_of(&key, inode);
-	seen.update(&key, &one);
+	if (question->id)
+		e.was_rejected = was_rejected(seen.lookup(&key));
+	seen.update(&key, &e);
 }
 
 /*
@@ -219,11 +222,14 @@ static inline char *known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch
 		return file;
 	if (skipped_devs.lookup(&inode->dev))
 		return 0;
+	if (judges() && is_left_out(inode))
+		return 0;
 	if (!is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw)) {
 		helpers.call(ctx, HELPER_BIND);
 		return 0;
 	}
-	key_of(&s->last, inode);
+	if (!judges()) /* or it may be left out by the next call */
+		key_of(&s->last, inode);
 	return file;
 }
 

@@ -60,6 +60,11 @@ class Filters:
         return bool(self._asked)
 
     @property
+    def judges_paths(self) -> bool:
+        """Whether a path can be rejected."""
+        return bool(self._path_judges)
+
+    @property
     def judges_events(self) -> bool:
         """Whether an event can be rejected though its path is kept."""
         return bool(self._event_judges)
@@ -79,6 +84,8 @@ class Filters:
         if is_dir and path in self._known:
             return self._known[path]
         below = below_root(path, self._roots)
+        if below is None and any(below_root(root, (path,)) is not None for root in self._roots):
+            return KEPT  # what is above a root is no matter of taste
         above = path.rpartition(b"/")[0]
         verdict = self.rejected_by(above, True) if below and above else KEPT
         if verdict == KEPT:
@@ -110,7 +117,18 @@ class Filters:
             asked.before += 1
         else:
             asked.events += 1
-        if len(asked.examples) < EXAMPLES:
+        self.name(path, is_dir)
+
+    def count_events(self, numbers: Sequence[int]) -> None:
+        """So many calls were left out by each filter, in their order."""
+        for asked, number in zip(self._asked, numbers, strict=False):
+            asked.events += number
+
+    def name(self, path: bytes, is_dir: bool) -> None:
+        """Something at this path is left out: an example of it, if there are not enough."""
+        index = self.rejected_by(path, is_dir)
+        asked = self._asked[index]
+        if index != KEPT and len(asked.examples) < EXAMPLES:
             while (above := path.rpartition(b"/")[0]) and self.rejected_by(above, True) != KEPT:
                 path, is_dir = above, True
             below = below_root(path, self._roots)

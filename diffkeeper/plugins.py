@@ -66,7 +66,8 @@ class Differ(ABC):
 class EventFilter:
     """Decides what is recorded or shown. Both verdicts are pure; override one or both.
 
-    `keep_path` decides about files. `record --filter` asks it: what it rejects is in no moment. `keep` decides
+    `keep_path` decides about files. `record --filter` asks it: what it rejects is in no moment, and below a rejected
+    directory not even copied by the kernel. `keep` decides
     about events, and is asked by `timeline`, `export` and `diff`, about events of files that are kept; a
     recording has every event all the same, or its moments would be wrong, and only its timeline leaves out what
     `keep` rejects. A verdict that raises means "keep": the user is told once, and `info` says so. One instance

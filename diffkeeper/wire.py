@@ -58,6 +58,7 @@ class WireOp(enum.IntEnum):
     GAP = 37
     HEAL = 38
     SETTLE = 39
+    SAME = 40
 
 
 class Flag(enum.IntFlag):

@@ -15,6 +15,7 @@ import msgspec
 from ..wire import Flag, Inode, WireOp, encode, pieces
 from . import scope
 from .deep import within_reach
+from .earlier import Earlier
 
 CONTENT_PIECE = 1 << 20
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -81,6 +82,11 @@ def contents(path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
         os.close(fd)
 
 
+def _packed_xattrs(path: bytes) -> bytes:
+    found = xattrs_of(path)
+    return msgspec.msgpack.encode(found) if found else b""
+
+
 class Baseline:
     """One pass over the roots. `emit` takes the pieces of whole records."""
 
@@ -90,16 +96,21 @@ class Baseline:
         trace: bytes,
         emit: Callable[[Iterable[Piece]], None],
         keep: Callable[[bytes, bool], bool],
+        earlier: Earlier | None = None,
+        before: Baseline | None = None,
     ) -> None:
+        """`earlier`: knows files that need not be read. `before`: another pass, whose handles and numbers go on."""
         self._roots = tuple(roots)
         self._trace = trace
         self._emit = emit
         self._keep = keep
+        self._earlier = earlier
         self._pseudo = scope.pseudo_mountpoints()
         self._links: dict[tuple[int, int], bytes] = {}
-        self.handle = 0
-        self.files = 0
-        self.unreadable: list[bytes] = []
+        self._flags = 0
+        self.handle: int = before.handle if before else 0
+        self.files: int = before.files if before else 0
+        self.unreadable: list[bytes] = before.unreadable if before else []
 
     def run(self) -> None:
         """Emit everything: symlinks around the roots, then each root from its top down."""
@@ -111,6 +122,17 @@ class Baseline:
         for root in self._roots:
             self.snapshot(root, os.lstat(root))
             self._walk(root)
+
+    def tell(self, path: bytes, flags: int) -> None:
+        """Emit one path and what is below it, as it is now. `flags`: of its records. What has gone on is left out."""
+        self._flags = flags
+        try:
+            status = os.lstat(path)
+            self.snapshot(path, status)
+        except OSError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self._walk(path)
 
     def _walk(self, directory: bytes) -> None:
         pending = [directory]
@@ -155,20 +177,27 @@ class Baseline:
         first = path
         if kind != stat.S_IFDIR and status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
-        target, flags = b"", 0
+        target, flags = b"", self._flags
         if first != path:
-            target, flags = first, int(Flag.LINK)
+            target, flags = first, flags | Flag.LINK
         elif kind == stat.S_IFLNK:
             target = os.readlink(near)
-        extra = xattrs_of(near) if first == path else {}
+        is_file = kind == stat.S_IFREG and first == path
+        known = self._earlier.recall(path, status) if is_file and self._earlier else None
+        extra = b"" if first != path else _packed_xattrs(near) if known is None else known
         self.handle += 1
         self.files += 1
         record = encode(
             op, time=time, flags=flags, inodes=(inode_of(status),), offset=self.handle,
-            payload=b"".join((path, b"\0", target, b"\0", msgspec.msgpack.encode(extra) if extra else b"")),
+            payload=b"".join((path, b"\0", target, b"\0", extra)),
         )  # fmt: skip
         self._emit((record,))
-        if kind == stat.S_IFREG and first == path and status.st_size:
+        if is_file and self._earlier:
+            self._earlier.remember(path, status, extra)
+        if is_file and status.st_size:
+            if known is not None:
+                self._emit((encode(WireOp.SAME, length=self.handle, payload=path),))
+                return
             try:
                 for offset, data in contents(near, status.st_size):
                     self._emit(pieces(WireOp.CONTENT, time=time, offset=offset, length=self.handle, payload=data))

@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
@@ -50,14 +50,14 @@ def find_bcc() -> ModuleType:
         sys.path[:] = path
 
 
-def bytecode(text: str, ring: MapSpec) -> Bytecode:
-    """Compile C `text`, in which RING_FD stands for the map `ring`; from the cache when it is there. NoBccError."""
-    key = hashlib.blake2b(f"{CACHE_VERSION}\0{ring}\0{text}".encode(), digest_size=16).hexdigest()
+def bytecode(text: str, rings: Mapping[str, MapSpec]) -> Bytecode:
+    """Compile C `text`, in which these names stand for maps; from the cache when it is there. NoBccError."""
+    key = hashlib.blake2b(f"{CACHE_VERSION}\0{rings}\0{text}".encode(), digest_size=16).hexdigest()
     path = cache.directory() / f"programs-{key}.msgpack"
     if not os.environ.get(DEBUG_VARIABLE):
         with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             return msgspec.msgpack.decode(path.read_bytes(), type=Bytecode)
-    made = _compile(text, ring)
+    made = _compile(text, rings)
     cache.write(path, msgspec.msgpack.encode(made))
     return made
 
@@ -82,17 +82,18 @@ def _compiler_environment() -> Iterator[None]:
             os.environ["BCC_KERNEL_SOURCE"] = saved
 
 
-def _compile(text: str, ring: MapSpec) -> Bytecode:
+def _compile(text: str, rings: Mapping[str, MapSpec]) -> Bytecode:
     bcc = find_bcc()
     lib: Any = bcc.lib
+    defines = "".join(f"#define {name} {ring.placeholder}\n" for name, ring in rings.items())
     with _compiler_environment():
         try:
-            module: Any = bcc.BPF(text=f"#define RING_FD {ring.placeholder}\n{text}")
+            module: Any = bcc.BPF(text=defines + text)
         except Exception as error:  # bcc raises nothing narrower
             raise NoBccError(
                 f"bcc could not compile the recorder's programs: {error} (set {DEBUG_VARIABLE}=1 to see why)"
             ) from error
-    maps = [ring]
+    maps = [*rings.values()]
     for function, result, arguments in _UNDECLARED:
         getattr(lib, function).restype, getattr(lib, function).argtypes = result, arguments
     for number in range(lib.bpf_num_tables(module.module)):

@@ -25,6 +25,7 @@ PARTS = (
     "event.h",
     "maps.h",
     "objects.h",
+    "verdicts.h",
     "send.h",
     "requests.h",
     "stamps.h",
@@ -33,6 +34,7 @@ PARTS = (
     "space.c",
     "mapped.c",
     "names.c",
+    "verdicts.c",
     "attributes.c",
     "files.c",
     "process.c",
@@ -42,21 +44,25 @@ PARTS = (
 )
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
-           "send_name", "aio_write_long", "report_failed")  # fmt: skip
+           "send_name", "aio_write_long", "report_failed", "judge_call")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
+CHANGES = "inode_set_ctime_to_ts"
 OPTIONAL_TRACEPOINTS = (
-    "inode_set_ctime_to_ts", "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
+    CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
     "io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow",
 )  # fmt: skip
 RING_BYTES = 64 << 20
 BIND_DEPTH = 256
+FILTERS = 64  # whose verdicts the kernel half can tell apart
 MINIMUM_KERNEL = (5, 8)
-_RING_PLACEHOLDER = 999_983  # in the bytecode, where the ring's descriptor will be
+QUESTIONS_BYTES = 1 << 20
+_RING_PLACEHOLDER, _QUESTIONS_PLACEHOLDER = 999_983, 999_979  # in the bytecode, where the rings' descriptors will be
 _REQUEST_TAIL = struct.Struct("<QQQQIIiIIIII")
 _MAPPING = struct.Struct("<QQQII")  # struct dk_mapping
 _MAPPINGS = 8
 _KEY = struct.Struct("<QII")  # struct dk_key and struct dk_block
 _BLOCK_SHIFT = 16
+_QUESTION = struct.Struct("<QQ")  # struct dk_question
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
@@ -65,13 +71,13 @@ class Control:
     """Slots of the `control` map, as enum dk_control in bpf/maps.h numbers them."""
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
-    UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED = range(8, 13)
+    UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
 
 
 class Ask(enum.IntEnum):
     """enum dk_request_kind of bpf/maps.h."""
 
-    RANGE, MAP, WIDEN, SYNC = range(4)
+    RANGE, MAP, WIDEN, SYNC, JUDGE = range(5)
 
 
 class Request(NamedTuple):
@@ -119,7 +125,7 @@ def _cpu_numbers() -> int:
 
 
 def program_text() -> str:
-    """The whole C program but for RING_FD: offsets and sizes as macros, then the parts in order."""
+    """The whole C program but for the rings' descriptors: offsets and sizes as macros, then the parts in order."""
     defines = {**layout.load(), "NCPU": _cpu_numbers(), "BIND_DEPTH": BIND_DEPTH}
     calls = {name: defines.pop(name) for name in layout.FUNCTIONS}
     if calls["RDONLY_CAST"] and not bpf.can_load_anywhere(calls["RDONLY_CAST"]):
@@ -133,13 +139,17 @@ def program_text() -> str:
 class Loading:
     """Programs on their way into the kernel, in a thread of their own: that takes as long as importing the rest.
 
-    Raises KernelTooOldError, NotPermittedError and NoBtfError when it is begun.
+    Raises KernelTooOldError, NotPermittedError, NoBtfError and NoBccError when it is begun.
     """
 
     def __init__(self, ring_bytes: int = RING_BYTES) -> None:
         check_kernel()
+        ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
+        asked = bpf.MapSpec("dk_questions", bpf.MAP_RINGBUF, 0, 0, QUESTIONS_BYTES, 0, _QUESTIONS_PLACEHOLDER)
+        # Not in the thread: bcc changes the working directory.
+        code = compiler.bytecode(program_text(), {"RING_FD": ring, "QUESTIONS_FD": asked})
         self._pool = ThreadPoolExecutor(1)
-        self._kernel = self._pool.submit(Kernel, ring_bytes)
+        self._kernel = self._pool.submit(Kernel, code, ring_bytes)
 
     def wait(self) -> Kernel:
         """The programs, when the thread has ended: what forks must be alone. Raises NoBccError."""
@@ -148,12 +158,10 @@ class Loading:
 
 
 class Kernel:
-    """The loaded programs. `ring_fd` and `control` stay valid until `close()`."""
+    """The loaded programs. `ring_fd`, `questions_fd` and `control` stay valid until `close()`."""
 
-    def __init__(self, ring_bytes: int) -> None:
+    def __init__(self, code: bpf.Bytecode, ring_bytes: int) -> None:
         """Load; nothing is attached yet. `ring_bytes`: a power of two of pages. NoBccError when it cannot be."""
-        ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
-        code = compiler.bytecode(program_text(), ring)
         self.ring_bytes = ring_bytes
         self.notes: list[str] = []
         self._fds: list[int] = []
@@ -176,6 +184,7 @@ class Kernel:
             for number in numbers if program in self._programs else ():
                 self._maps["on_exit"].put(_U32.pack(number), _U32.pack(self._programs[program]))
         self.ring_fd = self._maps["dk_events"].fd
+        self.questions_fd = self._maps["dk_questions"].fd
         self._control_map = mmap.mmap(self._maps["control"].fd, mmap.PAGESIZE)
         self.control = memoryview(self._control_map).cast("Q")
         self.control[Control.THRESHOLD] = ring_bytes // 2
@@ -258,6 +267,24 @@ class Kernel:
                 )
             )
         return sorted(found, key=lambda request: (request.position, request.time))
+
+    def judge(self) -> bool:
+        """Ask about paths from now on. False: not here, as no tracepoint tells what a call with paths has changed."""
+        told = f"no tracepoint {CHANGES}" not in self.notes
+        self.control[Control.JUDGES] = told
+        return told
+
+    def reject(self, question: int, above: int, index: int) -> None:
+        """What was asked about is left out, with all that is below it, by the filter of this index (below FILTERS).
+
+        `above`: the directory so many levels above what the question was about.
+        """
+        self._maps["verdicts"].put(_QUESTION.pack(question, above), _U32.pack(index))
+
+    def left_out(self) -> list[int]:
+        """Calls that were left out so far, by filter."""
+        counted = (self._maps["left_out"].get(_U32.pack(index)) for index in range(FILTERS))
+        return [_U64.unpack(each)[0] if each else 0 for each in counted]
 
     def release(self, pid: int) -> None:
         """What held a process's threads when they came back from a ring was served."""

@@ -18,6 +18,7 @@ from .baseline import Piece
 from .kernel import Ask, Control, Kernel, Request
 from .mapped import Mapped
 from .ring import Ring
+from .verdicts import Verdicts
 
 RESERVE = 1 << 20
 BATCH = 4 << 20
@@ -28,8 +29,9 @@ SETTLE_TIME = 0.05  # seconds that a half-written record is waited for before it
 class Pump:
     """Moves records into a journal. After a write error it only keeps the command going: `failure` says why."""
 
-    def __init__(self, journal: JournalWriter, trace: Path, mmap_interval: float) -> None:
+    def __init__(self, journal: JournalWriter, trace: Path, mmap_interval: float, verdicts: Verdicts) -> None:
         """`mmap_interval`: seconds between two looks at files that are mapped; 0: none but when they are synced."""
+        self._verdicts = verdicts
         self._mapped = Mapped(mmap_interval)
         self._journal = journal
         self._kernel: Kernel | None = None
@@ -46,6 +48,7 @@ class Pump:
     def connect(self, kernel: Kernel, ring: Ring) -> None:
         self._kernel, self._ring = kernel, ring
         self._mapped.connect(kernel)
+        self._verdicts.connect(kernel)
 
     def emit(self, pieces: Iterable[Piece]) -> None:
         """Add a user-space record; it reaches the journal with `flush` or when enough are waiting."""
@@ -104,12 +107,15 @@ class Pump:
             child.resume(kernel.take_stopped())  # who was on the way to a stop when we gave up
             return False
         # Read in this order: whatever came before one of these records and asks for something, has asked by now.
-        end, stopped = ring.produced, kernel.control[Control.STOPPED]
+        asked, end, stopped = self._verdicts.asked, ring.produced, kernel.control[Control.STOPPED]
         served = stopped != self._noticed
         if served:
             self._noticed = stopped
             self._serve(kernel, ring)
         drained = self._drain(ring, end)
+        if ring.consumed >= end:
+            self._verdicts.answer(asked)
+            self.flush()
         if self._mapped.is_due():
             self._mapped.look(self.emit)
             self.flush()
@@ -144,13 +150,15 @@ class Pump:
                     if not self._drain(ring, request.position) and not ring.settle(SETTLE_TIME):
                         break
                 self._answer(kernel, request)
-                if request.fd < 0:
+                if request.fd < 0 and request.kind is not Ask.JUDGE:
                     kernel.release(request.pid)
 
     def _answer(self, kernel: Kernel, request: Request) -> None:
         if request.kind is Ask.RANGE:
             for record in reread.fills(request, kernel.tracked):
                 self.emit(record)
+        elif request.kind is Ask.JUDGE:
+            self._verdicts.answer(request.offset)
         else:
             self._mapped.answer(request, self.emit)
 

@@ -29,11 +29,12 @@ from ..store import differing, indexer
 from ..store.reader import open_reader
 from ..store.session import FACTS_FILE, FORMAT, write_facts
 from ..wire import WireOp, encode
-from . import child, scope
+from . import child, earlier, scope
 from .baseline import Baseline
 from .kernel import Control, Kernel, Loading
 from .pump import Pump
 from .ring import Ring
+from .verdicts import Verdicts
 from .verify import Verifier
 
 MMAP_INTERVAL = 0.1
@@ -96,7 +97,7 @@ def _make_trace(trace: Path, force: bool, user: child.User) -> None:
             hint = "use --force to replace it, or -o for another place" if is_trace else "choose another place with -o"
             raise TraceExistsError(f"{trace} exists already and was kept: {hint}")
         if not is_empty:
-            shutil.rmtree(trace)
+            earlier.put_aside(trace)
     try:
         trace.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -133,6 +134,7 @@ class _Recording:
         self._indexer = 0
         self._kernel: Kernel | None = kernel
         self._began = 0
+        self._baseline: Baseline
         self._told: dict[str, int] = {}  # losses by cause
 
     # ---- before the command ----
@@ -155,7 +157,8 @@ class _Recording:
         write_facts(self._trace, facts)
         owner = None if self._user.is_caller else (self._user.uid, self._user.gid)
         self._journal = JournalWriter(self._trace / "journal", owner)
-        self._pump = Pump(self._journal, self._trace, self._mmap_interval)
+        self._verdicts = Verdicts(self._judges, self._roots, self._another_pass)
+        self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts)
         self._give_away()
         self._take_baseline()
         self._start_indexer()
@@ -163,8 +166,15 @@ class _Recording:
         assert kernel is not None
         kernel.skip_devices(scope.pseudo_devices())
         self._ring = Ring(kernel.ring_fd, kernel.ring_bytes)
+        self._ring.register(kernel.questions_fd)
         self._pump.connect(kernel, self._ring)
         kernel.attach()
+
+    def _another_pass(self) -> Baseline:
+        """Over something that comes to be recorded only now. Who is a link of whom is another matter by then."""
+        trace, keep = os.fsencode(self._trace), self._judges.keeps_path
+        self._baseline = Baseline(self._roots, trace, self._pump.emit, keep, before=self._baseline)
+        return self._baseline
 
     def _take_baseline(self) -> None:
         ui, count = self._ui, 0
@@ -179,8 +189,11 @@ class _Recording:
                 self._judges.count(path, is_dir, before=True)
             return kept
 
-        self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep)
+        before = earlier.Earlier(self._trace)
+        self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep, before)
         self._baseline.run()
+        before.write()
+        self._recalled = before.same
         self._pump.flush()
         ui.finish()
         if self._pump.failure:
@@ -342,6 +355,8 @@ class _Recording:
 
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
+        if self._recalled:
+            notes.append(f"{self._recalled:,} files were as in the recording that was replaced, and not read again")
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if unstoppable := kernel.control[Control.UNSTOPPABLE]:
@@ -356,6 +371,7 @@ class _Recording:
     def _close_recording(self, kernel: Kernel, pid: int, status: int) -> None:
         """The journal's last records; then the kernel is as it was."""
         ended = time.monotonic_ns()
+        self._judges.count_events(kernel.left_out())
         filtered = json.dumps([dataclasses.asdict(each) for each in self._judges.report()])
         self._pump.last_words(
             *self._losses(kernel, ended),
@@ -364,6 +380,7 @@ class _Recording:
             encode(WireOp.SETTLE, time=ended, payload=f"filtered={filtered}".encode()),
         )
         self._ring.close()
+        self._verdicts.close()
         kernel.close()
         self._kernel = None
 

@@ -100,20 +100,20 @@ class Calls:
             return None
         place, where = self.place(record, 0, path, follow=not record.flags & Flag.NOFOLLOW)
         if nodes.judge(where)[1]:
-            reached = self._reached(record.inodes[1:])
-            if reached is not None:
+            reached = self._reached_all([stamp for stamp in record.inodes[1:] if stamp.ino])
+            if reached is not None:  # by a path that names nothing in our tree (/dev/fd/N)
                 return reached, nodes.path(reached)
             nodes.pass_over(where)
             return None
         if place.node is not None:
             return place.node, where
         stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
-        if stamps and (reached := self._reached_all(stamps)):  # by a symlink that leads out, but for a chroot
+        if reached := self._reached_all(stamps):  # by a symlink that leads out, but for a chroot
             return reached, nodes.path(reached)
         return self._unseen(place, stamps), where
 
     def _reached(self, stamps: Sequence[Inode]) -> NodeState | None:
-        """The file that a call reached by a path that names none in our tree (/dev/fd/N): its stamp does."""
+        """The file that one of the stamps is of."""
         for stamp in stamps:
             state = self._nodes.find((stamp.dev, stamp.ino, stamp.gen))
             if state is not None and not state.hidden:
@@ -123,6 +123,8 @@ class Calls:
     def _reached_all(self, stamps: Sequence[Inode]) -> NodeState | None:
         """The file that was changed last, if all that the call touched is known: then it met nothing new."""
         known = [self._reached([stamp]) for stamp in stamps]
+        if not known:
+            return None
         newest = max(range(len(stamps)), key=lambda at: stamps[at].ctime)
         return known[newest] if None not in known else None
 
@@ -259,6 +261,7 @@ class Calls:
         outside, hidden = self._nodes.judge(where, is_dir=op is Op.MKDIR)
         if hidden or not place.name:
             self._nodes.pass_over(where, is_dir=op is Op.MKDIR)
+            self._passed_over_in(place, record)
             return
         seq = self._timeline.event(
             record, op, where, to=target if op is Op.SYMLINK else None, outside=outside,
@@ -276,6 +279,13 @@ class Calls:
         self.stamped(record, 1, (state, place.parent), seq, fresh=state)
         if op is not Op.SYMLINK:
             self.inherit(state, place.parent)
+
+    def _passed_over_in(self, place: Place, record: Record) -> None:
+        """What is left out was made or removed in a directory that is recorded: its times are other ones."""
+        parent = place.parent
+        if place.name and not self._nodes.is_hidden(parent):
+            parent.mtime = parent.ctime = self._timeline.wall
+            self.stamped(record, 1, (parent,), self._timeline.seq)
 
     def inherit(self, state: NodeState, parent: NodeState) -> None:
         """A directory may say what ACLs is made in it gets; `state` was just made there and has its mode."""
@@ -313,6 +323,19 @@ class Calls:
         wall = self._timeline.wall
         state.ctime = place.parent.mtime = place.parent.ctime = wall
         self.stamped(record, 2, (state, place.parent), seq)
+        if self._nodes.judge(source)[1]:
+            self._adopt(state, record.inodes[2:])
+
+    def _adopt(self, state: NodeState, stamps: Sequence[Inode]) -> None:
+        """What was left out until now is this node from now on, also to who has it open."""
+        found = [
+            stamp for stamp in stamps
+            if stamp.ino and stat.S_IFMT(stamp.mode) == stat.S_IFMT(state.mode)
+            and (known := self._nodes.find((stamp.dev, stamp.ino, stamp.gen))) is not None
+            and known is not state and self._nodes.is_hidden(known)
+        ]  # fmt: skip
+        if len(found) == 1 and state.ident is None:
+            self._nodes.bind((found[0].dev, found[0].ino, found[0].gen), state)
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
         """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
@@ -323,7 +346,7 @@ class Calls:
                     return state, self._nodes.path(state)
         place, where = self.place(record, 0, old, follow=bool(record.offset & AT_SYMLINK_FOLLOW))
         stamps = [stamp for stamp in record.inodes[2:] if stamp.ino and not stat.S_ISDIR(stamp.mode)]
-        if place.node is None and stamps and (reached := self._reached_all(stamps)):
+        if place.node is None and (reached := self._reached_all(stamps)):
             return reached, self._nodes.path(reached)
         return place.node or self._unseen(place, stamps), where
 
@@ -393,6 +416,8 @@ class Calls:
         if gone:
             if source.node is not None:
                 self.drop(source.node, source.parent, source.name, seq)
+                source.node.parent, source.node.name, source.node.path_age = target.parent.node, target.name, -1
+                self._nodes.moved(source.node)  # what is in it is left out from now on, too
             touched = [source.parent]
         else:
             if target.node is not None:
@@ -400,6 +425,8 @@ class Calls:
             touched = [target.parent, self._unseen(Place(target.parent, target.name, None), record.inodes[2:])]
         touched[0].mtime = touched[0].ctime = self._timeline.wall
         self.stamped(record, 2, touched, seq)
+        if not gone:
+            self._adopt(touched[1], record.inodes[2:])
 
     def _makes_ring(self, moved: NodeState | None, into: NodeState) -> bool:
         """Whether a directory would come to lie in itself. Raises TraceDamagedError where one does already."""
@@ -417,6 +444,7 @@ class Calls:
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name:
             self._nodes.pass_over(where)
+            self._passed_over_in(place, record)
             return
         op = Op.UNLINK if record.op == WireOp.UNLINK else Op.RMDIR
         state = place.node

@@ -227,7 +227,7 @@ class Database:
         TraceDamagedError, DiffKeeperError.
         """
         self._path = path
-        with _open_lock, _ours():
+        with _open_lock, _ours(), _entrance(path.parent, fcntl.LOCK_SH):
             shared = _open.get(_key(path))
             if shared is None:
                 there = _check_file(path)
@@ -295,8 +295,14 @@ class Database:
     def replace(path: Path, by: Path) -> bool:
         """Put a copy in the place of a store that nobody has open; False, and the copy removed, if somebody has.
 
-        The lock file belongs to the old one, and goes: its transaction numbers mean nothing for the copy.
+        The lock file belongs to the old one, and goes: its transaction numbers mean nothing for the copy. Nobody
+        gets one of the new files and one of the old: whoever opens a store meanwhile waits.
         """
+        with _entrance(path.parent, fcntl.LOCK_EX):
+            return Database._replace(path, by)
+
+    @staticmethod
+    def _replace(path: Path, by: Path) -> bool:
         lock = os.open(path.with_name(LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)  # LMDB holds its first byte shared, while it is open
@@ -323,6 +329,20 @@ class Database:
                 for key in [key for key, value in _open.items() if value is shared]:
                     del _open[key]
                 shared.env.close()
+
+
+@contextlib.contextmanager
+def _entrance(directory: Path, kind: int) -> Iterator[None]:
+    """Held, shared, while a store is opened, and alone while its files are replaced: by a lock on their directory."""
+    fd = -1
+    try:
+        with contextlib.suppress(OSError):  # not every filesystem has locks for directories
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, kind)
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _key(path: Path) -> tuple[int, int, int]:

@@ -26,6 +26,7 @@ from ..model import Session
 from . import session
 from .codec import pack_value, unpack_value
 from .db import DATA_FILE, Database, Table, Txn
+from .earlier import Earlier
 from .replay import Replay
 from .timeline import Progress
 
@@ -141,7 +142,8 @@ class _Indexer:
         with database.reading() as txn:
             saved = txn.get(Table.META, _PROGRESS)
             state = Progress() if saved is None else unpack_value(saved, Progress)
-            self._replay = Replay(session.load(txn) or facts, state)
+            self._earlier = Earlier(trace_dir)
+            self._replay = Replay(session.load(txn) or facts, state, self._earlier)
             self._reader = JournalReader(self._journal, _cursor(txn))
         self._committed = time.monotonic()
         self._since = 0  # bytes of journal since the last commit
@@ -230,6 +232,10 @@ class _Indexer:
         return max(0, total - self._reader.cursor.offset)
 
     def _drop_segments(self, before: int) -> None:
+        """Those that are indexed; and with the baseline the recording that it took content from."""
+        if self._replay.progress.begun and self._earlier.is_there:
+            self._database.sync()
+            self._earlier.drop()
         done = [number for number in segments(self._journal) if number < before]
         if done:
             self._database.sync()  # a power cut must not keep the deletion and lose the commit

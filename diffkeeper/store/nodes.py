@@ -178,6 +178,11 @@ class Nodes:
         state.outside, state.hidden = self.judge(state.path, is_dir=state.is_dir)
         return state.path
 
+    def is_hidden(self, state: NodeState) -> bool:
+        """Whether what happens to a node is no concern of ours, where it is now."""
+        self.path(state)
+        return state.hidden
+
     def judge(self, path: bytes, *, is_dir: bool = False) -> tuple[bool, bool]:
         """Whether a path is outside all roots, and whether what happens there is no concern of ours."""
         if self._left_out(path, is_dir=is_dir):

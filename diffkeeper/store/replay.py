@@ -31,6 +31,7 @@ from .codec import damaged
 from .course import Course
 from .db import Table, Txn
 from .differing import Choice
+from .earlier import Earlier
 from .nodes import Nodes
 from .standing import Standing
 from .state import Identity, NodeState
@@ -46,7 +47,7 @@ _MAX_CALLS = 65536  # calls of which pieces are awaited; a killed thread's never
 class Replay:
     """The state of indexing at the cursor. `begin` before use and after each transaction."""
 
-    def __init__(self, session: Session, progress: Progress) -> None:
+    def __init__(self, session: Session, progress: Progress, earlier: Earlier) -> None:
         self.progress = progress
         self.timeline = Timeline(progress)
         self.writer = ContentWriter(Choice(*session.differ))
@@ -55,7 +56,9 @@ class Replay:
         self._walker = Walker(self.nodes)
         self._trust = {trust: session.fidelity.get(trust.label, 0) for trust in Fidelity}
         self._course = Course(self.timeline, session)
-        self._standing = Standing(self.timeline, self.nodes, self.writer, self.calls, session.mismatches)
+        self._standing = Standing(
+            self.timeline, self.nodes, self.writer, self.calls, session.mismatches, earlier, self.gap
+        )
         self._apply: dict[int, Callable[[Record], None]] = {
             **self.calls.apply,
             WireOp.BIND: self._bind,
@@ -191,13 +194,14 @@ class Replay:
             # Its path is told as it is after the call, which may have been the one that moved it.
             self.nodes.bind(ident, noted)
             return
-        if known is not None and (known.names or record.flags & Flag.GONE):
+        gone = bool(record.flags & Flag.GONE)
+        if known is not None and (gone or (known.names and not self.nodes.is_hidden(known))):
             return
         place = self._walker.literal(path, seq)
         if known is not None and (place.node is None or place.node.ident):
             return
         state = place.node
-        if record.flags & Flag.GONE:
+        if gone:
             state = self.calls.node_of(inode)
             state.parent, state.name, state.path_age = place.parent.node, place.name, -1
             return
@@ -294,6 +298,9 @@ class Replay:
             state = self.nodes.new(inode.mode, parent=parent.node, name=name)
             self.nodes.bind(ident, state)
             self.nodes.pass_over(where)
+            if name and not self.nodes.is_hidden(parent):
+                self.calls.take_inode(parent, record.inodes[1])
+                self.nodes.put_attrs(parent, self.timeline.seq)
             return
         early = place.node is not None and place.node.implicit and place.node.ident == ident
         node = place.node.node if early and place.node else self.nodes.next_node

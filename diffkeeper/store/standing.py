@@ -1,6 +1,6 @@
 """What stands somewhere, as someone who looked found it: before the command, or after it.
 
-Owns SNAPSHOT, CONTENT and HEAL, and the table HANDLES. None says anything of the directory that
+Owns SNAPSHOT, CONTENT, SAME and HEAL, and the table HANDLES. None says anything of the directory that
 an entry is in: each directory has a record of its own.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 
+from ..errors import DiffKeeperError
 from ..model import Fidelity, Op
 from ..wire import Flag, Record, WireOp, strings
 from .blocks import NONE
 from .calls import Calls, first_inode
 from .codec import damaged, unpack_value
 from .db import Table
+from .earlier import Earlier
 from .names import U64
 from .nodes import Nodes
 from .state import NodeState
@@ -27,14 +29,18 @@ class Standing:
     """Applies one record at a time. `mismatches`: HEAL records so far."""
 
     def __init__(
-        self, timeline: Timeline, nodes: Nodes, writer: ContentWriter, calls: Calls, mismatches: int
-    ) -> None:
+        self, timeline: Timeline, nodes: Nodes, writer: ContentWriter, calls: Calls, mismatches: int,
+        earlier: Earlier, gap: Callable[[bytes], None],
+    ) -> None:  # fmt: skip
+        """`gap` is told what was lost."""
         self._timeline, self._nodes, self._writer, self._calls = timeline, nodes, writer, calls
         self._walker = Walker(nodes)
+        self._earlier, self._gap = earlier, gap
         self.mismatches = mismatches
         self.apply: dict[int, Callable[[Record], None]] = {
             WireOp.SNAPSHOT: self._snapshot,
             WireOp.CONTENT: self._content,
+            WireOp.SAME: self._same,
             WireOp.HEAL: self._heal,
         }
 
@@ -85,6 +91,8 @@ class Standing:
             state.target, state.size = other, len(other)
         elif state.is_file:
             self._resized(state, record.offset, inode.size, seq)
+            if record.flags & Flag.INEXACT:
+                state.fidelity = max(state.fidelity, Fidelity.REREAD)
         self._nodes.put_attrs(state, seq)
         return state
 
@@ -98,9 +106,22 @@ class Standing:
         if state.size != size:
             self._writer.cut(state, seq, size)
 
-    def _content(self, record: Record) -> None:
+    def _given(self, record: Record) -> NodeState:
         node = self._timeline.txn.get(Table.HANDLES, U64.pack(record.length))
         if node is None:
             raise damaged("content came for a file that was not given")
-        state = self._nodes.get(int.from_bytes(node, "big"))
+        return self._nodes.get(int.from_bytes(node, "big"))
+
+    def _content(self, record: Record) -> None:
+        state = self._given(record)
         self._writer.write(state, state.version, record.offset, record.payload)
+
+    def _same(self, record: Record) -> None:
+        state = self._given(record)
+        try:
+            for offset, data in self._earlier.content(bytes(record.payload), state.size):
+                self._writer.write(state, state.version, offset, data)
+        except (DiffKeeperError, OSError):  # that recording was damaged meanwhile
+            state.fidelity = Fidelity.UNKNOWN
+            self._nodes.put_attrs(state, state.version)
+            self._gap(b"content of the recording before")

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.programs.filesystems import KINDS, mounted
+from tests.filesystems import KINDS, mounted
 
 from . import page
 from .matrix import measure

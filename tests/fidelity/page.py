@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.programs.filesystems import KINDS
+from tests.filesystems import KINDS
 
 from .changes import CHANGES
 from .matrix import IMPOSSIBLE

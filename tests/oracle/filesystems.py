@@ -1,13 +1,15 @@
-"""Fresh filesystems to try things on: ext4, xfs and btrfs on loop devices, tmpfs, overlayfs."""
+"""The filesystems to try things on, with those that have hardly any room, and what is known of each."""
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay")
+from tests.filesystems import KINDS, SIZE, mounted
+
+__all__ = ["COUNT_LINKS", "FULL", "KINDS", "LEAVE_OUT", "fresh"]
+
 FULL = {"full-ext4": "2500K", "full-tmpfs": "1500k"}
 """Filesystems with so little room that what is done ends half-way, or not at all, for want of it."""
 
@@ -18,40 +20,14 @@ LEAVE_OUT = {"xfs": ("whiteouts",), **dict.fromkeys(FULL, ("mapped",))}
 """Groups that are known to go wrong: in a directory with a default ACL a whiteout gets one, but not on XFS. And a
 store to memory that finds no room on the disk is a signal, which ends who does it."""
 
-SIZE = "400M"
-
-
-def _mount(*words: object) -> None:
-    subprocess.run(["mount", *map(str, words)], check=True)
-
 
 @contextlib.contextmanager
 def fresh(kind: str, place: Path) -> Iterator[Path]:
     """A new filesystem of a kind, mounted below `place`. "here" is a directory of the filesystem that is there."""
-    point = place / "mounted"
-    point.mkdir()
     if kind == "here":
+        point = place / "mounted"
+        point.mkdir()
         yield point
         return
-    mounted = [point]
-    if kind == "overlay":
-        layers = place / "layers"
-        layers.mkdir()
-        _mount("-t", "tmpfs", "none", layers)
-        mounted.append(layers)
-        for name in ("lower", "upper", "work"):
-            (layers / name).mkdir()
-        paths = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
-        _mount("-t", "overlay", "-o", paths, "none", point)
-    elif kind.endswith("tmpfs"):
-        _mount("-t", "tmpfs", "-o", f"size={FULL.get(kind, SIZE)}", "none", point)
-    else:
-        image = place / "image"
-        subprocess.run(["truncate", "-s", FULL.get(kind, SIZE), image], check=True)
-        subprocess.run([f"mkfs.{kind.removeprefix('full-')}", "-q", image], check=True, capture_output=True)
-        _mount("-o", "loop", image, point)
-    try:
+    with mounted(kind.removeprefix("full-"), place, FULL.get(kind, SIZE)) as point:
         yield point
-    finally:
-        for path in mounted:
-            subprocess.run(["umount", path], check=True)

@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.filesystems import KINDS, mounted
+
 from . import everyday, fio, postgres, stress
-from .filesystems import KINDS, mounted
 from .program import Outcome, Place, Program, run
 
 HERE = "here"

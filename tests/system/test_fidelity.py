@@ -9,7 +9,7 @@ import pytest
 
 from tests.fidelity import page
 from tests.fidelity.matrix import WRONG, measure
-from tests.programs.filesystems import KINDS, mounted
+from tests.filesystems import KINDS, mounted
 
 
 def test_the_page_is_made_from_the_figures() -> None:

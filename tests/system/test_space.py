@@ -9,7 +9,7 @@ import pytest
 
 import diffkeeper
 from diffkeeper.model import Op
-from tests.programs.filesystems import KINDS, mounted
+from tests.filesystems import KINDS, mounted
 from tests.programs.program import Place, Program, run
 from tests.system import harness
 

@@ -251,3 +251,12 @@ def test_a_trace_can_be_summed_up_without_its_filters(tmp_path: Path, monkeypatc
     shown = run("timeline", trace)
     assert (shown.exit_code, "main.o" in shown.stdout) == (0, True)
     assert "note: shown is also what filters of the recording would hide: there is no filter 'op'" in shown.stderr
+
+
+def test_what_is_above_a_root_is_kept(tmp_path: Path) -> None:
+    """A pattern is about what lies in a root, not about where the root lies."""
+    filters = Filters([("glob", {"exclude": "node_modules/"})], [b"/a/node_modules/root"])
+    assert filters.keeps_path(b"/a/node_modules", True)
+    assert filters.keeps_path(b"/a/node_modules/root/x", False)
+    assert not filters.keeps_path(b"/a/node_modules/root/node_modules/x", False)
+    assert not filters.keeps_path(b"/a/node_modules/other", False)

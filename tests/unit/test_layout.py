@@ -19,7 +19,7 @@ OWNERS = {
     "bsdiff4": r"plugins/diffkeeper_plugins/differs/bsdiff\.py",
     "click": r"diffkeeper/cli/.*",
     "lmdb": r"diffkeeper/store/db\.py",
-    "msgspec": r"diffkeeper/store/.*|diffkeeper/record/(baseline|compiler)\.py",
+    "msgspec": r"diffkeeper/store/.*|diffkeeper/record/(baseline|compiler|earlier)\.py",
     "numpy": r"diffkeeper/(store/.*|record/ring\.py)",
     "pyarrow": r"plugins/diffkeeper_plugins/exporters/parquet\.py",
     "pathspec": r"plugins/diffkeeper_plugins/filters/glob\.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -236,6 +237,25 @@ def test_repack_shows_before_and_after(tmp_path: Path) -> None:
     assert_readable(path, contents)
     result = CliRunner().invoke(cli, ["repack", str(path), "--differ", "none-such"])
     assert result.exit_code == PluginError.exit_code
+
+
+def test_repack_waits_for_who_is_just_opening_the_trace(tmp_path: Path) -> None:
+    """Nobody may get the data file of before and the lock file of afterwards, or the other way round."""
+    path, _ = rewritten(tmp_path / "t")
+    opening = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(opening, fcntl.LOCK_SH)
+    before = os.stat(path / DATA_FILE).st_ino
+    words = [sys.executable, "-m", "diffkeeper", "repack", str(path)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        waiting = Path(f"/proc/{process.pid}/wchan")
+        deadline = time.monotonic() + 60
+        while not (path / (DATA_FILE + ".new")).exists() or "lock" not in waiting.read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        assert os.stat(path / DATA_FILE).st_ino == before
+        os.close(opening)
+        assert process.wait(60) == 0
+    assert os.stat(path / DATA_FILE).st_ino != before
 
 
 def test_repack_keeps_the_file_while_another_process_has_it_open(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 PATIENCE = 30
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay")
+SIZE = "400M"
 
 
 @contextmanager
-def mounted(kind: str, place: Path, size: str = "400M") -> Iterator[Path]:
+def mounted(kind: str, place: Path, size: str = SIZE) -> Iterator[Path]:
     """The mount point, below the existing directory `place`. `size` as truncate(1) takes it.
 
     overlayfs lies over a tmpfs, with `low/file` and `low/sub/other` in its lower layer.

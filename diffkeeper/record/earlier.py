@@ -1,0 +1,134 @@
+"""What the recording that this one replaces can tell of the files: which are as they were, and need not be read.
+
+Owns TRACE/baseline (what stat() said of each file when it was read), and moving what is needed of a replaced
+trace to TRACE/earlier, from where the indexer takes the content (`diffkeeper.store.earlier`).
+
+A file is as it was when path, size, mtime and ctime are: nobody can set a ctime. What a store to
+mapped memory changes gets its times late, when the page is written for the first time since it was
+last written back; so a file counts only if its ctime was older than any page stays dirty when it
+was read. Filesystems that give mapped files no times at all (tmpfs) are read anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from ..errors import DiffKeeperError
+from ..store.db import DATA_FILE
+from ..store.earlier import DIRECTORY
+from ..store.reader import open_reader
+from ..store.session import FACTS_FILE
+from . import scope
+
+BOOK = "baseline"
+BOOK_LIMIT = 1 << 30
+TRUSTED = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"})
+"""Filesystems that set the times of a file when a mapped page of it is written."""
+_WRITEBACK = ("dirty_expire_centisecs", "dirty_writeback_centisecs")
+
+Facts = tuple[int, int, int, bytes]
+"""Of a file: size in bytes, mtime and ctime in ns, extended attributes as in a SNAPSHOT."""
+
+
+class Book(msgspec.Struct, array_like=True):
+    """What TRACE/baseline holds. `looked`: when the files began to be read, in ns of the wall clock."""
+
+    looked: int
+    files: dict[bytes, Facts]
+
+
+class Earlier:
+    """What is known of files from before, and what is to be known of them next time."""
+
+    def __init__(self, trace: Path) -> None:
+        """`trace`: which has the earlier recording aside, or has none."""
+        self._trace = trace
+        self._before = _read(trace / DIRECTORY)
+        self._limit = self._before.looked - longest_dirty()
+        self._points = {b"/": False} | {path: kind in TRUSTED for _, path, kind in scope.mounts()}
+        self._now = Book(time.time_ns(), {})
+        self.same = 0
+
+    def recall(self, path: bytes, status: os.stat_result) -> bytes | None:
+        """The extended attributes of a file that is as it was; None: it has to be read."""
+        facts = self._before.files.get(path)
+        if (
+            facts is None or facts[:3] != (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            or status.st_ctime_ns > self._limit or not self._is_trusted(os.path.dirname(path))
+        ):  # fmt: skip
+            return None
+        self.same += 1
+        return facts[3]
+
+    def remember(self, path: bytes, status: os.stat_result, xattrs: bytes) -> None:
+        self._now.files[path] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, xattrs
+
+    def write(self) -> None:
+        """For the next recording; without it that one reads everything."""
+        with suppress(OSError), open(self._trace / BOOK, "xb", opener=_private) as file:
+            file.write(msgspec.msgpack.encode(self._now))
+
+    def _is_trusted(self, directory: bytes) -> bool:
+        while directory not in self._points:
+            directory = os.path.dirname(directory)
+        return self._points[directory]
+
+
+def put_aside(trace: Path) -> None:
+    """Empty the directory of a trace that is to be replaced, but keep what the new one can use in it."""
+    needed = [trace / name for name in (FACTS_FILE, DATA_FILE, BOOK)]
+    keep = needed if _is_useful(trace, needed) else []
+    for path in trace.iterdir():
+        if path in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if keep:
+        aside = trace / DIRECTORY
+        aside.mkdir(mode=0o700)
+        for path in keep:
+            path.rename(aside / path.name)
+
+
+def _is_useful(trace: Path, needed: Iterable[Path]) -> bool:
+    """Whether all is there and can be read, and room for another trace beside it."""
+    try:
+        size = sum(path.stat(follow_symlinks=False).st_blocks * 512 for path in needed)
+        room = os.statvfs(trace)
+        if room.f_bavail * room.f_frsize < 2 * size or not _read(trace).files:
+            return False
+        open_reader(trace).close()
+    except (OSError, DiffKeeperError):
+        return False
+    return True
+
+
+def _read(directory: Path) -> Book:
+    """What was noted of the files; nothing where that cannot be read."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with open(os.open(directory / BOOK, flags), "rb") as file:
+            return msgspec.msgpack.decode(file.read(BOOK_LIMIT), type=Book)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return Book(0, {})
+
+
+def longest_dirty() -> int:
+    """Twice the longest time that a written page is not written back, in ns; all there is if nobody knows."""
+    try:
+        return 2 * 10**7 * sum(int(Path("/proc/sys/vm", name).read_text()) for name in _WRITEBACK)
+    except (OSError, ValueError):
+        return time.time_ns()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
