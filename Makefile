@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint programs fidelity fuzz bench bench-quick crash fuzz-traces clean
+.PHONY: help setup test-setup demo test lint programs fidelity fuzz race bench bench-quick crash fuzz-traces clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ fidelity: test-setup  ## do every kind of change on every filesystem, and write 
 
 fuzz: test-setup  ## random operations held against the truth, on and on; FUZZ='--time 600 --report FILE'
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.oracle $(FUZZ)
+
+race: test-setup  ## several processes at once on the same names: the end must be right (RACE='--seeds 9 --report FILE')
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.oracle.racing $(RACE)
 
 bench: setup  ## measure recording and looking beside other tools, and write docs/benchmarks.md anew (BENCH='--part look')
 	@PYTHON='$(PYTHON)' contrib/bench-peers.sh

@@ -8,7 +8,7 @@
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
-/* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says 0 when they cannot be read. */
+/* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says 0 when they cannot be sent. */
 static inline int send_piece(struct dk_scratch *s, int directly)
 {
 	u64 left = s->piece.left;
@@ -122,7 +122,7 @@ HANDLER(on_write)
 		return 0;
 	s->piece.from = s->regs.si;
 	s->piece.left = s->piece.rest;
-	if (!send_pieces(s)) /* swapped out, or unmapped by another thread: what the file got of it is in the file */
+	if (!send_pieces(s)) /* swapped out, unmapped by another thread, or longer than there is room: what the file got of it is in the file */
 		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.left);
 	return 0;
 }

@@ -107,12 +107,9 @@ static inline int send_directly(struct dk_scratch *s, u32 n, void *from)
 {
 	u64 flags = urgency();
 	struct dynptr room;
-	int full = reserve(ring(), HEADER + n, 0, &room) != 0;
-	if (full || fill_from_user(&room, HEADER, n, from)) {
+	if (reserve(ring(), HEADER + n, 0, &room) || fill_from_user(&room, HEADER, n, from)) {
 		discard(&room, BPF_RB_NO_WAKEUP);
-		if (full)
-			sent(1, flags);
-		return full;
+		return 0;
 	}
 	fill(&room, 0, s, HEADER, 0);
 	submit(&room, flags);
@@ -122,7 +119,8 @@ static inline int send_directly(struct dk_scratch *s, u32 n, void *from)
 #endif
 
 /*
- * Send the event and inode 0 in scratch, and `n` bytes (PIECE at most) of user memory. Says 0 when these cannot be read.
+ * Send the event and inode 0 in scratch, and `n` bytes (PIECE at most) of user memory. Says 0 when these cannot be read,
+ * or find no room: then the file can be read instead, and nothing is lost.
  * `directly`: if that can be; it costs the verifier more than a program with a long loop should take.
  */
 static inline int send_user(struct dk_scratch *s, u32 n, void *from, int directly)
@@ -131,9 +129,11 @@ static inline int send_user(struct dk_scratch *s, u32 n, void *from, int directl
 	if (directly && n > SMALL)
 		return send_directly(s, n, from);
 #endif
-	if (bpf_probe_read_user(s->body + sizeof(struct dk_inode), n, from))
+	u64 flags = urgency();
+	if (bpf_probe_read_user(s->body + sizeof(struct dk_inode), n, from) ||
+	    bpf_ringbuf_output(ring(), s, HEADER + n, flags))
 		return 0;
-	send(s, HEADER + n);
+	sent(0, flags);
 	return 1;
 }
 

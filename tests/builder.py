@@ -21,7 +21,7 @@ import msgspec
 from diffkeeper.journal import JournalWriter
 from diffkeeper.model import Session
 from diffkeeper.store import indexer
-from diffkeeper.store.session import write_facts
+from diffkeeper.store.session import FORMAT, write_facts
 from diffkeeper.wire import Flag, Inode, WireOp, encode, name_tag
 
 DEVICE, OVERLAY_DEVICE = 0x800001, 0x2A
@@ -303,6 +303,14 @@ class TraceBuilder:
         rest = b"\0" + name + b"\0" + value
         return self._path_call(WireOp.SETXATTR, path, (node,), length=len(value), rest=rest, flags=Flag.NOFOLLOW)
 
+    def removexattr(self, path: str | bytes, name: bytes, at: float | None = None) -> int:
+        self._tick(at)
+        node = self.node(path)
+        del node.xattrs[name]
+        node.ctime = self._wall
+        rest = b"\0" + name + b"\0"
+        return self._path_call(WireOp.REMOVEXATTR, path, (node,), rest=rest, flags=Flag.NOFOLLOW)
+
     def mkdir(self, path: str | bytes, mode: int = 0o755, at: float | None = None) -> int:
         return self._make(WireOp.MKDIR, path, stat.S_IFDIR | mode, at, offset=mode)
 
@@ -403,7 +411,7 @@ class TraceBuilder:
         """Write session.json and the journal, not yet indexed; returns the trace directory."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_facts(self.path, Session(
-            format=1, version="0", command=("sh", "-c", "test"), cwd=self.roots[0], roots=self.roots,
+            format=FORMAT, version="0", command=("sh", "-c", "test"), cwd=self.roots[0], roots=self.roots,
             trace=b"/opt/trace", started=WALL, host="host", kernel="6.1.0",
             differ=self.differ, filters=self.filters,
         ))  # fmt: skip

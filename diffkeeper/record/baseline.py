@@ -57,9 +57,9 @@ def data_ranges(fd: int, size: int, at: int = 0) -> Iterator[tuple[int, int]]:
     while at < size:
         try:
             start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
+            at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError:  # ENXIO: only a hole is left, or somebody has just cut the file
             return
-        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         if at > start:
             yield start, at - start
 

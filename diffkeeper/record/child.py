@@ -1,12 +1,13 @@
-"""The command and the two processes that look after it: starting it held, and never leaving it stopped.
+"""The command and the processes that look after it: starting it held, and never leaving it stopped.
 
 Owns fork/exec of the command (as the user who called sudo, its terminal and descriptors its own),
-and the guardian: a process that outlives a killed recorder just long enough to continue what was
-stopped. Knows nothing of BPF beyond two callables.
+and the guardians: processes that outlive a killed recorder just long enough to continue what was
+stopped. Knows nothing of BPF beyond a few callables.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
@@ -23,6 +24,8 @@ from ..errors import CommandNotExecutableError, CommandNotFoundError
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that a recorder passes on to the command."""
 
+PR_SET_PDEATHSIG = 1  # after `become`, which clears it
+_libc = ctypes.CDLL(None)
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these; a command expects the default
 
 
@@ -89,6 +92,8 @@ class Child:
                     os._exit(125)  # the recorder died before the command began
                 os.close(hold)
                 become(user)
+                # Should nobody be left to continue what a dead recorder had stopped, the kernel continues the command.
+                _libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
                 os.execvp(command[0], list(command))
             except OSError as error:
                 os.write(failed, str(error.errno or 1).encode())
@@ -159,37 +164,68 @@ def resume(pids: Iterable[int]) -> None:
 
 
 class Guardian:
-    """A process that does nothing until the recorder is gone, then continues everything it had stopped."""
+    """Processes that do nothing until the recorder is gone, then continue everything it had stopped.
 
+    More than one, for each may be killed along with the recorder.
+    """
+
+    COUNT = 2
     SWEEPS, PAUSE = 10, 0.02  # a task may be stopped a moment after the first look
 
-    def __init__(self, disable: Callable[[], None], stopped: Callable[[], Iterable[int]]) -> None:
-        """`disable`: stop no one any more; `stopped`: who is. Both run in the guardian."""
+    def __init__(
+        self, detach: Callable[[], None], disable: Callable[[], None], stopped: Callable[[], Iterable[int]]
+    ) -> None:
+        """All run in the guardians. `detach`: let nobody be stopped on our account; `disable`: stop no one any more;
+        `stopped`: who is.
+        """
         watched, self._held = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
-            try:
-                os.close(self._held)
-                os.setsid()
-                with suppress(OSError):  # so that who kills all that are called like the recorder spares us
-                    Path("/proc/self/comm").write_text("dk-guardian")
-                for number in HANDLED:
-                    signal.signal(number, signal.SIG_IGN)
-                null = os.open(os.devnull, os.O_RDWR)
-                for fd in (0, 1, 2):
-                    os.dup2(null, fd)  # a pipe that the recorder's reader waits on must not stay open for us
-                if os.read(watched, 1):
-                    os._exit(0)
-                disable()
-                for _ in range(self.SWEEPS):
-                    resume(stopped())
-                    time.sleep(self.PAUSE)
-            finally:
-                os._exit(0)
+        self.pids = [self._fork(watched, detach, disable, stopped) for _ in range(self.COUNT)]
         os.close(watched)
+
+    def _fork(
+        self, watched: int, detach: Callable[[], None], disable: Callable[[], None],
+        stopped: Callable[[], Iterable[int]],
+    ) -> int:  # fmt: skip
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            os.close(self._held)
+            os.setsid()
+            _go_by("dk-guardian")
+            for number in HANDLED:
+                signal.signal(number, signal.SIG_IGN)
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)  # a pipe that the recorder's reader waits on must not stay open for us
+            detach()
+            if os.read(watched, 1):
+                os._exit(0)
+            disable()
+            for _ in range(self.SWEEPS):
+                resume(stopped())
+                time.sleep(self.PAUSE)
+        finally:
+            os._exit(0)
 
     def dismiss(self) -> None:
         """The recording ended as it should."""
-        os.write(self._held, b"x")
+        with suppress(BrokenPipeError):  # they were killed: nobody else may suffer for it
+            os.write(self._held, b"x" * self.COUNT)
         os.close(self._held)
-        os.waitpid(self.pid, 0)
+        for pid in self.pids:
+            os.waitpid(pid, 0)
+
+
+def _go_by(name: str) -> None:
+    """Take a name of our own, so that neither who kills all that are called like the recorder meets us, by name or
+    by command line, nor who looks for memory.
+    """
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
+        begin, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(begin)
+            memory.write(name.encode()[: end - begin - 1].ljust(end - begin, b"\0"))
+    with suppress(OSError):  # not even root may in some containers
+        Path("/proc/self/oom_score_adj").write_text("-1000")

@@ -201,12 +201,17 @@ class Kernel:
                     raise NoBccError(f"tracepoint {name} cannot be attached: {error.strerror}") from error
                 self.notes.append(f"no tracepoint {name}")
 
+    def detach(self) -> None:
+        """Let go of the programs: they end when no forked copy of us holds them either. The maps stay."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
     def close(self) -> None:
         """Detach and free everything."""
         self.control.release()
         self._control_map.close()
-        for fd in self._fds:
-            os.close(fd)
+        self.detach()
         for each in self._maps.values():
             each.close()
 

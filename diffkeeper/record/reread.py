@@ -80,9 +80,10 @@ def open_file(request: Request, others: Callable[[], Iterable[int]]) -> int:
     with suppress(OSError):
         if os.fsencode(os.readlink(link)) == request.path or os.stat(link).st_ino == request.inode.ino:
             return os.open(link, flags)
-    if request.path:
+    # As the writer sees it first: it may have mounts of its own.
+    for path in (b"/proc/%d/root%s" % (request.pid, request.path), request.path) if request.path else ():
         with suppress(OSError):
-            fd = os.open(request.path, flags | os.O_NOFOLLOW)
+            fd = os.open(path, flags | os.O_NOFOLLOW)
             if os.fstat(fd).st_ino == request.inode.ino:
                 return fd
             os.close(fd)

@@ -253,6 +253,7 @@ class _Recording:
         kernel = self._kernel
         assert kernel is not None
         guardian = child.Guardian(
+            detach=kernel.detach,
             disable=lambda: kernel.control.__setitem__(Control.DISABLED, 1),
             # All that stand still: the recorder may die between taking a process off the list and continuing it.
             stopped=lambda: (pid for pid in kernel.tracked() if child.state(pid) == "T"),
@@ -299,7 +300,8 @@ class _Recording:
                 self._pump.give_up(error)
                 busy = False
             if self._kernel and not self._pump.failure:
-                self._pump.emit(self._losses(self._kernel, time.monotonic_ns()))  # now: we may be killed
+                self._pump.emit(self._losses(self._kernel, time.monotonic_ns()))
+                self._pump.flush()  # now: we may be killed
             while (received := signal.sigtimedwait(child.HANDLED, 0)) is not None:
                 # What the terminal sends reaches the command by itself; only a kill(2) is passed on.
                 if received.si_code <= 0:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from ..model import Attrs
 from ..progress import Progress
@@ -24,6 +25,11 @@ _LARGE = 16 << 20  # from here on holes are worth looking for
 def _compared(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """What programs set; a security module labels files by itself."""
     return {name: value for name, value in xattrs.items() if name.startswith((b"user.", b"system.posix_acl_"))}
+
+
+def _in_order(paths: Iterable[bytes]) -> list[bytes]:
+    """Sorted, all that is below a path right behind it."""
+    return sorted(paths, key=lambda path: path.replace(b"/", b"\0"))
 
 
 class Verifier:
@@ -50,6 +56,7 @@ class Verifier:
         self._roots = reader.session.roots
         self._trace = reader.session.trace
         self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
+        self._pseudo = scope.pseudo_mountpoints()
         self.paths = 0
         self.mismatches = 0
 
@@ -65,7 +72,7 @@ class Verifier:
             while above not in found and above != b"/":
                 found.add(above)
                 above = os.path.dirname(above)
-        return sorted(
+        return _in_order(
             path
             for path in found
             if any(scope.is_inside(path, root) for root in self._roots) and not scope.is_inside(path, self._trace)
@@ -92,19 +99,45 @@ class Verifier:
             yield from (os.path.join(directory, name) for name in names + files)
 
     def run(self, progress: Progress) -> None:
-        """Compare and heal everything touched, and what is below a directory that was moved in whole."""
+        """Compare and heal everything touched, and what is in a directory that was not as it should be."""
         paths = self.touched()
-        gone: list[bytes] = []
+        seen = set(paths)
+        while paths:
+            further = self._round(paths, progress)
+            paths = _in_order(path for path in further - seen if not scope.is_inside(path, self._trace))
+            seen.update(paths)
+
+    def _round(self, paths: Sequence[bytes], progress: Progress) -> set[bytes]:
+        """Compare and heal paths, parents first; says which others are to be looked at then."""
+        further: set[bytes] = set()
+        barred: bytes | None = None  # no directory: what the trace has below it goes with it, or a symlink leads on
         for done, path in enumerate(paths):
             if done % 256 == 0:
                 progress.progress("verifying", done, len(paths))
-            below_gone = any(scope.is_inside(path, top) for top in gone[-1:])
-            if below_gone or not self._keep(path, os.path.isdir(path) and not os.path.islink(path)):
+            is_dir = os.path.isdir(path) and not os.path.islink(path)
+            if (barred is not None and scope.is_inside(path, barred)) or not self._keep(path, is_dir):
                 continue
             self.paths += 1
-            if self._compare(path) == "gone":
-                gone.append(path)
+            outcome = self._compare(path)
+            if not is_dir:
+                barred = path
+            elif outcome in ("same", "healed") and path not in self._pseudo:
+                further.update(self._doubtful(path, all_of_it=outcome == "healed"))
         progress.progress("verifying", len(paths), len(paths))
+        return further
+
+    def _doubtful(self, path: bytes, *, all_of_it: bool) -> Iterator[bytes]:
+        """What the trace has in a directory and is not there: where calls overtook each other, no event names it.
+
+        `all_of_it`: it may be another directory than the trace says, so what else is in it counts as well.
+        """
+        node = self._reader.resolve(path, self._reader.last_seq)
+        recorded = {name for name, _ in self._reader.children(node, self._reader.last_seq)} if node else set()
+        real: set[bytes] = set()
+        with suppress(OSError), within_reach(path) as near:
+            real.update(os.listdir(near))
+        if all_of_it or recorded - real:
+            yield from (os.path.join(path, name) for name in recorded | real)
 
     def _compare(self, path: bytes) -> str:
         try:
@@ -135,8 +168,8 @@ class Verifier:
         self.mismatches += 1
         if recorded is None and stat.S_ISDIR(status.st_mode):
             self._heal_tree(path, status)
-        else:
-            self._healer.snapshot(path, status, WireOp.HEAL, self._time, near=near)
+            return "healed whole"
+        self._healer.snapshot(path, status, WireOp.HEAL, self._time, near=near)
         return "healed"
 
     def _heal_tree(self, path: bytes, status: os.stat_result) -> None:

@@ -57,7 +57,7 @@ class ContentReader:
     """Sizes, bytes and extents of nodes at moments. Keeps a few decoded blocks: none ever changes."""
 
     def __init__(self, blobs: BlobReader) -> None:
-        self._blobs = blobs
+        self.blobs = blobs
         self._blocks: OrderedDict[bytes, Block | Few] = OrderedDict()
         self._merged: dict[bytes, Column] = {}  # of those in _blocks, when all their rows count
         self._rows = 0
@@ -221,7 +221,7 @@ class ContentReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _blob(self, txn: Txn, payload: Payload, at: int) -> memoryview:
-        data = self._blobs.get(txn, payload.digests[at])
+        data = self.blobs.get(txn, payload.digests[at])
         if len(data) != (*payload.starts, payload.size)[at + 1] - payload.starts[at]:
             raise damaged("a blob is not as long as the rows that use it say")
         return memoryview(data)

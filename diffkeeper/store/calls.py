@@ -183,7 +183,7 @@ class Calls:
     def _follow(self, state: NodeState) -> None:
         """An access ACL says what the mode says."""
         if acl.ACCESS in state.xattrs:
-            state.xattrs[acl.ACCESS] = acl.with_mode(state.xattrs[acl.ACCESS], state.mode)
+            state.set_xattr(acl.ACCESS, acl.with_mode(state.xattrs[acl.ACCESS], state.mode))
             self._nodes.put_attrs(state, state.changed)
 
     def _chown(self, record: Record) -> None:
@@ -194,13 +194,13 @@ class Calls:
             if state.is_file:
                 state.mode &= ~_SET_IDS
             if not state.is_dir:
-                state.xattrs.pop(CAPABILITY, None)
+                state.drop_xattr(CAPABILITY)
             self._changed(record, Op.CHOWN, *found, detail=b"%d:%d" % (state.uid, state.gid))
 
     def _utime(self, record: Record) -> None:
         if found := self.target(record, _first(record.payload)):
             if record.flags & Flag.TRUNC:  # a write that fails, or a fallocate, has taken this away
-                found[0].xattrs.pop(CAPABILITY, None)
+                found[0].drop_xattr(CAPABILITY)
             if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
                 self._resized(record, *found)
                 return
@@ -232,9 +232,9 @@ class Calls:
         if found := self.target(record, path):
             op = Op.SETXATTR if record.op == WireOp.SETXATTR else Op.REMOVEXATTR
             if op is Op.SETXATTR and not (name == acl.ACCESS and acl.is_only_mode(value)):
-                found[0].xattrs[name] = value
+                found[0].set_xattr(name, value)
             else:
-                found[0].xattrs.pop(name, None)
+                found[0].drop_xattr(name)
             self._changed(record, op, *found, detail=name)
 
     def _changed(self, record: Record, op: Op, state: NodeState, path: bytes, detail: bytes = b"") -> None:
@@ -290,7 +290,8 @@ class Calls:
     def inherit(self, state: NodeState, parent: NodeState) -> None:
         """A directory may say what ACLs is made in it gets; `state` was just made there and has its mode."""
         if acl.DEFAULT in parent.xattrs:
-            state.xattrs.update(acl.inherited(parent.xattrs, state.mode, is_dir=state.is_dir))
+            for name, value in acl.inherited(parent.xattrs, state.mode, is_dir=state.is_dir).items():
+                state.set_xattr(name, value)
             self._nodes.put_attrs(state, state.changed)
 
     def _fresh(self, place: Place, mode: int, pid: int, seq: int) -> NodeState:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import DiffKeeperError
-from . import processes, session
+from . import processes, session, xattrs
 from .assembly import ContentReader
 from .blocks import EventIndex, decode_block
 from .codec import unpack_attrs
@@ -24,7 +24,7 @@ def problems(database: Database, content: ContentReader, blobs: BlobReader) -> I
     """In words, one problem a line. A snapshot per table, so that a writer is not held up for long."""
     yield from database.structure()
     check = _Check(content, blobs)
-    for walk in (check.facts, check.events, check.names, check.attributes, check.contents, check.blobs):
+    for walk in (check.facts, check.events, check.names, check.attributes, check.extended, check.contents, check.blobs):
         try:
             with database.reading() as txn:
                 yield from walk(txn)
@@ -80,9 +80,17 @@ class _Check:
     def attributes(self, txn: Txn) -> Iterator[str]:
         for key, value in txn.scan(Table.ATTRS):
             try:
-                unpack_attrs(value)
+                unpack_attrs(value, dict)
             except DiffKeeperError as error:
                 yield f"attributes of node {int.from_bytes(key[:8], 'big')}: {error}"
+
+    def extended(self, txn: Txn) -> Iterator[str]:
+        for key, value in txn.scan(Table.XATTRS) if txn.has(Table.XATTRS) else ():
+            try:
+                xattrs.name_of(key)
+                xattrs.value_of(txn, self._blobs, value)
+            except DiffKeeperError as error:
+                yield f"extended attributes of node {int.from_bytes(key[:8], 'big')}: {error}"
 
     def contents(self, txn: Txn) -> Iterator[str]:
         before = b"", 0

@@ -7,7 +7,7 @@ anything of that size is made. Whatever the bytes, decoding raises `TraceDamaged
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -145,8 +145,8 @@ def unpack(layout: struct.Struct, data: bytes | memoryview, at: int = 0) -> tupl
         raise damaged("a value is cut off") from error
 
 
-def pack_attrs(attrs: Attrs) -> bytes:
-    xattrs = pack_value(attrs.xattrs) if attrs.xattrs else b""
+def pack_attrs(attrs: Attrs, xattrs: bytes) -> bytes:
+    """`xattrs`: what `store.xattrs` stores of them here; those of `attrs` do not count."""
     head = _ATTRS.pack(
         attrs.mode, attrs.uid, attrs.gid, attrs.nlink, attrs.rdev, attrs.size, attrs.mtime, attrs.ctime,
         attrs.version, attrs.changed, attrs.fidelity, len(attrs.target), len(xattrs),
@@ -154,7 +154,8 @@ def pack_attrs(attrs: Attrs) -> bytes:
     return head + attrs.target + xattrs
 
 
-def unpack_attrs(data: bytes) -> Attrs:
+def unpack_attrs(data: bytes, elsewhere: Callable[[], Mapping[bytes, bytes]]) -> Attrs:
+    """`elsewhere`: looks for extended attributes where they do not stand here."""
     mode, uid, gid, nlink, rdev, size, mtime, ctime, version, changed, fidelity, target, xattrs = unpack(_ATTRS, data)
     at = _ATTRS.size
     if at + target + xattrs != len(data) or size < 0:
@@ -163,7 +164,10 @@ def unpack_attrs(data: bytes) -> Attrs:
         trust = Fidelity(fidelity)
     except ValueError as error:
         raise damaged("attributes have an unknown fidelity") from error
-    names = unpack_value(data[at + target :], dict[bytes, bytes]) if xattrs else {}
+    names: Mapping[bytes, bytes] = {}
+    if xattrs:
+        here: dict[bytes, bytes] | int = unpack_value(data[at + target :], dict[bytes, bytes] | int)  # type: ignore[arg-type]
+        names = elsewhere() if isinstance(here, int) else here
     return Attrs(
         mode, uid, gid, size, mtime, ctime, nlink, rdev, data[at : at + target], names, version, changed, trust
     )

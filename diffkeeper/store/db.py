@@ -47,6 +47,7 @@ class Table(enum.Enum):
     EVENTS = b"events"  # first seq -> block of events (`blocks`)
     NAMES = b"names"  # parent node, name, NUL, seq -> node that has the name from seq on, 0: nothing has
     ATTRS = b"attrs"  # node, seq -> attributes from seq on (`nodes`)
+    XATTRS = b"xattrs"  # node, name, NUL, seq -> extended attribute from seq on (`xattrs`); not in format 1
     CONTENT = b"content"  # node, first seq, part u32 -> block of extents (`content`)
     BLOBS = b"blobs"  # digest of the bytes -> how to get them (`patches`)
     BASES = b"bases"  # digest of a blob that some patch needs -> nothing
@@ -59,6 +60,7 @@ class Table(enum.Enum):
     HANDLES = b"handles"  # handle u64 -> node whose CONTENT records carry it
 
 
+NOT_ALWAYS = frozenset((Table.XATTRS,))  # `Txn.has`
 FOR_INDEXER = frozenset((Table.NODES, Table.LINKS, Table.IDENTS, Table.HANDLES))
 
 
@@ -89,6 +91,10 @@ class Txn:
     ) -> None:
         self._txn, self._tables, self._committed = txn, tables, committed
         self._cursors: dict[Table, lmdb.Cursor[bytes]] = {}
+
+    def has(self, table: Table) -> bool:
+        """Of a table that older traces lack."""
+        return table in self._tables
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         with _quick:
@@ -385,13 +391,18 @@ def _check_pages(path: Path, env: lmdb.Environment) -> None:
 
 
 def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb._Database]:
-    wanted = [table for table in Table if write or table not in FOR_INDEXER]
-    try:
-        return {table: env.open_db(table.value, create=write) for table in wanted}
-    except lmdb.NotFoundError as error:
-        raise TraceMissingError(f"damaged trace: {path} is no index, or not finished: it lacks a table") from error
-    except lmdb.IncompatibleError as error:
-        raise TraceDamagedError(f"damaged trace: {path} is no index: {error}") from error
+    found = {}
+    for table in Table:
+        if write or table not in FOR_INDEXER:
+            try:
+                found[table] = env.open_db(table.value, create=write)
+            except lmdb.NotFoundError as error:
+                if table not in NOT_ALWAYS:
+                    why = "is no index, or not finished: it lacks a table"
+                    raise TraceMissingError(f"damaged trace: {path} {why}") from error
+            except lmdb.IncompatibleError as error:
+                raise TraceDamagedError(f"damaged trace: {path} is no index: {error}") from error
+    return found
 
 
 def _check_file(path: Path) -> bool:
@@ -438,7 +449,7 @@ def _environment(path: Path, write: bool) -> lmdb.Environment:
         try:
             return lmdb.open(
                 os.fspath(path), subdir=False, map_size=size, max_dbs=len(Table), readonly=not write, create=write,
-                mode=0o600, lock=lock, metasync=False, max_readers=READERS, readahead=False,
+                mode=0o600, lock=lock, max_readers=READERS, readahead=False,
             )  # fmt: skip
         except (lmdb.MemoryError, MemoryError):
             continue  # the address space is limited: a smaller map

@@ -11,6 +11,7 @@ of the journal cannot be read, or makes no sense, becomes a GAP event in its pla
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import select
@@ -23,10 +24,12 @@ from pathlib import Path
 from ..errors import DiffKeeperError, TraceDamagedError, TraceMissingError
 from ..journal import Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
+from ..wire import WireOp, records, strings
 from . import session
 from .codec import pack_value, unpack_value
 from .db import DATA_FILE, Database, Table, Txn
 from .earlier import Earlier
+from .nodes import is_under
 from .replay import Replay
 from .timeline import Progress
 
@@ -37,6 +40,7 @@ COMMIT_SECONDS = 2.0
 POLL_SECONDS = 0.1
 LOCK_ATTEMPTS = 10
 BAD_FRAMES = 64
+MANY_ROOTS = 100
 CUT_OFF, DAMAGED = b"journal cut off", b"journal damaged"
 """Causes of gaps: frames that were lost, and one that is whole and cannot be."""
 _CURSOR, _PROGRESS = b"cursor", b"progress"
@@ -58,6 +62,11 @@ def index(
     facts = session.read_facts(trace_dir)
     if (trace_dir / JOURNAL).is_symlink():
         raise TraceDamagedError(f"damaged trace: {trace_dir / JOURNAL} is a link: copy the trace again")
+    if session.damage(trace_dir):
+        facts = dataclasses.replace(facts, roots=_roots_told(trace_dir / JOURNAL) or facts.roots)
+    else:
+        with contextlib.suppress(OSError):
+            session.sync_facts(trace_dir)  # by us, for whom nobody waits
     with locked(trace_dir), contextlib.closing(
         Database(trace_dir / DATA_FILE, write=True, trusted=trusted)
     ) as database:
@@ -71,6 +80,21 @@ def index(
         raise TraceDamagedError(f"damaged journal: {why}; so are {BAD_FRAMES - 1} places before it")
 
 
+def _roots_told(journal: Path) -> tuple[bytes, ...]:
+    """The roots, from what was found under them before the command began: nothing of it is above another."""
+    roots: list[bytes] = []
+    with contextlib.suppress(TraceDamagedError):
+        for payload, _ in JournalReader(journal).frames():
+            for record in records(payload):
+                if record.op == WireOp.BEGIN or len(roots) == MANY_ROOTS:
+                    return tuple(roots)
+                if record.op == WireOp.SNAPSHOT:
+                    path = strings(record.payload, 1)[0]
+                    if path.startswith(b"/") and not any(is_under(path, root) for root in roots):
+                        roots.append(path)
+    return tuple(roots)
+
+
 def unfinished(trace_dir: Path) -> bool:
     """Whether there is something to index and nobody is at it, as after the recorder was killed."""
     try:
@@ -79,6 +103,8 @@ def unfinished(trace_dir: Path) -> bool:
             try:
                 with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
                     cursor = _cursor(txn)
+                    if txn.get(Table.META, _CURSOR) is None:
+                        return True  # tables, and nothing in them: not even what is known when nothing happened
             except TraceMissingError:
                 return True
             if not numbers or numbers[-1] < cursor.segment:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from ..filtering import Filters
 from ..model import ROOT_NODE, Attrs, Fidelity, Session
-from . import names
+from . import names, xattrs
 from .assembly import ContentReader
-from .codec import damaged, pack_attrs, unpack_attrs
+from .codec import damaged, unpack_attrs
 from .db import Table, Txn
 from .names import LATEST, U64
 from .state import Identity, NodeState, unpack_state
@@ -93,7 +93,7 @@ class Nodes:
         put = self.txn.replace if state.changed == seq else self.txn.put
         state.changed = seq
         state.dirty = True
-        put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), pack_attrs(state.attrs()))
+        put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), state.packed_attrs(xattrs.store(self.txn, state, seq)))
 
     # -- identities --------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ def attrs_span(txn: Txn, reader: ContentReader, node: int, seq: int) -> Span | N
     found, after = txn.around(Table.ATTRS, prefix, prefix + U64.pack(seq))
     if found is None:
         return None
-    attrs = unpack_attrs(found[1])
+    attrs = unpack_attrs(found[1], lambda: xattrs.at(txn, reader.blobs, node, seq))
     since = int.from_bytes(found[0][8:], "big")
     end = int.from_bytes(after[8:], "big") if after else LATEST
     if not attrs.is_file:

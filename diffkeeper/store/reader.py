@@ -21,6 +21,7 @@ from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
 from .nodes import Span, attrs_span
 from .patches import BlobReader
+from .xattrs import FEW
 
 KNOWN_ATTRS = 20_000
 """Nodes whose attributes are remembered, each for as long as they did not change."""
@@ -31,7 +32,7 @@ def open_reader(trace_dir: Path) -> Reader:
 
     Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError.
     """
-    session.read_facts(trace_dir)
+    session.damage(trace_dir)  # what it is comes first: whether there is a trace at all, and one we understand
     return Reader(trace_dir)
 
 
@@ -73,10 +74,9 @@ class Reader:
     def refresh(self) -> None:
         """Take notice of what was indexed since: moves `session` and `last_seq` on."""
         with self._read() as txn:
-            found = session.load(txn)
             refs = self._events.refs(txn)
-        self.session: Session = session.read_facts(self._trace_dir) if found is None else found
-        self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
+            self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
+            self.session: Session = session.known(txn, self._trace_dir, self.last_seq)
         self._ended = self.session.duration is not None
         self._attrs.clear()
         self._reading = 0, 0, None
@@ -127,7 +127,8 @@ class Reader:
         span = attrs_span(txn, self._content, node, seq)
         if span is None:
             return None
-        if self._ended and seq <= self.last_seq:  # else some of it may still come
+        light = sum(map(len, span.attrs.xattrs.values())) <= FEW
+        if light and self._ended and seq <= self.last_seq:  # else some of it may still come
             if len(self._attrs) >= KNOWN_ATTRS:
                 self._attrs.clear()
             self._attrs[node] = span
@@ -227,4 +228,6 @@ class Reader:
 
     def problems(self) -> Iterator[str]:
         """Everything that is wrong with the store, in words; nothing: it is healthy. Reads all of it."""
-        return check.problems(self._database, self._content, self._blobs)
+        if wrong := session.damage(self._trace_dir):
+            yield wrong
+        yield from check.problems(self._database, self._content, self._blobs)

@@ -234,7 +234,7 @@ class Replay:
         """
         same = (state.mode, state.uid, state.gid) == (inode.mode, inode.uid, inode.gid)
         self.calls.take_inode(state, inode)
-        if (by_call and state.xattrs.pop(CAPABILITY, None) is not None) or not same:
+        if (by_call and state.drop_xattr(CAPABILITY)) or not same:
             self.nodes.put_attrs(state, seq)
 
     def _write(self, record: Record) -> None:
@@ -337,7 +337,7 @@ class Replay:
         # Where the size stays, a stamp says whether times were set: XFS leaves an empty file alone.
         if state.size != record.offset or len(record.inodes) == 1:
             state.mtime = state.ctime = self.timeline.wall
-        state.xattrs.pop(CAPABILITY, None)
+        state.drop_xattr(CAPABILITY)
         if record.length:  # not root's: the set-id bits go, of which tmpfs says nothing where the size stays
             state.mode &= ~(stat.S_ISUID | (stat.S_ISGID if state.mode & stat.S_IXGRP else 0))
         self.calls.stamped(record, 1, (state,), seq)
@@ -365,6 +365,9 @@ class Replay:
             self._touch(state, record.inodes[0], seq, by_call=bool(record.tid and record.length))  # 0: mapped pages
             if record.flags & Flag.TRUNC:
                 self.writer.cut(state, seq, record.inodes[0].size)
+            told = self.progress.writes.get(record.tid)
+            if told is not None and (told.node, told.left) == (state.node, record.length):
+                del self.progress.writes[record.tid]  # the rest of that write: it comes from the file
             self.writer.grow(state, seq, record.offset, record.length)
             if not record.length:  # only times changed: nothing comes to fill it
                 return

@@ -86,7 +86,9 @@ class Standing:
         if record.flags & Flag.LINK:  # what it holds, and its xattrs, came with its first name
             self._nodes.put_attrs(state, seq)
             return state
+        state.altered += tuple(state.xattrs)
         state.xattrs = unpack_value(xattrs, dict[bytes, bytes]) if xattrs else {}
+        state.altered += tuple(state.xattrs)
         if stat.S_ISLNK(inode.mode):
             state.target, state.size = other, len(other)
         elif state.is_file:

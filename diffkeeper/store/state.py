@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import TraceDamagedError
 from ..model import Attrs, Fidelity
-from .codec import damaged, pack_value, unpack_value
+from .codec import damaged, pack_attrs, pack_value, unpack_value
 
 Identity = tuple[int, int, int]
 """(dev, ino, gen) as the kernel has them."""
@@ -57,6 +57,7 @@ class Saved(msgspec.Struct, array_like=True, eq=False):
     prior: bytes = b""  # the same of the content before the last RESET
     block_first: int = -1  # first seq and part of the last block
     block_part: int = 0
+    spread: bool = False  # its extended attributes have entries of their own
 
 
 class NodeState(Saved, eq=False):
@@ -64,6 +65,7 @@ class NodeState(Saved, eq=False):
 
     pending: Pending | None = None
     dirty: bool = True
+    altered: tuple[bytes, ...] = ()  # names of extended attributes that changed since they were stored
     path: bytes = b""  # valid while `path_age` is the tree's age
     path_age: int = -1
     outside: bool = False
@@ -80,14 +82,27 @@ class NodeState(Saved, eq=False):
     def packed(self) -> bytes:
         return pack_value([getattr(self, name) for name in Saved.__struct_fields__])
 
-    def attrs(self) -> Attrs:
-        """As of now. xattrs are a copy."""
+    def set_xattr(self, name: bytes, value: bytes) -> None:
+        self.xattrs[name] = value
+        self.altered += (name,)
+
+    def drop_xattr(self, name: bytes) -> bool:
+        """Whether it was there."""
+        if name not in self.xattrs:
+            return False
+        del self.xattrs[name]
+        self.altered += (name,)
+        return True
+
+    def packed_attrs(self, xattrs: bytes) -> bytes:
+        """What of it is true from now on, as ATTRS has it. `xattrs`: as they are stored there."""
         try:
-            return Attrs(
+            attrs = Attrs(
                 self.mode, self.uid, self.gid, 0 if self.is_file else self.size, self.mtime, self.ctime,
-                self.nlink if self.is_dir else self.names, self.rdev, self.target, dict(self.xattrs),
+                self.nlink if self.is_dir else self.names, self.rdev, self.target, {},
                 self.version, self.changed, Fidelity(self.fidelity),
             )  # fmt: skip
+            return pack_attrs(attrs, xattrs)
         except ValueError as error:
             raise damaged("a node has an unknown fidelity") from error
 

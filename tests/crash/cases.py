@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import diffkeeper
-from diffkeeper.errors import DiffKeeperError, NotATraceError, TraceMissingError
+from diffkeeper.errors import NotATraceError, TraceMissingError
 from diffkeeper.model import Event, Fidelity, Op
 from diffkeeper.trace import Trace
 from tests.crash.story import EXIT_CODE, LARGE, World, steps
@@ -31,6 +31,8 @@ from tests.crash.story import EXIT_CODE, LARGE, World, steps
 Tree = dict[str, tuple[int, int, bytes]]
 """Path -> mode, links (0 for directories), content or target: what a World shows."""
 
+MISSED = ""
+"""The phase of whom the kill did not meet any more."""
 PR_SET_CHILD_SUBREAPER = 36
 SOURCE = Path(__file__).resolve().parent.parent.parent
 DIFFKEEPER = [sys.executable, "-m", "diffkeeper"]
@@ -43,7 +45,7 @@ FREE_AFTER = 1.0
 
 @dataclass(frozen=True)
 class Case:
-    """`victim`: recorder, indexer, opener, mount or disk. `delay`: seconds, or for disk the bytes left free."""
+    """`victim`: recorder, indexer or disk. `delay`: seconds, or for disk the bytes left free."""
 
     victim: str
     seed: int
@@ -55,13 +57,14 @@ class Case:
     large: int = LARGE
     steps: int = 0  # that the first worker has told before the delay begins
     stall: float = 0  # seconds for which the recorder stands still before it is killed, so that its writers do
+    guardians: int = 0  # that are killed in the same instant
 
 
 @dataclass
 class Outcome:
     """What came of a case that kept all promises. `events`: of the story, in the trace."""
 
-    phase: str = ""
+    phase: str = MISSED
     events: int = 0
     lost: int = 0
     stopped: int = 0  # processes that stood still when the kill came
@@ -70,10 +73,9 @@ class Outcome:
 def run(case: Case) -> Outcome:
     """Raises AssertionError."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    folder = Path(tempfile.mkdtemp(prefix="diffkeeper-crash-"))
+    memory = "/dev/shm" if case.victim == "disk" else None  # a disk that is full need not be slow
+    folder = Path(tempfile.mkdtemp(prefix="diffkeeper-crash-", dir=memory))
     try:
-        if case.victim == "mount":
-            return _mount(case, folder)
         if case.victim == "disk":
             with _small_disk(folder, int(case.delay)) as disk:
                 return _recording(case, folder, disk / "trace")
@@ -82,84 +84,102 @@ def run(case: Case) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# -- recorder, indexer, opener, disk ------------------------------------------------------------
+# -- recorder, indexer, disk ------------------------------------------------------------
 
 
 def _recording(case: Case, folder: Path, trace: Path) -> Outcome:
     work = folder / "work"
-    for worker in range(case.workers):
-        (work / f"w{worker}").mkdir(parents=True)
     outcome = Outcome()
-    progress, told = os.pipe()
-    recorder = _start(case, trace, work, told)
-    os.close(told)
-    marks = _Progress(progress)
+    recorder, marks = start(case, trace, work)
     exits: dict[int, int] = {}
-    if case.victim in ("recorder", "opener"):
+    if case.victim == "recorder":
         marks.follow(case.steps, case.delay)
         os.kill(recorder, signal.SIGSTOP if case.stall else 0)
         time.sleep(case.stall)
-        outcome.stopped = sum(_state(pid) == "T" for pid in _descendants(recorder))
+        outcome.stopped = sum(state(pid) == "T" for pid in _descendants(recorder))
         outcome.phase = _phase(recorder)
-        os.kill(recorder, signal.SIGKILL)
+        for pid in (recorder, *_guardians_of(recorder)[: case.guardians]):
+            os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
         _wait_all(exits, lambda: _nothing_stands_still(killed))
     elif case.victim == "indexer":
         marks.follow(case.steps, case.delay)
         victim = _indexer_of(recorder, trace)
-        outcome.phase = "indexing" if victim else "none"
+        outcome.phase = "indexing" if victim else MISSED
         if victim:
             os.kill(victim, signal.SIGKILL)
         _wait_all(exits, lambda: None)
     else:
+        outcome.phase = "recorded"
         _wait_all(exits, lambda: None)
-    marks.drain()
-    os.close(progress)
-    began = EXIT_CODE << 8 in exits.values() or any(_real(work / f"w{worker}") for worker in range(case.workers))
+    marks.close()
+    began = EXIT_CODE << 8 in exits.values() or any(real(work / f"w{worker}") for worker in range(case.workers))
     if case.victim in ("indexer", "disk"):
         assert exits[recorder] == EXIT_CODE << 8, f"the recorder ended with {exits[recorder]:#x}"
     for worker in range(case.workers if began else 0):  # the command has come to its end, whatever became of us
-        _assert_same(_real(work / f"w{worker}"), _world(case, worker, case.count).shown(), "the real tree")
+        assert_same(real(work / f"w{worker}"), world(case, worker, case.count).shown(), "the real tree")
     if case.victim == "disk":
         (trace.parent / "filler").unlink()
-    if case.victim == "opener":
-        _kill_openers(trace, random.Random(case.seed))
-    _check_trace(case, trace, outcome, began=began, sure=marks.sure())
+    check_trace(case, trace, outcome, began=began, sure=marks.sure())
     return outcome
 
 
-def _start(case: Case, trace: Path, work: Path, told: int) -> int:
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def story_words(case: Case, told: int = -1) -> list[str]:
+    """The command that tells the story of a case."""
     numbers = (case.workers, case.count, case.seed, case.pause, case.large, told)
-    story = [sys.executable, "-m", "tests.crash.story", *numbers]
+    return [sys.executable, "-m", "tests.crash.story", *map(str, numbers)]
+
+
+def killed_recording(case: Case, folder: Path, trace: Path) -> None:
+    """Record a story whose recorder and indexer are killed, the indexer before it has done much."""
+    recorder, marks = start(case, trace, folder / "work")
+    marks.follow(10, 0)
+    os.kill(_indexer_of(recorder, trace), signal.SIGKILL)
+    marks.follow(case.count - 10, 0)
+    os.kill(recorder, signal.SIGKILL)
+    marks.close()
+    os.waitpid(recorder, 0)
+
+
+def start(case: Case, trace: Path, work: Path) -> tuple[int, Progress]:
+    """A recorder of the story in `work`, which is made, and how far its command is."""
+    for worker in range(case.workers):
+        (work / f"w{worker}").mkdir(parents=True)
+    progress, told = os.pipe()
+    story = story_words(case, told)
     if case.ring_bytes:
         words = [sys.executable, "-m", "tests.system.small_ring", trace, case.ring_bytes, *story]
     else:
         words = [*DIFFKEEPER, "record", "-o", trace, "--", *story]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
     os.set_inheritable(told, True)
-    child = os.fork()
-    if not child:
+    recorder = os.fork()
+    if not recorder:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.chdir(work)
-        os.execve(sys.executable, list(map(str, words)), environment)
-    return child
+        os.execve(sys.executable, list(map(str, words)), environment())
+    os.close(told)
+    return recorder, Progress(progress)
 
 
-class _Progress:
-    """When the first worker had told how many steps it had done."""
+class Progress:
+    """When the first worker had told how many steps it had done: `marks`."""
 
     def __init__(self, pipe: int) -> None:
+        self.marks: list[tuple[float, int]] = []
         self._pipe, self._rest, self._started = pipe, b"", time.monotonic()
         os.set_blocking(pipe, False)
-        self._marks: list[tuple[float, int]] = []
         self._killed = 0.0
 
     def follow(self, steps: int, seconds: float) -> None:
         """Read until so long after the start, or after so many steps; what comes later comes after the kill."""
         begun = self._started
-        while steps and not any(count >= steps for _, count in self._marks):
+        while steps and not any(count >= steps for _, count in self.marks):
             self._read()
             assert time.monotonic() - self._started < 60, "the command does not get on"
             time.sleep(0.002)
@@ -169,18 +189,19 @@ class _Progress:
             time.sleep(0.002)
         self._killed = time.monotonic()
 
-    def drain(self) -> None:
+    def close(self) -> None:
         self._read()
+        os.close(self._pipe)
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
             while data := os.read(self._pipe, 65536):
                 *lines, self._rest = (self._rest + data).split(b"\n")
-                self._marks += [(time.monotonic(), int(line)) for line in lines]
+                self.marks += [(time.monotonic(), int(line)) for line in lines]
 
     def sure(self) -> int:
         """Steps that must be in the trace of a recorder that was killed."""
-        return max((count for when, count in self._marks if when < self._killed - SURE_AFTER), default=0)
+        return max((count for when, count in self.marks if when < self._killed - SURE_AFTER), default=0)
 
 
 def _wait_all(exits: dict[int, int], meanwhile: Callable[[], None]) -> None:
@@ -201,7 +222,7 @@ def _wait_all(exits: dict[int, int], meanwhile: Callable[[], None]) -> None:
 
 def _nothing_stands_still(killed: float) -> None:
     if time.monotonic() - killed > FREE_AFTER:
-        still = [pid for pid in _descendants(os.getpid()) if _state(pid) == "T"]
+        still = [pid for pid in _descendants(os.getpid()) if state(pid) == "T"]
         assert not still, f"processes {still} stand still"
 
 
@@ -215,7 +236,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _state(pid: int) -> str:
+def state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -228,7 +249,16 @@ def _phase(recorder: int) -> str:
         with suppress(OSError):
             if b"tests.crash.story" in Path(f"/proc/{pid}/cmdline").read_bytes() and os.getpgid(pid) == os.getpgid(0):
                 return "command"
-    return "before or after" if _state(recorder) not in ("", "Z") else "ended"
+    return "before or after" if state(recorder) not in ("", "Z") else MISSED
+
+
+def _guardians_of(recorder: int) -> list[int]:
+    found = []
+    for pid in _descendants(recorder):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "dk-guardian\n":
+                found.append(pid)
+    return found
 
 
 def _indexer_of(recorder: int, trace: Path) -> int:
@@ -239,30 +269,20 @@ def _indexer_of(recorder: int, trace: Path) -> int:
     return 0
 
 
-def _kill_openers(trace: Path, chance: random.Random) -> None:
-    """Open the trace a few times, and do not let it finish."""
-    for _ in range(chance.randrange(1, 5)):
-        opener = subprocess.Popen([*DIFFKEEPER, "info", trace], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with suppress(subprocess.TimeoutExpired):
-            opener.wait(chance.uniform(0.1, 0.6))
-        opener.kill()
-        opener.wait()
-
-
 # -- the promises --------------------------------------------------------------------------------
 
 
-def _check_trace(case: Case, trace: Path, outcome: Outcome, *, began: bool, sure: int) -> None:
+def check_trace(case: Case, trace: Path, outcome: Outcome, *, began: bool, sure: int) -> None:
     """It opens, `check` passes, and each worker's tree is what it was after some number of steps."""
     checked = subprocess.run([*DIFFKEEPER, "check", trace], capture_output=True, text=True, check=False)
     try:
         opened = diffkeeper.open(trace)
     except (TraceMissingError, NotATraceError):
         assert not began, "the command ran, and there is no trace"
-        outcome.phase = "before the trace was made"
+        outcome.phase = outcome.phase and "before the trace was made"
         return
-    assert checked.returncode == 0, f"check: {checked.stdout}{checked.stderr}"
     with opened:
+        assert checked.returncode == 0, f"check: {checked.stdout}{checked.stderr}"
         outcome.lost = sum(opened.session.lost.values())
         for worker in range(case.workers):
             known = _check_worker(case, opened, worker)
@@ -292,11 +312,11 @@ def _check_worker(case: Case, trace: Trace, worker: int) -> int:
         elif place == 0:
             continue
         actual, doubtful = _recorded(trace, worker, seq), _doubtful(events[:place])
-        expected = _world(case, worker, place, events=True).shown()
+        expected = world(case, worker, place, events=True).shown()
         for name in doubtful:
             actual.pop(name, None)
             expected.pop(name, None)
-        _assert_same(actual, expected, f"worker {worker} after {place} of {known} steps")
+        assert_same(actual, expected, f"worker {worker} after {place} of {known} steps")
     return known
 
 
@@ -320,7 +340,7 @@ def _recorded(trace: Trace, worker: int, seq: int) -> Tree:
     return found
 
 
-def _real(top: Path) -> Tree:
+def real(top: Path) -> Tree:
     found: Tree = {}
     for directory, folders, files in os.walk(top):
         for name in [*folders, *files]:
@@ -336,7 +356,7 @@ def _real(top: Path) -> Tree:
     return found
 
 
-def _world(case: Case, worker: int, count: int, *, events: bool = False) -> World:
+def world(case: Case, worker: int, count: int, *, events: bool = False) -> World:
     """After `count` steps, or after `count` of those that make an event."""
     world, done = World(), 0
     for number, step in enumerate(steps(case.seed + worker, case.large)):
@@ -355,7 +375,7 @@ def _events_of(case: Case, worker: int, count: int) -> int:
     return made
 
 
-def _assert_same(actual: Tree, expected: Tree, what: str) -> None:
+def assert_same(actual: Tree, expected: Tree, what: str) -> None:
     wrong = sorted(path for path in {*actual, *expected} if actual.get(path) != expected.get(path))
 
     def short(entry: tuple[int, int, bytes] | None) -> object:
@@ -383,36 +403,3 @@ def _small_disk(folder: Path, free: int) -> Iterator[Path]:
         yield point
     finally:
         subprocess.run(["umount", point], check=True)
-
-
-def _mount(case: Case, folder: Path) -> Outcome:
-    """Kill the server while somebody reads: the readers get errors, nobody hangs, and it can be mounted again."""
-    work, trace, point = folder / "work", folder / "trace", folder / "mnt"
-    (work / "w0").mkdir(parents=True)
-    point.mkdir()
-    story = [sys.executable, "-m", "tests.crash.story", "1", "400", str(case.seed), "0", str(LARGE)]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
-    recorded = subprocess.run(
-        [*DIFFKEEPER, "record", "-o", trace, "--", *story], cwd=work, env=environment, check=False, capture_output=True
-    )
-    assert recorded.returncode == EXIT_CODE, recorded.stderr
-    subprocess.run([*DIFFKEEPER, "mount", trace, point], check=True)
-    try:
-        status = (point / ".diffkeeper/status").read_text()
-        server = int(status.split("server: process ")[1].split()[0])
-        reader = subprocess.Popen(
-            ["sh", "-c", 'while cp -a "$0/@end/w0" "$1/copy"; do diff -r "$0/@e9" "$0/@end"; rm -r "$1/copy"; done',
-             point, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(case.delay)
-        os.kill(server, signal.SIGKILL)
-        reader.wait(30)
-        again = subprocess.run([*DIFFKEEPER, "mount", trace, point], check=False, capture_output=True, text=True)
-        assert again.returncode == 0, again.stderr
-        _assert_same(_real(point / "@end/w0"), _world(case, 0, 400).shown(), "the second mount")
-    finally:
-        with suppress(DiffKeeperError):
-            subprocess.run([*DIFFKEEPER, "umount", point], check=False, capture_output=True)
-    outcome = Outcome("mounted")
-    _check_trace(case, trace, outcome, began=True, sure=0)
-    return outcome

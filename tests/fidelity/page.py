@@ -82,6 +82,22 @@ Made by `{figures["command"]}`.
 """
 
 
+def _racing(figures: Mapping[str, Any]) -> str:
+    kinds = figures["filesystems"]
+    columns = ("recordings", "events", "paths", "wrong", "healed", "broken")
+    rows = [[kind, *(f"{kinds[kind].get(column, 0):,}" for column in columns)] for kind in kinds]
+    return f"""## Processes that race
+
+Four processes at once on six names and one file position, with nothing between them: files, names, attributes and
+programs. Whose call came first cannot always be known. After each burst, when all stand still, the moment is compared:
+`wrong` of `paths` were left wrong by the burst. When the command has ended, what is wrong is put right (`healed`).
+`broken`: recordings whose last moment is not the directory, that lost something, or that `check` finds fault with.
+
+{_table(("", *columns), rows)}
+Made by `{figures["command"]}`.
+"""
+
+
 def _brief(faults: Iterable[str]) -> str:
     """Without the paths that each of them names."""
     return "; ".join(fault.splitlines()[0].split(": [")[0] for fault in faults)
@@ -119,13 +135,20 @@ def _crashes(figures: Mapping[str, Any]) -> str:
             total = totals.setdefault(victim, [0, 0])
             total[0] += found["points"]
             total[1] += found["broken"]
+    behind = [found["seconds_behind"] for run in figures["runs"] for found in run["victims"].values()
+              if found.get("seconds_behind")]  # fmt: skip
+    lag = ""
+    if behind:
+        lag = f" The trace was then {behind[-1]['median']} s behind in the median, {behind[-1]['most']} s at most."
     return f"""## Crashes
 
-The recorder, its indexer, the process that finishes an index and the mount were killed with SIGKILL at random points,
-and the disk was filled. After each: the command ran on to its own end, the trace opens, it is a prefix of what
-happened, `check` passes.
+The recorder (now and then with a guardian), its indexer, the process that finishes an index (`opener`) and the mount
+were killed with SIGKILL at random points, and the disk was filled. `power`: a journal was cut at every byte.
+`blackout`: the disk was cloned in an instant, again and again, while a command was recorded onto it, which leaves what
+a power cut would.{lag} After each: the command ran on to its own end, the trace opens, it is a prefix of what happened,
+`check` passes.
 
-{_table(("killed", "points", "broken promises"), [[victim, *total] for victim, total in totals.items()])}
+{_table(("", "points", "broken promises"), [[victim, *total] for victim, total in totals.items()])}
 Made by `{figures["runs"][0]["command"]}`.
 """
 
@@ -152,6 +175,6 @@ def text() -> str:
         return json.loads((FIGURES / f"{name}.json").read_text())
 
     return "\n".join((
-        HEAD, _changes(read("changes")), _oracle(read("oracle")), _programs(read("programs")), _crashes(read("crash")),
-        _hostile(read("fuzz-traces")), LIMITS,
+        HEAD, _changes(read("changes")), _oracle(read("oracle")), _racing(read("racing")), _programs(read("programs")),
+        _crashes(read("crash")), _hostile(read("fuzz-traces")), LIMITS,
     ))  # fmt: skip

@@ -9,6 +9,7 @@ actors      the processes that do the operations: forked, threaded, unprivileged
 worker      the program that is recorded: operation, mark, truth, and so on
 compare     the trace against the truth, moment by moment
 trials      one recording with its verdict; filesystems to do it on
+racing      the other way: processes that race, of which only the end is compared
 shrink      a wrong moment's script, made small
 __main__    `python -m tests.oracle`: many trials, and a report
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.oracle import compare, filesystems, hands, shrink
+from tests.oracle import compare, filesystems, hands, racing, shrink
 from tests.oracle.compare import Verdict, Wrong
 from tests.oracle.found import FOUND
 from tests.oracle.grammar import GROUPS
@@ -47,6 +47,12 @@ def test_what_once_went_wrong(name: str, tmp_path: Path) -> None:
         trial = run(task, place, links=found.kind in filesystems.COUNT_LINKS)
     assert_right(trial)
     assert [operation for operation in trial.script if operation not in found.script] == []
+
+
+def test_processes_that_race(tmp_path: Path) -> None:
+    """Four processes on the same names and one file position: the end is right, nothing lost, the trace sound."""
+    found = racing.race(tmp_path, "test", 24)
+    assert found["events"] > 500
 
 
 def test_the_oracle_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

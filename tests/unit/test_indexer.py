@@ -18,7 +18,10 @@ from diffkeeper.errors import DiffKeeperError, NotATraceError, TraceDamagedError
 from diffkeeper.journal import JournalWriter, segment_path, segments
 from diffkeeper.model import Event, Fidelity, Op, Session
 from diffkeeper.store import indexer
+from diffkeeper.store.db import DATA_FILE, Database, Table
 from diffkeeper.store.reader import open_reader
+from diffkeeper.store.session import FORMAT
+from diffkeeper.trace import open_trace
 from diffkeeper.wire import WireOp
 from tests.builder import TraceBuilder
 from tests.unit.test_store_replay import BASELINE, Script, Tree, tree_at
@@ -299,12 +302,56 @@ def test_what_is_not_a_trace(tmp_path: Path) -> None:
     with pytest.raises(NotATraceError):
         open_reader(tmp_path / "empty")
     facts = recording(tmp_path / "newer").builder.journal() / "session.json"
-    facts.write_text(facts.read_text().replace('"format": 1', '"format": 2'))
+    facts.write_text(facts.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
     with pytest.raises(TraceTooNewError):
         indexer.index(tmp_path / "newer")
-    facts.write_text("{" * 5000)
-    with pytest.raises(TraceDamagedError):
-        open_reader(tmp_path / "newer")
+
+
+@pytest.mark.parametrize("damage", ["", "{" * 5000, "[]", '{"format": 0}', '{"format": 1, "cwd": 5}', "null", "\udcff"])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_damaged_session_facts(tmp_path: Path, damage: str, indexed: bool) -> None:
+    """What session.json alone says is not known any more; every moment is there, and the damage is told."""
+    builder = TraceBuilder(tmp_path / "trace", roots=(b"/opt/one", b"/opt/two"))
+    builder.baseline({"/opt/one/f": b"1", "/opt/two/d/g": b"2"})
+    builder.begin()
+    builder.create("/opt/one/new", b"3")
+    builder.end()
+    path = builder.build() if indexed else builder.journal()
+    (path / "session.json").write_bytes(os.fsencode(damage))
+    indexer.index(path)
+    with open_reader(path) as reader:
+        assert reader.session.roots == (b"/opt/one", b"/opt/two")
+        assert reader.session.command == (("sh", "-c", "test") if indexed else ())
+        assert [note for note in reader.session.notes if "session.json" in note]
+        assert len([problem for problem in reader.problems() if "session.json" in problem]) == 1
+        node = reader.resolve(b"/opt/one/new", reader.last_seq)
+        assert node is not None and reader.read(node, reader.last_seq, 0, 10) == b"3"
+
+
+def test_an_index_that_was_only_begun(tmp_path: Path) -> None:
+    """Tables without a commit, and a journal that no disk has: a trace in which nothing happened."""
+    path = TraceBuilder(tmp_path / "trace").journal()
+    segment_path(path / "journal", 1).write_bytes(b"")
+    Database(path / DATA_FILE, write=True).close()
+    with open_trace(path) as trace:
+        assert list(trace.events()) == [] and list(trace.problems()) == []
+        assert trace.session.roots == (b"/opt/root",)
+
+
+def test_damaged_session_in_the_index(tmp_path: Path) -> None:
+    """Without the totals, what session.json says counts, and every moment is there."""
+    built = recording(tmp_path / "trace").builder.build()
+    with open_reader(built) as reader:
+        events = list(reader.events())
+    database = Database(built / DATA_FILE, write=True)
+    txn = database.begin()
+    txn.put(Table.META, b"session", b"{}")
+    txn.commit()
+    database.close()
+    with open_reader(built) as reader:
+        assert reader.session.events == len(events) and list(reader.events()) == events
+        assert any("its session" in note for note in reader.session.notes)
+        assert list(reader.problems())
 
 
 def test_facts_keep_odd_bytes(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_decoders_of_anything(data: bytes) -> None:
     decoders: list[Callable[[bytes], object]] = [
         lambda data: blocks.decode_block(1, data),
         lambda data: content.decode(content.decode_ref(content.block_key(1, 1, 0), data), data),
-        codec.unpack_attrs,
+        lambda data: codec.unpack_attrs(data, dict),
         codec.unpack_strings,
         lambda data: codec.unpack_columns(data, 7, 3),
         lambda data: codec.decompress(data, 1000),
@@ -157,7 +157,7 @@ def test_strings_and_bytes_come_back(strings: list[bytes], data: bytes) -> None:
     )
 )
 def test_attributes_come_back(attrs: Attrs) -> None:
-    assert codec.unpack_attrs(codec.pack_attrs(attrs)) == attrs
+    assert codec.unpack_attrs(codec.pack_attrs(attrs, codec.pack_value(attrs.xattrs)), dict) == attrs
 
 
 def test_a_small_value_cannot_claim_much(tmp_path: Path) -> None:
