@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint programs fidelity fuzz race bench crash fuzz-traces clean
+.PHONY: help setup test-setup demo test lint programs fidelity fuzz race bench bench-quick crash fuzz-traces clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,12 @@ fuzz: test-setup  ## random operations held against the truth, on and on; FUZZ='
 race: test-setup  ## several processes at once on the same names: the end must be right (RACE='--seeds 9 --report FILE')
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.oracle.racing $(RACE)
 
-bench: setup  ## time a few workloads bare and recorded
-	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench
+bench: setup  ## measure recording and looking beside other tools, and write docs/benchmarks.md anew (BENCH='--part look')
+	@PYTHON='$(PYTHON)' contrib/bench-peers.sh
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench $(BENCH)
+
+bench-quick: setup  ## the same with less of everything, without other tools; keeps nothing
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench --quick
 
 crash: test-setup  ## kill recorders, indexers and mounts at random, fill disks (CRASH=--points 5 --json FILE)
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.crash $(CRASH)

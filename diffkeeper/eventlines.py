@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json.encoder
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .model import Event, Fidelity, Op
+from .view.moments import duration_text
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -66,6 +68,7 @@ class JsonLines(LineForm):
 
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
+        self._reader = trace.reader
         self._quoted: dict[bytes, str] = {}
 
     def line(self, event: Event) -> str:
@@ -88,6 +91,33 @@ class JsonLines(LineForm):
         if event.detail:
             line += f', "detail": {quote(event.detail)}'
         return line + (', "outside": true}\n' if event.outside else "}\n")
+
+    def lines(self, first: int, last: int) -> Iterator[str]:
+        """`line` of each event from `first` to `last`. Nearly all are exact writes: those are not made Events."""
+        write, exact = int(Op.WRITE), int(Fidelity.EXACT)
+        for block in self._reader.event_rows(first, last):
+            heads: dict[tuple[int, int], str] = {}  # by path and pid; both are the block's own numbers
+            for at, (time, op, pid, path, _, _, offset, size, trust, _, _) in enumerate(block.rows):
+                seq = block.first + at
+                if not first <= seq <= last:
+                    continue
+                if op != write or trust != exact or offset < 0 or size < 0:
+                    event = block.event(at)
+                    if event.op in RENAMING:
+                        heads.clear()
+                    yield self.line(event)
+                    continue
+                head = heads.get((path, pid))
+                if head is None:
+                    comm = json.encoder.encode_basestring_ascii(self.comm(block.event(at)))
+                    where = self._path(block.strings[path])
+                    head = heads[path, pid] = f'"op": "write", "path": {where}, "pid": {pid}, "comm": {comm}, "size": '
+                self._last = seq
+                moment = duration_text(time) if block.lasts[at] else f"e{seq}"
+                yield (
+                    f'{{"event": {seq}, "time": {time / 1e9!r}, "at": "{moment}", {head}{size}, '
+                    f'"offset": {offset}, "fidelity": "exact"}}\n'
+                )
 
     def _path(self, path: bytes) -> str:
         quoted = self._quoted.get(path)

@@ -136,14 +136,14 @@ class Trace:
         UsageError for an unknown op, and PluginError.
         """
         first = self.covered(since)[0] if since is not None else 1
-        last = self.covered(until)[1] if until is not None else None
+        last = self.covered(until)[1] if until is not None else self.reader.last_seq
         ops = _ops(op)
         matches = self.path_matcher([os.fsencode(path)]) if path is not None else None
         found = self._events(first, last, ops, pid, matches)
         return filter(Filters.of(self, filters).keeps, found) if filters else found
 
     def _events(
-        self, first: int, last: int | None, ops: frozenset[Op] | None, pid: int | None,
+        self, first: int, last: int, ops: frozenset[Op] | None, pid: int | None,
         matches: Callable[[bytes], bool] | None,
     ) -> Iterator[Event]:  # fmt: skip
         for event in self.reader.events(first, last):

@@ -71,9 +71,16 @@ def timeline(
     with open_with_bar(trace) as opened:
         wanted = frozenset[Op]().union(*ops) or None
         hiding = () if unfiltered else recorded_filters(opened)
-        events = opened.events(since=since, until=until, path=path, op=wanted, pid=pid, filters=(*hiding, *filters))
-        form: LineForm = JsonLines(opened) if as_json else Columns(opened)
-        for batch in batches(map(form.line, events)):
+        specs = (*hiding, *filters)
+        if as_json and not (path or wanted or pid is not None or specs):
+            first = opened.covered(since)[0] if since else 1
+            last = opened.covered(until)[1] if until else opened.reader.last_seq
+            lines = JsonLines(opened).lines(first, last)
+        else:
+            form: LineForm = JsonLines(opened) if as_json else Columns(opened)
+            events = opened.events(since=since, until=until, path=path, op=wanted, pid=pid, filters=specs)
+            lines = map(form.line, events)
+        for batch in batches(lines):
             sys.stdout.write("".join(batch))
             sys.stdout.flush()
 

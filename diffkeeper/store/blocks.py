@@ -11,6 +11,7 @@ import os
 import struct
 from array import array
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,12 @@ import numpy as np
 from ..model import Event, Fidelity, Op
 from .codec import (
     MAX_COLUMNS,
+    Column,
     compress,
     damaged,
     decompress,
     pack_columns,
+    pack_rows,
     pack_strings,
     unpack,
     unpack_columns,
@@ -29,6 +32,8 @@ from .codec import (
 )
 from .db import Table, Txn
 from .names import U64
+from .runs import Run
+from .state import NodeState
 
 BLOCK_EVENTS = 4096
 
@@ -37,9 +42,11 @@ _COLUMNS = 11  # time, op, pid, path, to, node, offset, size, trust, count, deta
 _TRUST = 8
 _OUTSIDE = 16  # in the trust column, beside the Fidelity
 NONE = -1
+_NEVER = (1 << 63) - 1  # a time
 _EXACT, _EXACT_OUTSIDE = int(Fidelity.EXACT), Fidelity.EXACT | _OUTSIDE
 _BY_OP = {int(op): op for op in Op}
 _BY_TRUST = {int(trust): trust for trust in Fidelity}
+Columns = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 _OPS, _TRUSTS = np.array(list(Op)), np.array(list(Fidelity))
 
 
@@ -76,6 +83,16 @@ class EventBuffer:
         trust = _EXACT_OUTSIDE if outside else _EXACT
         self.rows.extend((time, 2, pid, text, NONE, node, offset, size, trust, 0, 0))
 
+    def writes(self, times: Column, run: Run, states: Sequence[NodeState]) -> None:
+        """`write` for a run, which there must be room for. `states`: its files."""
+        here, which = np.unique(run.which, return_inverse=True)
+        chosen = [states[number] for number in here.tolist()]
+        paths = np.array([self.string(state.path) for state in chosen])[which]
+        nodes = np.array([state.node for state in chosen])[which]
+        trust = np.array([_EXACT_OUTSIDE if state.outside else _EXACT for state in chosen])[which]
+        columns = (times, 2, run.pids, paths, NONE, nodes, run.offsets, run.sizes, trust, 0, 0)
+        self.rows.frombytes(pack_rows(len(run), *columns))
+
     def string(self, text: bytes) -> int:
         return self.strings.setdefault(text, len(self.strings))
 
@@ -107,7 +124,7 @@ def _encode(rows: array[int], strings: list[bytes]) -> bytes:
     return _HEAD.pack(len(table), table[0, 0], table[-1, 0], len(raw)) + compress(raw)
 
 
-def _decode(value: bytes) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int64]], list[bytes]]:
+def _decode(value: bytes) -> tuple[Columns, list[bytes]]:
     count, first_time, last_time, size = unpack(_HEAD, value)
     raw = decompress(memoryview(value)[_HEAD.size :], size, MAX_COLUMNS)
     columns, at = unpack_columns(raw, count, _COLUMNS)
@@ -124,20 +141,38 @@ def _decode(value: bytes) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int64
     return np.array(columns), strings
 
 
+class Rows(NamedTuple):
+    """Events of a block as numbers, for who would only take Events apart again."""
+
+    first: int  # seq
+    rows: list[list[int]]  # time, op, pid, path, to, node, offset, size, trust, count, detail, as in the block
+    strings: list[bytes]
+    lasts: list[bool]  # whether the next event, if there is one, is in a later millisecond
+
+    def event(self, at: int) -> Event:
+        return _event(self.first + at, self.rows[at], self.strings)
+
+
+def decode_rows(first: int, value: bytes, following: int) -> Rows:
+    """The events of a block whose first has the seq `first`. `following`: time of the next block's first."""
+    columns, strings = _decode(value)
+    milliseconds = np.append(columns[0], following) // 1_000_000
+    return Rows(first, columns.T.tolist(), strings, (milliseconds[1:] != milliseconds[:-1]).tolist())
+
+
+def _event(seq: int, row: Sequence[int], strings: Sequence[bytes]) -> Event:
+    time, op, pid, path, to, node, offset, size, trust, count, detail = row
+    return Event(
+        seq, time, _BY_OP[op], pid, strings[path], None if to == NONE else strings[to], node,
+        None if offset == NONE else offset, None if size == NONE else size, _BY_TRUST[trust & _OUTSIDE - 1],
+        trust >= _OUTSIDE, count, os.fsdecode(strings[detail]) if detail else "",
+    )  # fmt: skip
+
+
 def decode_block(first: int, value: bytes) -> list[Event]:
     """The events of a block whose first has the seq `first`."""
     columns, strings = _decode(value)
-    events = []
-    for seq, row in enumerate(columns.T.tolist(), first):
-        time, op, pid, path, to, node, offset, size, trust, count, detail = row
-        events.append(
-            Event(
-                seq, time, _BY_OP[op], pid, strings[path], None if to == NONE else strings[to], node,
-                None if offset == NONE else offset, None if size == NONE else size, _BY_TRUST[trust & _OUTSIDE - 1],
-                trust >= _OUTSIDE, count, os.fsdecode(strings[detail]) if detail else "",
-            )
-        )  # fmt: skip
-    return events
+    return [_event(seq, row, strings) for seq, row in enumerate(columns.T.tolist(), first)]
 
 
 _WITH_PATH = np.array([op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP)])
@@ -164,7 +199,7 @@ class EventIndex:
 
     def __init__(self) -> None:
         self._refs: list[BlockRef] = []
-        self._decoded: OrderedDict[int, list[Event]] = OrderedDict()
+        self._decoded: OrderedDict[int, tuple[Columns, list[bytes]]] = OrderedDict()
 
     def refs(self, txn: Txn) -> list[BlockRef]:
         """All blocks, in order, checked to leave no hole. Reads only those that are new."""
@@ -178,21 +213,47 @@ class EventIndex:
             after += count
         return self._refs
 
+    def rows(self, txn: Txn, seq: int) -> Rows:
+        """The block that has `seq`, which must exist, as numbers. Not kept."""
+        refs = self.refs(txn)
+        at = self._find(txn, seq)
+        following = refs[at + 1].first_time if at + 1 < len(refs) else _NEVER
+        return decode_rows(refs[at].first, self._value(txn, refs[at]), following)
+
     def block(self, txn: Txn, seq: int) -> list[Event]:
         """The events of the block that has `seq`, which must exist."""
-        found = txn.floor(Table.EVENTS, b"", U64.pack(seq))
-        if found is None:
+        ref = self.refs(txn)[self._find(txn, seq)]
+        columns, strings = self._columns(txn, ref)
+        return [_event(number, row, strings) for number, row in enumerate(columns.T.tolist(), ref.first)]
+
+    def event(self, txn: Txn, seq: int) -> Event:
+        """One event, which must exist."""
+        ref = self.refs(txn)[self._find(txn, seq)]
+        columns, strings = self._columns(txn, ref)
+        return _event(seq, columns[:, seq - ref.first].tolist(), strings)
+
+    def _find(self, txn: Txn, seq: int) -> int:
+        """Number of the block that has an event."""
+        refs = self.refs(txn)
+        at = bisect.bisect_right(refs, seq, key=lambda ref: ref.first) - 1
+        if at < 0 or seq >= refs[at].first + refs[at].events:
             raise damaged(f"event {seq} is missing")
-        first = int.from_bytes(found[0], "big")
-        events = self._decoded.get(first)
-        if events is None:
-            events = self._decoded[first] = decode_block(first, found[1])
-        self._decoded.move_to_end(first)
+        return at
+
+    def _value(self, txn: Txn, ref: BlockRef) -> bytes:
+        value = txn.get(Table.EVENTS, U64.pack(ref.first))
+        if value is None or unpack(_HEAD, value)[0] != ref.events:
+            raise damaged(f"event {ref.first} is missing")
+        return value
+
+    def _columns(self, txn: Txn, ref: BlockRef) -> tuple[Columns, list[bytes]]:
+        found = self._decoded.get(ref.first)
+        if found is None:
+            found = self._decoded[ref.first] = _decode(self._value(txn, ref))
+        self._decoded.move_to_end(ref.first)
         while len(self._decoded) > 8:
             self._decoded.popitem(last=False)
-        if not first <= seq < first + len(events):
-            raise damaged(f"event {seq} is missing")
-        return events
+        return found
 
     def seq_at(self, txn: Txn, time: int) -> int:
         """The last seq whose time is at or before `time`; 0: none."""
@@ -206,5 +267,5 @@ class EventIndex:
         ref = refs[low - 1]
         if ref.last_time <= time:
             return ref.first + ref.events - 1
-        events = self.block(txn, ref.first)
-        return ref.first - 1 + bisect.bisect_right(events, time, key=lambda event: event.time)
+        times = self._columns(txn, ref)[0][0]
+        return ref.first - 1 + int(np.searchsorted(times, time, "right"))

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from ..errors import DiffKeeperError
 from . import processes, session, xattrs
+from .assembly import ContentReader
 from .blocks import EventIndex, decode_block
 from .codec import unpack_attrs
-from .content import RESET, ContentReader, decode, decode_ref
+from .content import RESET, decode, decode_ref
 from .db import Database, Table, Txn
 from .names import LATEST
 from .nodes import attrs_at
@@ -98,7 +99,7 @@ class _Check:
             try:
                 ref = decode_ref(key, value)
                 block = decode(ref, value)
-                self._content.payload(txn, block)
+                self._content.prove(txn, block.payload)
                 size = before[1] if before[0] == key[:8] else 0
                 if not ref.head.flags & RESET and size != ref.head.before:
                     yield f"content of node {node} at event {ref.first} does not begin with the size it had"

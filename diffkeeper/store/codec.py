@@ -32,6 +32,7 @@ _ATTRS = struct.Struct("<IIIIIqqqQQBII")
 _U32 = struct.Struct("<I")
 
 _compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=False, write_checksum=False)
+_decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
 
 
 def damaged(what: str) -> TraceDamagedError:
@@ -50,14 +51,23 @@ def decompress(data: bytes | memoryview, size: int, limit: int = MAX_BLOB) -> by
     if size == 0:
         return b""
     try:
-        # The frame may claim another size in its header: the object reads no more than asked for.
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data) as reader:
-            result = reader.read(size + 1)
+        # A frame that claims a size of its own is not ours: so much would be made room for.
+        if zstandard.frame_content_size(data) not in (-1, size):
+            raise damaged("a value claims two sizes")
+        result = _decompressor.decompress(data, max_output_size=size)
     except (zstandard.ZstdError, MemoryError, OverflowError, ValueError) as error:
         raise damaged(f"a value does not decompress ({error})") from error
     if len(result) != size:
         raise damaged("a value decompresses to another size than it claims")
     return result
+
+
+def pack_rows(count: int, *columns: Column | int) -> bytes:
+    """`count` rows of int64, one after the other, as an array("q") has them. A number stands for a column of it."""
+    table = np.empty((count, len(columns)), np.int64)
+    for number, column in enumerate(columns):
+        table[:, number] = column
+    return table.tobytes()
 
 
 def pack_columns(columns: Sequence[Column]) -> bytes:

@@ -1,17 +1,21 @@
-"""Blocks of extents: what was written to a node, and how its bytes at a moment are put together.
+"""Blocks of extents: what was written to a node.
 
 Owns the CONTENT table: (node, first seq, part) -> rows (seq, kind, offset, length, times) and the
-written bytes one after the other, as a blob or inline. A block with RESET begins from an empty
-file, so a read goes back to the last of those and no further. Which blocks are made when belongs
-to `writer`; blobs belong to `patches`.
+written bytes, as blobs or inline: one after the other as they were written, or, where writes jumped
+about, in the order of their places, so that a reader who goes through the file needs each blob once.
+A block with RESET begins from an empty file, so a read goes back to the last of those and no further.
+Which blocks are made when belongs to `writer`, how bytes at a moment are put together to `assembly`; blobs belong
+to `patches`.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from array import array
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict
+from bisect import bisect_right
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -29,18 +33,17 @@ from .codec import (
     unpack_columns,
     unpack_value,
 )
-from .db import Table, Txn
-from .names import LATEST, U64
-from .patches import DIGEST, BlobReader
+from .names import LATEST
+from .patches import DIGEST
 
 WRITE, CUT, GROW, ZERO = 0, 1, 2, 3
 """Kinds of row: bytes at an offset; the size becomes `offset`; bytes that nobody saw; zeroes (a hole)."""
-RESET, KEYFRAME, INLINE, CUTS, FEW = 1, 2, 4, 8, 16
-"""Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list."""
+RESET, KEYFRAME, INLINE, CUTS, FEW, SORTED = 1, 2, 4, 8, 16, 32
+"""Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list.
+SORTED: the bytes are in the order of their offsets, in blobs of about CHUNK bytes."""
+CHUNK = 128 << 10
 FEW_ROWS = 16
 INLINE_LIMIT = 256
-KEPT_ROWS = 1 << 19  # of decoded blocks that are remembered
-BLOCK_COST = 32  # a decoded block is kept at the cost of so many rows, however few it has
 ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime
 
 _KEY = struct.Struct(">QQI")
@@ -69,26 +72,95 @@ class Ref(NamedTuple):
     head: Head
 
 
+class Payload(NamedTuple):
+    """Where a block's bytes are."""
+
+    size: int
+    starts: list[int]  # where in it each blob begins; no row's bytes are in two
+    digests: list[bytes]  # of the blobs; none: inline
+    inline: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """Of all of it, if that is one blob."""
+        return self.digests[0] if len(self.digests) == 1 else b""
+
+
+class Few(NamedTuple):
+    """The rows of a block that has so few that columns would cost more: most blocks of a tree."""
+
+    rows: list[tuple[int, int, int, int, int, int, int]]  # seq, kind, offset, length, mtime, ctime, place
+    payload: Payload
+
+    def count(self, seq: int) -> int:
+        """How many rows there are up to `seq`."""
+        return bisect_right(self.rows, seq, key=itemgetter(0))
+
+    def times(self, at: int) -> tuple[int, int, int]:
+        """seq, mtime and ctime of a row."""
+        seq, _, _, _, mtime, ctime, _ = self.rows[at]
+        return seq, mtime, ctime
+
+    def size(self, before: int, count: int) -> int:
+        """Size of the file after the first `count` rows."""
+        for _, kind, offset, length, _, _, _ in self.rows[:count]:
+            before = offset if kind == CUT else max(before, offset + length)
+        return before
+
+    def seqs(self) -> list[int]:
+        return [row[0] for row in self.rows]
+
+    def runs(self, count: int) -> list[tuple[int, int, int, int]]:
+        """The first `count` rows as kind, offset, length, place. GROW rows go: they change no bytes anyone saw."""
+        return [(row[1], row[2], row[3], row[6]) for row in self.rows[:count] if row[1] != GROW]
+
+
 class Block(NamedTuple):
-    seqs: Column
+    """The rows of a block as columns."""
+
+    seq: Column
     kinds: Column
     offsets: Column
     lengths: Column
     mtimes: Column
     ctimes: Column
     places: Column  # where in the payload a row's bytes begin
-    digest: bytes  # of the payload's blob; b"": inline
-    inline: bytes
+    payload: Payload
 
+    def count(self, seq: int) -> int:
+        """As of `Few`, as are the others."""
+        return int(np.searchsorted(self.seq, seq, "right"))
 
-class State(NamedTuple):
-    """What the blocks say of a node at a moment. `last`: the latest block that had begun."""
+    def times(self, at: int) -> tuple[int, int, int]:
+        return int(self.seq[at]), int(self.mtimes[at]), int(self.ctimes[at])
 
-    size: int
-    version: int
-    mtime: int
-    ctime: int
-    last: Ref
+    def size(self, before: int, count: int) -> int:
+        after = 0
+        cuts = np.flatnonzero(self.kinds[:count] == CUT)
+        if len(cuts):
+            before, after = int(self.offsets[cuts[-1]]), int(cuts[-1]) + 1
+        ends = (self.offsets + self.lengths)[after:count]
+        return max(before, int(ends.max())) if len(ends) else before
+
+    def seqs(self) -> list[int]:
+        seqs: list[int] = self.seq.tolist()
+        return seqs
+
+    def runs(self, count: int) -> Column:
+        """In four columns; writes that follow on each other are one."""
+        kinds = self.kinds[:count]
+        keep = kinds != GROW
+        kinds = kinds[keep]
+        if not len(kinds):
+            return np.zeros((4, 0), np.int64)
+        offsets, lengths, places = (column[:count][keep] for column in (self.offsets, self.lengths, self.places))
+        joined = (
+            (kinds[1:] == WRITE) & (kinds[:-1] == WRITE) & (offsets[1:] == offsets[:-1] + lengths[:-1])
+            & (places[1:] == places[:-1] + lengths[:-1])
+        )  # fmt: skip
+        heads = np.flatnonzero(np.concatenate(([True], ~joined)))
+        total = np.add.reduceat(lengths, heads)
+        return np.stack((kinds[heads], offsets[heads], total, places[heads]))
 
 
 def block_key(node: int, first: int, part: int) -> bytes:
@@ -96,9 +168,9 @@ def block_key(node: int, first: int, part: int) -> bytes:
 
 
 def encode(
-    rows: array[int], flags: int, before: int, after: int, payload: bytes | bytearray, digest: bytes
+    rows: array[int], flags: int, before: int, after: int, payload: bytes, digests: Sequence[bytes]
 ) -> bytes:
-    """`rows`: ROW numbers for each, at least one. `digest` of the stored payload; b"": it is short, keep it inline."""
+    """`rows`: ROW numbers for each, at least one. `digests` of the stored payload; none: inline."""
     count = len(rows) // ROW
     if count <= FEW_ROWS:  # most files of a tree: numpy would cost more than it saves
         spans = [(rows[at + 2], rows[at + 3]) for at in range(0, len(rows), ROW) if rows[at + 1] != CUT]
@@ -116,12 +188,38 @@ def encode(
         raw = pack_columns([np.ascontiguousarray(column) for column in table.T])
         packed = compress(raw)
         cuts = not extents.all()
-    flags |= (0 if digest else INLINE) | (CUTS if cuts else 0)
+    flags |= (0 if digests else INLINE) | (CUTS if cuts else 0)
     mtime = rows[-2]
     head = Head(
         flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], len(payload), len(raw), len(packed)
     )
-    return _HEAD.pack(*head) + packed + (digest or payload)
+    return _HEAD.pack(*head) + packed + (b"".join(digests) or payload)
+
+
+def arranged(rows: array[int], payload: bytes) -> list[bytes]:
+    """The payload in the order of the rows' offsets, cut as SORTED says; [] where it is better left as it is."""
+    if len(payload) <= CHUNK or len(rows) <= FEW_ROWS * ROW:
+        return []
+    table = np.frombuffer(rows, np.int64).reshape(-1, ROW)
+    written = table[table[:, 1] == WRITE]
+    offsets, lengths = written[:, 2], written[:, 3]
+    if (np.diff(offsets) >= 0).all():
+        return []
+    was = np.cumsum(lengths) - lengths
+    places, starts = _sorted_places(offsets, lengths)
+    order = np.argsort(places, kind="stable")
+    spans = zip(was[order].tolist(), (was + lengths)[order].tolist(), strict=True)
+    joined = b"".join([payload[start:end] for start, end in spans])
+    return [joined[start:end] for start, end in itertools.pairwise([*starts, len(joined)])]
+
+
+def _sorted_places(offsets: Column, lengths: Column) -> tuple[Column, list[int]]:
+    """Where the bytes of each write are, and where the blobs begin, when they are in the order of their offsets."""
+    order = np.argsort(offsets, kind="stable")
+    along = np.cumsum(lengths[order]) - lengths[order]
+    places = np.empty_like(along)
+    places[order] = along
+    return places, along[np.unique(along // CHUNK, return_index=True)[1]].tolist()
 
 
 def decode_ref(key: bytes, value: bytes) -> Ref:
@@ -132,10 +230,37 @@ def decode_ref(key: bytes, value: bytes) -> Ref:
     return Ref(key, first, part, head)
 
 
-def decode(ref: Ref, value: bytes) -> Block:
+def decode(ref: Ref, value: bytes) -> Block | Few:
     head = ref.head
-    at = _HEAD.size + head.packed
-    seqs, kinds, offsets, lengths, mtimes, ctimes = _columns(head, memoryview(value)[_HEAD.size : at])
+    packed = memoryview(value)[_HEAD.size : _HEAD.size + head.packed]
+    tail = value[_HEAD.size + head.packed :]
+    return _decode_few(ref, packed, tail) if head.flags & FEW else _decode_columns(ref, packed, tail)
+
+
+def _decode_few(ref: Ref, packed: memoryview, tail: bytes) -> Few:
+    head, numbers = ref.head, unpack_value(packed, list[int])
+    if len(numbers) != head.rows * ROW or not 0 < head.rows <= FEW_ROWS or head.flags & SORTED:
+        raise damaged("a block of content has another number of rows than it says")
+    rows, place, before = [], 0, ref.first
+    for at in range(0, len(numbers), ROW):
+        seq, kind, offset, length, mtime, change = numbers[at : at + ROW]
+        sound = (
+            before <= seq and WRITE <= kind <= ZERO and offset >= 0 and length >= 0 and offset + length <= LATEST
+            and abs(mtime) <= LATEST and abs(mtime + change) <= LATEST and (kind != WRITE or length <= MAX_BLOB)
+        )  # fmt: skip
+        if not sound:
+            raise damaged("the rows of a block of content make no sense")
+        rows.append((seq, kind, offset, length, mtime, mtime + change, place))
+        place, before = place + (length if kind == WRITE else 0), seq
+    if rows[0][0] != ref.first or before != head.last:
+        raise damaged("the rows of a block of content make no sense")
+    return Few(rows, _payload(head, place, [0], tail))
+
+
+def _decode_columns(ref: Ref, packed: memoryview, tail: bytes) -> Block:
+    head = ref.head
+    columns = unpack_columns(decompress(packed, head.columns, MAX_COLUMNS), head.rows, ROW)[0]
+    seqs, kinds, offsets, lengths, mtimes, ctimes = columns
     sound = (
         head.rows > 0
         and seqs[0] == ref.first and seqs[-1] == head.last and bool((np.diff(seqs) >= 0).all())
@@ -145,186 +270,21 @@ def decode(ref: Ref, value: bytes) -> Block:
     if not sound:
         raise damaged("the rows of a block of content make no sense")
     written = np.where(kinds == WRITE, lengths, 0)
-    if int(written.max()) > MAX_BLOB or int(written.sum()) != head.payload:
+    if int(written.max()) > MAX_BLOB:
+        raise damaged("a block of content has more bytes than it can have")
+    places, starts = np.cumsum(written) - written, [0]
+    if head.flags & SORTED:
+        writes = kinds == WRITE
+        places[writes], starts = _sorted_places(offsets[writes], lengths[writes])
+    payload = _payload(head, int(written.sum()), starts, tail)
+    return Block(seqs, kinds, offsets, lengths, mtimes, ctimes + mtimes, places, payload)
+
+
+def _payload(head: Head, written: int, starts: list[int], tail: bytes) -> Payload:
+    if written != head.payload:
         raise damaged("a block of content has another number of bytes than its rows say")
-    tail = value[at:]
-    if len(tail) != (head.payload if head.flags & INLINE else DIGEST):
+    if len(tail) != (written if head.flags & INLINE else DIGEST * len(starts)):
         raise damaged("a block of content is cut off")
-    inline = head.flags & INLINE
-    places = np.cumsum(written) - written
-    return Block(
-        seqs, kinds, offsets, lengths, mtimes, ctimes + mtimes, places, b"" if inline else tail, tail if inline else b""
-    )
-
-
-def _columns(head: Head, packed: memoryview) -> list[Column]:
-    if not head.flags & FEW:
-        return unpack_columns(decompress(packed, head.columns, MAX_COLUMNS), head.rows, ROW)[0]
-    numbers = unpack_value(packed, list[int])
-    if len(numbers) != head.rows * ROW or head.rows > FEW_ROWS:
-        raise damaged("a block of content has another number of rows than it says")
-    try:
-        return list(np.array(numbers, np.int64).reshape(-1, ROW).T)
-    except OverflowError as error:
-        raise damaged("a number in a block of content does not fit") from error
-
-
-class ContentReader:
-    """Sizes, bytes and extents of nodes at moments. Keeps a few decoded blocks: none ever changes."""
-
-    def __init__(self, blobs: BlobReader) -> None:
-        self.blobs = blobs
-        self._blocks: OrderedDict[bytes, Block] = OrderedDict()
-        self._merged: dict[bytes, Column] = {}  # of those in _blocks, when all their rows count
-        self._rows = 0
-        self._plans: OrderedDict[bytes, list[Ref]] = OrderedDict()
-
-    def block(self, txn: Txn, ref: Ref) -> Block:
-        found = self._blocks.get(ref.key)
-        if found is None:
-            value = txn.get(Table.CONTENT, ref.key)
-            if value is None:
-                raise damaged("a block of content is missing")
-            found = self._blocks[ref.key] = decode(ref, value)
-            self._rows += ref.head.rows + BLOCK_COST
-            while self._rows > KEPT_ROWS and len(self._blocks) > 1:
-                key, gone = self._blocks.popitem(last=False)
-                self._rows -= len(gone.seqs) + BLOCK_COST
-                self._merged.pop(key, None)
-        self._blocks.move_to_end(ref.key)
-        return found
-
-    def state(self, txn: Txn, node: int, seq: int) -> State | None:
-        """None: nothing was written by then."""
-        found = txn.floor(Table.CONTENT, U64.pack(node), block_key(node, seq, 0xFFFFFFFF))
-        if found is None:
-            return None
-        ref = decode_ref(*found)
-        head = ref.head
-        if head.last <= seq:
-            return State(head.after, head.last, head.mtime, head.ctime, ref)
-        block = self.block(txn, ref)
-        rows = int(np.searchsorted(block.seqs, seq, "right"))
-        at = rows - 1
-        return State(_size(ref, block, rows), int(block.seqs[at]), int(block.mtimes[at]), int(block.ctimes[at]), ref)
-
-    def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
-        """The blocks from the last RESET to `last`, in order."""
-        plan = self._plans.get(last.key)
-        if plan is None:
-            plan = [last]
-            prefix = U64.pack(node)
-            with txn.seek(Table.CONTENT) as cursor:
-                found = cursor.set_key(last.key)
-                while found and not plan[-1].head.flags & RESET:
-                    found = cursor.prev() and cursor.key().startswith(prefix)
-                    if found:
-                        plan.append(decode_ref(*cursor.item()))
-            plan.reverse()
-            self._plans[last.key] = plan
-            while len(self._plans) > 64:
-                self._plans.popitem(last=False)
-        return plan
-
-    def _runs(self, ref: Ref, block: Block, seq: int) -> Column:
-        """The rows of a block that count at `seq` as runs: columns kind, offset, length, place."""
-        if ref.head.last > seq:
-            return _merge(block, int(np.searchsorted(block.seqs, seq, "right")))
-        runs = self._merged.get(ref.key)
-        if runs is None:
-            runs = self._merged[ref.key] = _merge(block, len(block.seqs))
-        return runs
-
-    def read(self, txn: Txn, node: int, seq: int, offset: int, size: int, state: State | None = None) -> bytes:
-        """Bytes of a node; short at its end, zeroes in holes. `state`: of that moment, if it is known."""
-        state = state or self.state(txn, node, seq)
-        if state is None or offset >= state.size or size <= 0:
-            return b""
-        end = min(offset + size, state.size)
-        result = bytearray(end - offset)
-        for ref in self.plan(txn, node, state.last):
-            if not ref.head.flags & CUTS and (ref.head.high <= offset or ref.head.low >= end):
-                continue
-            block = self.block(txn, ref)
-            runs = self._runs(ref, block, seq)
-            touching = (runs[1] < end) & (runs[1] + runs[2] > offset) | (runs[0] == CUT)
-            payload = None
-            for kind, at, length, place in runs[:, touching].T.tolist():
-                if kind == CUT:
-                    keep = max(at - offset, 0)
-                    result[keep:] = bytes(max(len(result) - keep, 0))
-                    continue
-                start, stop = max(at, offset), min(at + length, end)
-                if kind == ZERO:
-                    result[start - offset : stop - offset] = bytes(stop - start)
-                    continue
-                if payload is None:
-                    payload = memoryview(self.payload(txn, block))
-                result[start - offset : stop - offset] = payload[place + start - at : place + stop - at]
-        return bytes(result)
-
-    def payload(self, txn: Txn, block: Block) -> bytes:
-        data = self.blobs.get(txn, block.digest) if block.digest else block.inline
-        if len(data) != int(block.places[-1]) + (int(block.lengths[-1]) if block.kinds[-1] == WRITE else 0):
-            raise damaged("a blob is not as long as the rows that use it say")
-        return data
-
-    def extents(self, txn: Txn, node: int, seq: int) -> list[tuple[int, int]]:
-        """(offset, length) of what was written, in order and apart; the rest are holes."""
-        state = self.state(txn, node, seq)
-        if state is None:
-            return []
-        edges: list[int] = []
-        for ref in self.plan(txn, node, state.last):
-            for kind, offset, length, _ in self._runs(ref, self.block(txn, ref), seq).T.tolist():
-                if kind == CUT:
-                    mark(edges, offset, 1 << 63, written=False)
-                else:
-                    mark(edges, offset, offset + length, written=kind == WRITE)
-        return [(start, stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-
-    def versions(self, txn: Txn, node: int) -> set[int]:
-        """The seqs of all rows."""
-        seqs: set[int] = set()
-        for key, value in txn.scan(Table.CONTENT, U64.pack(node)):
-            ref = decode_ref(key, value)
-            if not ref.head.flags & KEYFRAME:
-                seqs.update(decode(ref, value).seqs.tolist())
-        return seqs
-
-
-def mark(edges: list[int], low: int, high: int, *, written: bool) -> None:
-    """Note low..high as written or as a hole. `edges`: where written ranges start and stop, in turn, ascending.
-
-    Touching ranges become one. Costs a search and what it takes away, whatever the number of ranges.
-    """
-    if low < high:
-        first, last = bisect_left(edges, low), bisect_right(edges, high)
-        edges[first:last] = [edge for edge, at in ((low, first), (high, last)) if (at % 2 == 0) == written]
-
-
-def _size(ref: Ref, block: Block, rows: int) -> int:
-    """Size of the file after the first `rows` rows of a block."""
-    size, after = ref.head.before, 0
-    cuts = np.flatnonzero(block.kinds[:rows] == CUT)
-    if len(cuts):
-        size, after = int(block.offsets[cuts[-1]]), int(cuts[-1]) + 1
-    ends = (block.offsets + block.lengths)[after:rows]
-    return max(size, int(ends.max())) if len(ends) else size
-
-
-def _merge(block: Block, rows: int) -> Column:
-    """The first `rows` rows as runs (kind, offset, length, place): writes that follow on each other are one.
-
-    GROW rows go: they change no bytes that anyone saw.
-    """
-    kinds = block.kinds[:rows]
-    keep = kinds != GROW
-    kinds = kinds[keep]
-    offsets, lengths, places = (column[:rows][keep] for column in (block.offsets, block.lengths, block.places))
-    if not len(kinds):
-        return np.zeros((4, 0), np.int64)
-    joined = (kinds[1:] == WRITE) & (kinds[:-1] == WRITE) & (offsets[1:] == offsets[:-1] + lengths[:-1])
-    heads = np.flatnonzero(np.concatenate(([True], ~joined)))
-    total = np.add.reduceat(lengths, heads)
-    return np.stack((kinds[heads], offsets[heads], total, places[heads]))
+    if head.flags & INLINE:
+        return Payload(written, starts, [], tail)
+    return Payload(written, starts, [tail[at : at + DIGEST] for at in range(0, len(tail), DIGEST)], b"")

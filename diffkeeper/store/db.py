@@ -90,6 +90,7 @@ class Txn:
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._txn, self._tables, self._committed = txn, tables, committed
+        self._cursors: dict[Table, lmdb.Cursor[bytes]] = {}
 
     def has(self, table: Table) -> bool:
         """Of a table that older traces lack."""
@@ -129,6 +130,22 @@ class Txn:
             if found and cursor.key().startswith(prefix):
                 return cursor.item()
             return None
+
+    def around(self, table: Table, prefix: bytes, key: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
+        """As `floor`, and the key of the entry after `key` if it begins with `prefix`, else nothing."""
+        with _quick:
+            cursor = self._cursors.get(table)
+            if cursor is None:  # one for all: a directory asks for many
+                cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
+            beyond = cursor.set_range(key)
+            after = cursor.key() if beyond else b""
+            if after == key:
+                item = cursor.item()
+                after = cursor.key() if cursor.next() else b""
+                return item, after if after.startswith(prefix) else b""
+            found = cursor.prev() if beyond else cursor.last()
+            item_there = found and cursor.key().startswith(prefix)
+            return cursor.item() if item_there else None, after if after.startswith(prefix) else b""
 
     def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
         return self.floor(table, prefix, prefix + END)
@@ -173,6 +190,23 @@ class _Quick:
 
 
 _quick = _Quick()
+
+
+class _Snapshot:
+    """A transaction to read from; not a generator either."""
+
+    def __init__(self, env: lmdb.Environment, tables: dict[Table, lmdb._Database]) -> None:
+        self._env, self._tables = env, tables
+
+    def __enter__(self) -> Txn:
+        with _quick:
+            self._txn = self._env.begin()
+        return Txn(self._txn, self._tables)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._txn.abort()
+        if isinstance(error, lmdb.Error):
+            raise _translated(error) from error
 
 
 @dataclass
@@ -223,11 +257,9 @@ class Database:
             self._shared: _Shared | None = shared
             self._tables = shared.tables
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Txn]:
+    def reading(self) -> contextlib.AbstractContextManager[Txn]:
         """A snapshot. Keep it short: while it lives, pages it can see are not reused."""
-        with _ours(), self._env.begin() as txn:
-            yield Txn(txn, self._tables)
+        return _Snapshot(self._env, self._tables)
 
     def begin(self) -> Txn:
         """The batch to write into; ends with its `commit` or `abort`. One at a time."""

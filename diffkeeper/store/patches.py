@@ -84,7 +84,7 @@ def store_whole(txn: Txn, digest: bytes, data: bytes, packed: bytes) -> None:
 class BlobReader:
     """Materialises blobs, and keeps the last few."""
 
-    def __init__(self, limit: int = 64 << 20) -> None:
+    def __init__(self, limit: int = 32 << 20) -> None:
         self._limit, self._held = limit, 0
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -93,20 +93,19 @@ class BlobReader:
         if (known := self._cache.get(digest)) is not None:
             self._cache.move_to_end(digest)
             return known
-        chain: list[bytes] = []  # not the blobs: a stranger's chain of large ones would fill the memory
-        wanted: bytes = digest
+        blob = load(txn, digest)
+        chain = [digest]  # not the blobs: a stranger's chain of large ones would fill the memory
         base = b""
-        while wanted != NO_BASE:
-            if (known := self._cache.get(wanted)) is not None:
+        while blob.base != NO_BASE:
+            if (known := self._cache.get(blob.base)) is not None:
                 base = known
                 break
-            below = load(txn, wanted).base
-            chain.append(wanted)
+            chain.append(blob.base)
             if len(chain) > _CHAIN_LIMIT:
                 raise damaged(f"blob {digest.hex()[:16]} needs too many others")
-            wanted = below
+            blob = load(txn, blob.base)
         for name in reversed(chain):
-            blob = load(txn, name)
+            blob = blob if name == chain[-1] else load(txn, name)
             try:
                 base = _materialise(name, blob, base)
             except PluginError as error:

@@ -15,12 +15,16 @@ from typing import Self
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
-from .blocks import EventIndex, paths_of_block
-from .content import ContentReader
+from .assembly import ContentReader, State
+from .blocks import EventIndex, Rows, paths_of_block
 from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
-from .nodes import attrs_at
+from .nodes import Span, attrs_span
 from .patches import BlobReader
+from .xattrs import FEW
+
+KNOWN_ATTRS = 20_000
+"""Nodes whose attributes are remembered, each for as long as they did not change."""
 
 
 def open_reader(trace_dir: Path) -> Reader:
@@ -45,6 +49,8 @@ class Reader:
         self._blobs = BlobReader()
         self._content = ContentReader(self._blobs)
         self._events = EventIndex()
+        self._attrs: dict[int, Span] = {}
+        self._reading: tuple[int, int, State | None] = 0, 0, None  # the file that was read last
         try:
             self.refresh()
         except BaseException:
@@ -71,6 +77,9 @@ class Reader:
             refs = self._events.refs(txn)
             self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
             self.session: Session = session.known(txn, self._trace_dir, self.last_seq)
+        self._ended = self.session.duration is not None
+        self._attrs.clear()
+        self._reading = 0, 0, None
 
     # -- the tree ----------------------------------------------------------------------------
 
@@ -96,15 +105,46 @@ class Reader:
 
     def attrs(self, node: int, seq: int) -> Attrs | None:
         """None: there was no such node yet."""
+        known = self._attrs.get(node)
+        if known is not None and known.first <= seq < known.end:
+            return known.attrs
         with self._read() as txn:
-            return attrs_at(txn, self._content, node, seq)
+            return self._attrs_at(txn, node, seq)
+
+    def entries(self, parent: int, seq: int) -> list[tuple[bytes, int, Attrs]]:
+        """`children`, and what stat() says of each; those of which nothing is known are left out."""
+        result = []
+        with self._read() as txn:
+            for name, node in names.children(txn, parent, seq):
+                known = self._attrs.get(node)
+                hit = known is not None and known.first <= seq < known.end
+                attrs = known.attrs if known is not None and hit else self._attrs_at(txn, node, seq)
+                if attrs is not None:
+                    result.append((name, node, attrs))
+        return result
+
+    def _attrs_at(self, txn: Txn, node: int, seq: int) -> Attrs | None:
+        span = attrs_span(txn, self._content, node, seq)
+        if span is None:
+            return None
+        light = sum(map(len, span.attrs.xattrs.values())) <= FEW
+        if light and self._ended and seq <= self.last_seq:  # else some of it may still come
+            if len(self._attrs) >= KNOWN_ATTRS:
+                self._attrs.clear()
+            self._attrs[node] = span
+        return span.attrs
 
     # -- bytes -------------------------------------------------------------------------------
 
     def read(self, node: int, seq: int, offset: int, size: int) -> bytes:
         """Up to `size` bytes; short at the end of the file. Zeroes where nothing was written or seen."""
         with self._read() as txn:
-            return self._content.read(txn, node, seq, offset, size)
+            state = self._reading[2] if self._reading[:2] == (node, seq) else None
+            if state is None:
+                state = self._content.state(txn, node, seq)
+                if self._ended and seq <= self.last_seq:
+                    self._reading = node, seq, state
+            return self._content.read(txn, node, seq, offset, size, state)
 
     def chunks(self, node: int, seq: int, chunk: int = 1 << 20) -> Iterator[bytes]:
         """The whole content, `chunk` bytes at a time."""
@@ -112,6 +152,8 @@ class Reader:
         while data := self.read(node, seq, offset, chunk):
             yield data
             offset += len(data)
+            if len(data) < chunk:
+                break
 
     def extents(self, node: int, seq: int) -> list[tuple[int, int]]:
         """(offset, length) of data; the rest are holes."""
@@ -139,13 +181,20 @@ class Reader:
             yield from events[start : start + last - seq + 1]
             seq = events[-1].seq + 1
 
+    def event_rows(self, first: int, last: int) -> Iterator[Rows]:
+        """The blocks that have the events from `first` to `last`, as numbers; there is more in the outer ones."""
+        while first <= min(last, self.last_seq):
+            with self._read() as txn:
+                rows = self._events.rows(txn, first)
+            yield rows
+            first = rows.first + len(rows.rows)
+
     def event(self, seq: int) -> Event:
         """Raises PathError where there is no such event."""
         if not 1 <= seq <= self.last_seq:
             raise PathError(f"there is no event {seq}: they go from 1 to {self.last_seq}")
         with self._read() as txn:
-            events = self._events.block(txn, seq)
-        return events[seq - events[0].seq]
+            return self._events.event(txn, seq)
 
     def seq_at(self, time_ns: int) -> int:
         """The last event at or before a time since the command's start; 0: none."""

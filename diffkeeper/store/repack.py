@@ -80,7 +80,7 @@ def _pairs(txn: Txn) -> Iterator[tuple[bytes, bytes]]:
     for key, value in txn.scan(Table.CONTENT):
         ref = decode_ref(key, value)
         alone = ref.head.flags & (RESET | KEYFRAME) == RESET or not ref.head.before
-        if alone and ref.head.payload == ref.head.after and (digest := decode(ref, value).digest):
+        if alone and ref.head.payload == ref.head.after and (digest := decode(ref, value).payload.digest):
             wholes.setdefault(int.from_bytes(key[:8], "big"), []).append((ref.first, digest))
     found = [
         (seq, digest, before[1])

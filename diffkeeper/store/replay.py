@@ -16,8 +16,6 @@ from ..model import Fidelity, Op, Session
 from ..wire import (
     EVENT,
     INODE,
-    RING_DISCARD,
-    RING_HEADER,
     Flag,
     Inode,
     Record,
@@ -26,6 +24,7 @@ from ..wire import (
     encode,
     kernel_path,
 )
+from . import runs
 from .blocks import BLOCK_EVENTS, NONE
 from .calls import CAPABILITY, Calls, first_inode
 from .codec import damaged
@@ -35,11 +34,12 @@ from .differing import Choice
 from .earlier import Earlier
 from .nodes import Nodes
 from .standing import Standing
-from .state import NodeState
+from .state import Identity, NodeState
 from .timeline import Call, Progress, Timeline
 from .walk import Place, Walker
 from .writer import ContentWriter
 
+_WRITE = EVENT.size + INODE.size  # bytes of a write's record before those that it wrote
 _MAX_FILLS = 256  # ranges that are read within moments; what could not be read never comes
 _MAX_CALLS = 65536  # calls of which pieces are awaited; a killed thread's never come
 
@@ -95,42 +95,63 @@ class Replay:
     def span(self, span: bytes) -> None:
         """Apply a journal frame's records. Raises TraceDamagedError."""
         view = memoryview(span)
-        at, end = 0, len(view)
-        header, event, inode = RING_HEADER.unpack_from, EVENT.unpack_from, INODE.unpack_from
-        nodes, writer, timeline = self.nodes, self.writer, self.timeline
-        least = EVENT.size + INODE.size
-        while at < end:
-            if at + 8 > end:
-                raise damaged("a record header is cut off")
-            size = header(view, at)[0]
-            discarded, size = size & RING_DISCARD, size & 0x3FFFFFFF
-            start = at + 8
-            at = start + (size + 7 & ~7)
-            if at > end:
-                raise damaged("a record is longer than its frame")
-            if discarded:
-                continue
-            if size < EVENT.size:
-                raise damaged("a record is shorter than its header")
-            time, pid, _, op, flags, count, length, offset, whole = event(view, start)
-            if op == 2 and not flags and count == 1 and whole == length and least + length <= size:
-                # A whole write on a file that is known and unchanged but for its content: most of all records.
-                ino, dev, gen, _, mtime, ctime, _, mode, uid, gid, _, _, _ = inode(view, start + EVENT.size)
-                state = nodes.by_ident.get((dev, ino, gen))
-                if (
-                    state is not None and state.mode == mode and state.path_age == nodes.age and not state.hidden
-                    and state.uid == uid and state.gid == gid and whole and CAPABILITY not in state.xattrs
-                ):  # fmt: skip
-                    timeline.tick(time)
-                    timeline.seq = seq = timeline.seq + 1
-                    state.mtime, state.ctime = mtime, ctime
-                    writer.write(state, seq, offset, view[start + least : start + least + length])
-                    timeline.buffer.write(timeline.time, pid, state.path, state.node, offset, length, state.outside)
-                    self._trust[Fidelity.EXACT] += 1
-                    if seq - timeline.buffer.first + 1 >= BLOCK_EVENTS:
-                        timeline.buffer.flush(self.txn)
-                    continue
-            self._record(decode(view, start, size))
+        for found in runs.walk(span):
+            if not isinstance(found, runs.Run):
+                self._one(view, *found)
+            elif not self._run(found):
+                for place, size in zip(found.places.tolist(), found.sizes.tolist(), strict=True):
+                    self._one(view, place - _WRITE, _WRITE + size)
+
+    def _one(self, view: memoryview, start: int, size: int) -> None:
+        """Apply the record in `size` bytes at `start`."""
+        time, pid, _, op, flags, count, length, offset, whole = EVENT.unpack_from(view, start)
+        if op == 2 and not flags and count == 1 and whole == length and _WRITE + length <= size:
+            # A whole write on a file that is known and unchanged but for its content: most of all records.
+            ino, dev, gen, _, mtime, ctime, _, mode, uid, gid, _, _, _ = INODE.unpack_from(view, start + EVENT.size)
+            state = self._unchanged((dev, ino, gen), mode, uid, gid)
+            if state is not None and whole:
+                timeline = self.timeline
+                timeline.tick(time)
+                timeline.seq = seq = timeline.seq + 1
+                state.mtime, state.ctime = mtime, ctime
+                self.writer.write(state, seq, offset, view[start + _WRITE : start + _WRITE + length])
+                timeline.buffer.write(timeline.time, pid, state.path, state.node, offset, length, state.outside)
+                self._trust[Fidelity.EXACT] += 1
+                if seq - timeline.buffer.first + 1 >= BLOCK_EVENTS:
+                    timeline.buffer.flush(self.txn)
+                return
+        self._record(decode(view, start, size))
+
+    def _run(self, run: runs.Run) -> bool:
+        """Apply many writes at once. False: nothing was done, as a file is not known, or has changed."""
+        states = [state for file in run.files if (state := self._unchanged(*file)) is not None]
+        if len(states) < len(run.files):
+            return False
+        first = self.timeline.writes(run, states)
+        for number, rows in run.by_file():
+            state, part = states[number], run.part(rows)
+            if len(rows) >= runs.LEAST:
+                self.writer.write_run(state, first + rows, part)
+                state.mtime, state.ctime = int(part.mtimes[-1]), int(part.ctimes[-1])
+            else:
+                self._few(state, (first + rows).tolist(), part)
+        self._trust[Fidelity.EXACT] += len(run)
+        return True
+
+    def _few(self, state: NodeState, seqs: list[int], run: runs.Run) -> None:
+        columns = (run.offsets, run.sizes, run.mtimes, run.ctimes, run.places)
+        table = zip(seqs, *(column.tolist() for column in columns), strict=True)
+        for seq, offset, size, state.mtime, state.ctime, place in table:
+            self.writer.write(state, seq, offset, run.span[place : place + size])
+
+    def _unchanged(self, ident: Identity, mode: int, uid: int, gid: int) -> NodeState | None:
+        """A file of which a write can change nothing but the content and its times. Its path is up to date."""
+        state = self.nodes.find(ident)
+        if state is None or state.mode != mode or state.uid != uid or state.gid != gid or CAPABILITY in state.xattrs:
+            return None
+        if state.path_age != self.nodes.age:
+            self.nodes.path(state)
+        return None if state.hidden else state
 
     def _record(self, record: Record) -> None:
         apply = self._apply.get(record.op)

@@ -6,12 +6,17 @@ events are stored, by `blocks`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
+import numpy as np
 
 from ..model import Fidelity, Op
 from ..wire import Record
 from .blocks import BLOCK_EVENTS, NONE, EventBuffer
 from .db import Txn
+from .runs import Run
+from .state import NodeState
 
 
 class Call(msgspec.Struct, array_like=True):
@@ -59,6 +64,23 @@ class Timeline:
         """A record of this CLOCK_MONOTONIC time is next. Times never go back."""
         if self.progress.begun is not None:
             self.time = max(self.time, time - self.progress.begun)
+
+    def writes(self, run: Run, states: Sequence[NodeState]) -> int:
+        """Note a run of exact WRITEs, `states` being its files; returns the seq of the first."""
+        first = self.seq + 1
+        self.seq += len(run)
+        begun = self.progress.begun
+        times = np.full_like(run.times, self.time) if begun is None else run.times - begun
+        times = np.maximum(np.maximum.accumulate(times), self.time)
+        self.time = int(times[-1])
+        at = 0
+        while at < len(run):
+            stop = min(at + BLOCK_EVENTS - len(self.buffer), len(run))
+            self.buffer.writes(times[at:stop], run.part(slice(at, stop)), states)
+            if len(self.buffer) >= BLOCK_EVENTS:
+                self.buffer.flush(self.txn)
+            at = stop
+        return first
 
     def event(
         self, record: Record, op: Op, path: bytes = b"", *, to: bytes | None = None, node: int = 0, offset: int = NONE,

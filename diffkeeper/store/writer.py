@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from array import array
 
-from . import content, differing, patches
-from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, WRITE, ZERO
+import numpy as np
+
+from . import assembly, content, differing, patches
+from .codec import Column, pack_rows
+from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, SORTED, WRITE, ZERO
 from .db import Table, Txn
+from .runs import Run
 from .state import NodeState, Pending
 
 BLOCK_BYTES = 4 << 20
@@ -27,7 +31,7 @@ class ContentWriter:
     def __init__(self, choice: differing.Choice) -> None:
         self.txn: Txn
         self.blobs = patches.BlobReader(16 << 20)
-        self.reader = content.ContentReader(self.blobs)
+        self.reader = assembly.ContentReader(self.blobs)
         self._patcher = patches.Patcher(self.blobs, choice)
         self._waiting: dict[int, NodeState] = {}
         self._held = 0
@@ -45,6 +49,29 @@ class ContentWriter:
         state.version = seq
         if self._held > PENDING_LIMIT:
             self.flush_all()
+
+    def write_run(self, state: NodeState, seqs: Column, run: Run) -> None:
+        """`write` for a run on one file."""
+        at = 0
+        while at < len(run):
+            pending = self._room(state, int(run.sizes[at]))
+            most, room = BLOCK_ROWS - len(pending.rows) // ROW, BLOCK_BYTES - len(pending.payload)
+            fit = int(np.searchsorted(np.cumsum(run.sizes[at : at + most]), room, "right"))
+            rows = slice(at, at + max(fit, 1))  # one that is larger than a block gets its own
+            self._part(state, pending, seqs[rows], run.part(rows))
+            at = rows.stop
+            if self._held > PENDING_LIMIT:
+                self.flush_all()
+
+    def _part(self, state: NodeState, pending: Pending, seqs: Column, run: Run) -> None:
+        columns = (seqs, WRITE, run.offsets, run.sizes, run.mtimes, run.ctimes - run.mtimes)
+        pending.rows.frombytes(pack_rows(len(run), *columns))
+        pending.payload += run.payload()
+        before = np.maximum.accumulate(np.concatenate(([state.size], run.offsets + run.sizes)))
+        size = int(run.sizes.sum())
+        self._held += size + len(run) * ROW_COST
+        state.since += size + int(np.count_nonzero(run.offsets != before[:-1])) * ROW_COST
+        state.size, state.version = int(before[-1]), int(seqs[-1])
 
     def grow(self, state: NodeState, seq: int, offset: int, length: int) -> None:
         """Bytes changed that nobody saw."""
@@ -132,10 +159,13 @@ class ContentWriter:
         state.block_part = state.block_part + 1 if first == state.block_first else 0
         state.block_first = first
         state.dirty = True
-        digest = patches.put(self.txn, payload) if len(payload) > INLINE_LIMIT else b""
+        pieces = content.arranged(rows, payload)
+        flags |= SORTED if pieces else 0
+        pieces = pieces or [payload]
+        digests = [patches.put(self.txn, piece) for piece in pieces if len(payload) > INLINE_LIMIT]
         key = content.block_key(state.node, first, state.block_part)
-        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, payload, digest))
-        return digest
+        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, payload, digests))
+        return digests[0] if len(digests) == 1 else b""
 
     def _keyframe(self, state: NodeState, times: tuple[int, int]) -> None:
         """Say again all that a node holds, so that no read goes back further. `times`: of its last row."""

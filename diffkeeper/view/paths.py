@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40
 READ_AHEAD = 1 << 17
+_PIECE = 1 << 20
 
 
 class Found(NamedTuple):
@@ -193,9 +194,8 @@ class MomentPath:
         if not found.attrs.is_dir:
             raise self._error("is not a directory")
         only = self.trace.layout.ways.get(found.path)
-        for name, node in reader.children(found.node, seq):
-            attrs = reader.attrs(node, seq) if only is None or name in only else None
-            if attrs is not None:
+        for name, _, attrs in reader.entries(found.node, seq):
+            if only is None or name in only:
                 yield name, attrs
 
     # -- resolving ---------------------------------------------------------------------------
@@ -296,6 +296,13 @@ class _NodeFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
+
+    def readall(self) -> bytes:
+        parts: list[bytes] = []
+        while data := self._reader.read(self._node, self._seq, self._at, _PIECE):
+            parts.append(data)
+            self._at += len(data)
+        return b"".join(parts)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")

@@ -50,8 +50,10 @@ def outside_top(trace: Trace, at: At) -> Entry:
 def recorded(trace: Trace, at: At, node: int, without: frozenset[int] | None = None) -> Entry | None:
     """A node at a moment; None when it has no attributes then."""
     attrs = trace.reader.attrs(node, at.seq)
-    if attrs is None:
-        return None
+    return None if attrs is None else _recorded(trace, at, node, attrs, without)
+
+
+def _recorded(trace: Trace, at: At, node: int, attrs: Attrs, without: frozenset[int] | None) -> Entry:
     if attrs.is_dir:
         return Entry(Directory(trace, at, node, without), attrs)
     return Entry(File(trace, at.seq, node, attrs), attrs)
@@ -84,10 +86,9 @@ class Directory(Place):
         return recorded(self._trace, self._at, child, self._without)
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
-        for name, child in self._trace.reader.children(self._node, self._at.seq):
-            entry = None if self._hides(child) else recorded(self._trace, self._at, child, self._without)
-            if entry is not None:
-                yield name, entry
+        for name, child, attrs in self._trace.reader.entries(self._node, self._at.seq):
+            if not self._hides(child):
+                yield name, _recorded(self._trace, self._at, child, attrs, self._without)
 
     def _hides(self, node: int) -> bool:
         return self._without is not None and node in self._without

@@ -13,8 +13,10 @@ from typing import Any
 import click.testing
 import pytest
 
+import diffkeeper
 from diffkeeper.cli import cli
 from diffkeeper.cli.timeline import FIRST_BATCH, LAST_BATCH, batches
+from diffkeeper.eventlines import JsonLines
 from tests.builder import TraceBuilder
 
 HOSTILE = b'caf\xc3\xa9 \xff\n\x1b[31m"red\\'
@@ -221,3 +223,20 @@ def test_check_tells_health_by_exit_code(trace: Path, tmp_path: Path) -> None:
     result = click.testing.CliRunner().invoke(cli, ["check", str(copy)])
     assert result.exit_code in (1, 88)
     assert "Traceback" not in result.output
+
+
+def test_lines_of_a_range_are_those_of_its_events(trace: Path, tmp_path: Path) -> None:
+    """What is printed without making events is what is printed with them, across blocks, processes and programs."""
+    made = TraceBuilder(tmp_path / "trace")
+    made.baseline({"log": b"", "other": b""})
+    made.begin()
+    for number in range(9000):
+        made.write("log" if number % 7 else "other", b"x" * (number % 50 + 1), at=number // 3 / 2000)
+        if number % 1000 == 0:
+            made.exec(f"/bin/program{number}")
+    made.end()
+    for path in (trace, made.build()):
+        with diffkeeper.open(path) as opened:
+            for first, last in ((1, opened.reader.last_seq), (3, 8), (4090, 4100)):
+                events = opened.reader.events(first, last)
+                assert list(JsonLines(opened).lines(first, last)) == list(map(JsonLines(opened).line, events))

@@ -9,7 +9,7 @@ import pytest
 
 from diffkeeper import plugins
 from diffkeeper.errors import PluginError, TraceDamagedError
-from diffkeeper.store import content, patches
+from diffkeeper.store import assembly, content, patches
 from diffkeeper.store.codec import compress
 from diffkeeper.store.db import DATA_FILE, Database, Table
 from diffkeeper.store.reader import open_reader
@@ -208,7 +208,7 @@ def test_keyframes_bound_a_read(tmp_path: Path) -> None:
     with database.reading() as txn, open_reader(path) as reader:
         node = reader.resolve(b"/opt/root/f", 0)
         assert node is not None
-        blocks = content.ContentReader(patches.BlobReader())
+        blocks = assembly.ContentReader(patches.BlobReader())
         for seq in (3000, 2999, 2000, 1000):
             state = blocks.state(txn, node, seq)
             assert state is not None

@@ -6,6 +6,7 @@ import stat
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -173,12 +174,13 @@ BASELINE: dict[str, Any] = {
     st.booleans(),
     st.booleans(),
     st.integers(1, 40),
+    st.sampled_from([1, 3, 24]),
 )
 def test_every_moment_is_as_it_was(
-    script: list[tuple[str, int, int, int]], stamps: bool, overlay: bool, reuse: bool, frame: int
+    script: list[tuple[str, int, int, int]], stamps: bool, overlay: bool, reuse: bool, frame: int, least: int
 ) -> None:
     """After any sequence of calls, the tree and the bytes at every event equal a plain model's at that time."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch("diffkeeper.store.runs.LEAST", least):
         builder = TraceBuilder(Path(folder) / "trace", stamps=stamps, overlay=overlay, frame=frame)
         builder.reuse_inodes = reuse
         builder.baseline(BASELINE)
@@ -210,6 +212,37 @@ def test_small_blocks_and_keyframes_give_the_same(tmp_path: Path, monkeypatch: p
         run.trees[builder.seq] = builder.tree()
     builder.end()
     check_everything(builder, run.trees)
+
+
+@pytest.mark.parametrize("block", [3000, 4 << 20])
+def test_runs_of_writes_are_as_the_writes_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Writes of several files and sizes in a row, indexed together, are the same events and the same moments."""
+    monkeypatch.setattr("diffkeeper.store.writer.BLOCK_BYTES", block)
+    monkeypatch.setattr("diffkeeper.store.blocks.BLOCK_EVENTS", 100)
+    monkeypatch.setattr("diffkeeper.store.timeline.BLOCK_EVENTS", 100)
+    found = []
+    for least in (10**9, 5):
+        monkeypatch.setattr("diffkeeper.store.runs.LEAST", least)
+        builder = TraceBuilder(tmp_path / str(least), frame=300)
+        builder.baseline({"log": b"", "db": bytes(5000), "outside": {"mode": 0o4755}})
+        builder.begin()
+        run = Script(builder)
+        for number in range(900):
+            path = ("log", "log", "log", "db", "outside")[number * number % 5]
+            size = 40 if number < 300 else number * 7 % 90 + 1
+            builder.write(path, bytes([number % 251]) * size, None if path == "log" else number * 61 % 6000)
+            if number % 60 == 0:
+                builder.chmod("db", 0o600 + number // 60 % 8)
+            if number % 47 == 0:
+                run.trees[builder.seq] = builder.tree()
+        run.trees[builder.seq] = builder.tree()
+        builder.end()
+        check_everything(builder, run.trees)
+        with open_reader(builder.path) as reader:
+            found.append((list(reader.events()), reader.session.fidelity))
+    assert found[0] == found[1]
 
 
 def test_the_top_is_always_there(tmp_path: Path) -> None:

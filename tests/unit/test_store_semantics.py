@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diffkeeper.errors import PathError
 from diffkeeper.model import Attrs, Event, Fidelity, Op
-from diffkeeper.store.content import mark
+from diffkeeper.store.assembly import mark
 from diffkeeper.store.reader import Reader, open_reader
 from diffkeeper.wire import TIME_NOW, TIME_OMIT, Flag, WireOp
 from tests.builder import WALL, TraceBuilder

@@ -1,0 +1,276 @@
+"""The bytes of a file at a moment, put together from what was written to it.
+
+Owns `ContentReader`. What a block of writes is belongs to `content`, whole bytes by their digest to `patches`.
+A read of few writes lays one over the other. Where there are many, what is to be seen of each is found out once
+for a region of the file, so that a read costs what it reads, whatever was written before.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from .codec import Column, damaged
+from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, block_key, decode, decode_ref
+from .db import Table, Txn
+from .layers import visible
+from .names import LATEST, U64
+from .patches import BlobReader
+
+REGION = 32 << 20  # bytes of a file of which it is found out at once where they are
+FEW_RUNS = 48  # rows that a read lays one over the other itself
+_PIECES = 1 << 16  # of layouts that are kept
+_ROWS = 1 << 18  # of blocks that are kept, in columns: 14 MB
+
+
+class State(NamedTuple):
+    """What the blocks say of a node at a moment. `last`: the latest block that had begun."""
+
+    size: int
+    version: int
+    mtime: int
+    ctime: int
+    last: Ref
+
+
+class _Layout(NamedTuple):
+    """Of a region of a file at a moment: what lies from where to where, ascending and apart; the rest are zeroes."""
+
+    starts: list[int]
+    stops: list[int]
+    blocks: list[Ref]
+    places: list[int]  # in the payloads of these
+
+    def pieces(self, low: int, end: int) -> Iterator[tuple[int, int, Ref, int]]:
+        """Those that are between two places, at least in part."""
+        at = bisect_right(self.stops, low)
+        while at < len(self.starts) and self.starts[at] < end:
+            yield self.starts[at], self.stops[at], self.blocks[at], self.places[at]
+            at += 1
+
+
+class ContentReader:
+    """Sizes, bytes and extents of nodes at moments. Keeps a few decoded blocks: none ever changes."""
+
+    def __init__(self, blobs: BlobReader) -> None:
+        self.blobs = blobs
+        self._blocks: OrderedDict[bytes, Block | Few] = OrderedDict()
+        self._merged: dict[bytes, Column] = {}  # of those in _blocks, when all their rows count
+        self._rows = 0
+        self._plans: OrderedDict[bytes, list[Ref]] = OrderedDict()
+        self._layouts: OrderedDict[tuple[int, int, int, bytes], _Layout] = OrderedDict()
+        self._pieces = 0  # in these
+
+    def block(self, txn: Txn, ref: Ref) -> Block | Few:
+        found = self._blocks.get(ref.key)
+        if found is None:
+            value = txn.get(Table.CONTENT, ref.key)
+            if value is None:
+                raise damaged("a block of content is missing")
+            found = self._blocks[ref.key] = decode(ref, value)
+            self._rows += _weight(found)
+            while self._rows > _ROWS and len(self._blocks) > 1:
+                key, gone = self._blocks.popitem(last=False)
+                self._rows -= _weight(gone)
+                self._merged.pop(key, None)
+        self._blocks.move_to_end(ref.key)
+        return found
+
+    def state(self, txn: Txn, node: int, seq: int) -> State | None:
+        """None: nothing was written by then."""
+        return self.state_span(txn, node, seq)[0]
+
+    def state_span(self, txn: Txn, node: int, seq: int) -> tuple[State | None, int]:
+        """The state, and the event until which nothing more was written."""
+        prefix = U64.pack(node)
+        found, after = txn.around(Table.CONTENT, prefix, block_key(node, seq, 0xFFFFFFFF))
+        until = int.from_bytes(after[8:16], "big") if after else LATEST
+        if found is None:
+            return None, until
+        ref = decode_ref(*found)
+        head = ref.head
+        if head.last <= seq:
+            return State(head.after, head.last, head.mtime, head.ctime, ref), until
+        block = self.block(txn, ref)
+        count = block.count(seq)
+        following = block.times(count)[0]
+        return State(block.size(head.before, count), *block.times(count - 1), ref), following
+
+    def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
+        """The blocks from the last RESET to `last`, in order."""
+        plan = self._plans.get(last.key)
+        if plan is None:
+            plan = [last]
+            prefix = U64.pack(node)
+            with txn.seek(Table.CONTENT) as cursor:
+                found = cursor.set_key(last.key)
+                while found and not plan[-1].head.flags & RESET:
+                    found = cursor.prev() and cursor.key().startswith(prefix)
+                    if found:
+                        plan.append(decode_ref(*cursor.item()))
+            plan.reverse()
+            self._plans[last.key] = plan
+            while len(self._plans) > 64:
+                self._plans.popitem(last=False)
+        return plan
+
+    def _runs(self, txn: Txn, ref: Ref, seq: int) -> Column:
+        """The rows of a block that count at `seq` as runs: columns kind, offset, length, place."""
+        block = self.block(txn, ref)
+        if ref.head.last > seq:
+            return _columns(block, block.count(seq))
+        runs = self._merged.get(ref.key)
+        if runs is None:
+            runs = self._merged[ref.key] = _columns(block, len(block[0]))
+        return runs
+
+    def read(self, txn: Txn, node: int, seq: int, offset: int, size: int, state: State | None = None) -> bytes:
+        """Bytes of a node; short at its end, zeroes in holes. `state`: of that moment, if it is known."""
+        state = state or self.state(txn, node, seq)
+        if state is None or offset >= state.size or size <= 0:
+            return b""
+        end = min(offset + size, state.size)
+        result = bytearray(end - offset)
+        for region in range(offset - offset % REGION, end, REGION):
+            low, high = max(offset, region), min(end, region + REGION)
+            layout = self._layouts.get((node, region, state.version, state.last.key))
+            if layout is None:
+                refs = self._refs(txn, node, state, low, high)
+                if sum(ref.head.rows for ref in refs) <= FEW_RUNS:
+                    self._overlay(txn, refs, seq, result, offset, low, high)
+                    continue
+                layout = self._layout(txn, node, seq, region, state)
+            for start, stop, ref, place in layout.pieces(low, high):
+                first, last = max(start, low), min(stop, high)
+                data = self._bytes(txn, self.block(txn, ref).payload, place + first - start, last - first)
+                result[first - offset : last - offset] = data
+        return bytes(result)
+
+    def _refs(self, txn: Txn, node: int, state: State, low: int, high: int) -> list[Ref]:
+        """The blocks that have a say in what is at `low` to `high`."""
+        return [
+            ref
+            for ref in self.plan(txn, node, state.last)
+            if ref.head.flags & CUTS or (ref.head.high > low and ref.head.low < high)
+        ]
+
+    def _overlay(
+        self, txn: Txn, refs: list[Ref], seq: int, result: bytearray, origin: int, low: int, high: int
+    ) -> None:
+        """Put what the blocks say of `low` to `high` into `result`, which begins at `origin`, one after the other."""
+        for ref in refs:
+            block = self.block(txn, ref)
+            runs = block.runs(block.count(seq)) if isinstance(block, Few) else self._runs(txn, ref, seq).T.tolist()
+            for kind, at, length, place in runs:
+                start, stop = max(at, low), high if kind == CUT else min(at + length, high)
+                if start >= stop:
+                    continue
+                if kind == WRITE:
+                    data = self._bytes(txn, block.payload, place + start - at, stop - start)
+                    result[start - origin : stop - origin] = data
+                else:
+                    result[start - origin : stop - origin] = bytes(stop - start)
+
+    def _layout(self, txn: Txn, node: int, seq: int, region: int, state: State) -> _Layout:
+        """Where the bytes of a region are. What has not changed since another moment is not looked for again."""
+        key = node, region, state.version, state.last.key
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = self._lay_out(txn, node, seq, region, min(region + REGION, state.size), state)
+            self._pieces += len(layout.starts)
+            while self._pieces > _PIECES and len(self._layouts) > 1:
+                self._pieces -= len(self._layouts.popitem(last=False)[1].starts)
+        self._layouts.move_to_end(key)
+        return layout
+
+    def _lay_out(self, txn: Txn, node: int, seq: int, low: int, high: int, state: State) -> _Layout:
+        refs = self._refs(txn, node, state, low, high)
+        found = [self._runs(txn, ref, seq) for ref in refs]
+        chosen = [runs[:, (runs[0] == CUT) | ((runs[1] < high) & (runs[1] + runs[2] > low))] for runs in found]
+        which = np.repeat(np.arange(len(refs)), [runs.shape[1] for runs in chosen])
+        kinds, offsets, lengths, places = np.concatenate([np.zeros((4, 0), np.int64), *chosen], axis=1)
+        begins = np.clip(offsets, low, high)
+        ends = np.where(kinds == CUT, high, np.clip(offsets + lengths, low, high))
+        starts, stops, tops = visible(begins, ends)
+        seen = kinds[tops] == WRITE
+        starts, stops, tops = starts[seen], stops[seen], tops[seen]
+        if not len(starts):
+            return _Layout([], [], [], [])
+        places, which = places[tops] + starts - offsets[tops], which[tops]
+        goes_on = (which[1:] == which[:-1]) & (starts[1:] == stops[:-1]) & (places[1:] - places[:-1] == np.diff(starts))
+        heads = np.flatnonzero(np.concatenate(([True], ~goes_on)))
+        stops = stops[np.append(heads[1:], len(stops)) - 1]
+        return _Layout(
+            starts[heads].tolist(), stops.tolist(), [refs[at] for at in which[heads].tolist()], places[heads].tolist()
+        )
+
+    def _bytes(self, txn: Txn, payload: Payload, place: int, size: int) -> bytes | memoryview:
+        """`size` bytes of a payload from `place` on."""
+        if not payload.digests:
+            return payload.inline[place : place + size]
+        parts: list[memoryview] = []
+        at = bisect_right(payload.starts, place) - 1
+        while size > 0:
+            part = self._blob(txn, payload, at)[place - payload.starts[at] :][:size]
+            place, size, at = place + len(part), size - len(part), at + 1
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _blob(self, txn: Txn, payload: Payload, at: int) -> memoryview:
+        data = self.blobs.get(txn, payload.digests[at])
+        if len(data) != (*payload.starts, payload.size)[at + 1] - payload.starts[at]:
+            raise damaged("a blob is not as long as the rows that use it say")
+        return memoryview(data)
+
+    def prove(self, txn: Txn, payload: Payload) -> None:
+        """Read all bytes of a block, so that what is wrong with them is found."""
+        for at in range(len(payload.digests)):
+            self._blob(txn, payload, at)
+
+    def extents(self, txn: Txn, node: int, seq: int) -> list[tuple[int, int]]:
+        """(offset, length) of what was written, in order and apart; the rest are holes."""
+        state = self.state(txn, node, seq)
+        if state is None:
+            return []
+        edges: list[int] = []
+        for ref in self.plan(txn, node, state.last):
+            for kind, offset, length, _ in self._runs(txn, ref, seq).T.tolist():
+                if kind == CUT:
+                    mark(edges, offset, 1 << 63, written=False)
+                else:
+                    mark(edges, offset, offset + length, written=kind == WRITE)
+        return [(start, stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+    def versions(self, txn: Txn, node: int) -> set[int]:
+        """The seqs of all rows."""
+        seqs: set[int] = set()
+        for key, value in txn.scan(Table.CONTENT, U64.pack(node)):
+            ref = decode_ref(key, value)
+            if not ref.head.flags & KEYFRAME:
+                seqs.update(decode(ref, value).seqs())
+        return seqs
+
+
+def mark(edges: list[int], low: int, high: int, *, written: bool) -> None:
+    """Note low..high as written or as a hole. `edges`: where written ranges start and stop, in turn, ascending.
+
+    Touching ranges become one. Costs a search and what it takes away, whatever the number of ranges.
+    """
+    if low < high:
+        first, last = bisect_left(edges, low), bisect_right(edges, high)
+        edges[first:last] = [edge for edge, at in ((low, first), (high, last)) if (at % 2 == 0) == written]
+
+
+def _weight(block: Block | Few) -> int:
+    """How many rows in columns take as much memory."""
+    return len(block.seq) if isinstance(block, Block) else 16 + 8 * len(block.rows)
+
+
+def _columns(block: Block | Few, count: int) -> Column:
+    if isinstance(block, Block):
+        return block.runs(count)
+    return np.array(block.runs(count), np.int64).reshape(-1, 4).T

@@ -1,0 +1,149 @@
+"""docs/benchmarks.md: the figures in docs/benchmarks/ as tables, and what is to be said of those that miss their bar.
+
+Owns the page's words. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+FIGURES = DOCS / "benchmarks"
+PAGE = DOCS / "benchmarks.md"
+
+HEAD = """# Benchmarks
+
+What recording costs, and how fast a trace is looked at. `make bench` measures all of it and writes this page; the
+figures lie in [benchmarks/](benchmarks). `make bench-quick` is smaller, leaves other tools out, and keeps nothing.
+
+All files are on tmpfs. What is compared runs in turn, and the median of the rounds counts. A run that lost an event,
+or did not find what it should, is not compared: it ends the bench. The machine has two processors and is shared with
+others: ratios mean more than seconds, and seconds are to be read with the load that stands below each table. `bar` is
+what was asked for; **bold**: not met, see below.
+"""
+
+PARTS = {
+    "capture": ("Capture", """Seconds of the command recorded by those of the command bare, start-up and end apart.
+Beside it the same command under `strace -f -e trace=%file,%desc` and `reprozip trace`, once each; neither keeps what
+is written."""),
+    "index": ("Index", "A recorded journal is indexed afterwards, by itself."),
+    "size": ("Size", """The same versions, kept by others: a snapshot (or commit) after every rewrite, and
+`git gc` at the end. They run one program a version, that is their way; ours is the time of `record` as a whole, with
+indexing."""),
+    "look": ("Look", """Each round on a fresh mount. borg and restic mount two snapshots of the same tree, ratarmount a
+tar of it; a real directory is the tree itself."""),
+}  # fmt: skip
+
+STARTING = (
+    "Starting is four fifths of the processor time: Python, numpy, trio and pyfuse3 and our own modules are imported; "
+    "looking at the pages of the index is a tenth."
+)
+WHY: Mapping[str, str] = {
+    "mount ready": STARTING,
+    "find -size": "20 µs of processor time a file, on two look-ups in the index and on making the reply.",
+    "diff -rq": "20 µs a file on the side that is listed first, 4 µs on the other.",
+    "diffkeeper diff": "Starting is nine tenths of the processor time; the comparison takes 10 ms.",
+    "timeline: first lines": "Starting is nine tenths of the processor time.",
+    "timeline: all as JSON": "2.5 to 2.9 s of processor time for a million; the rest is waiting for a processor.",
+    "trace.at(m)": "3 ms of processor time, most of it for the block of events that a number is looked up in.",
+    "tar of a moment": "Three requests a file, each through Python; the bytes themselves are 50 µs of processor time.",
+    "read of": "A second of processor time: half of it decompresses and checks digests, the rest is for each request.",
+    "first byte": "40 ms of processor time: the rows of all blocks are laid over each other for the first 32 MiB.",
+    "ready after": "Indexing to the end and comparing each touched path take some tenths of a second at least.",
+}
+"""For rows that miss their bar, by how they begin: what the profile shows."""
+
+
+def text() -> str:
+    """The page, from the figures as they are kept. Parts that were not measured are left out."""
+    parts = [HEAD]
+    missed: list[str] = []
+    for name, (title, words) in PARTS.items():
+        if figures := _figures(name):
+            parts.append(f"## {title}\n\n{words}\n\n{_table(figures['rows'])}\n{_made(figures)}")
+            missed += [_missed(row) for row in figures["rows"] if not _met(row)]
+    if figures := _figures("growth"):
+        parts.append(_growth(figures))
+    if missed:
+        parts.append("## Bars that are not met\n\n" + "\n".join(missed) + "\n")
+    parts += [_machine(figures) for figures in [_figures("look") or _figures("capture")] if figures]
+    return "\n".join(parts)
+
+
+def write() -> None:
+    PAGE.write_text(text(), "utf-8")
+
+
+def _figures(part: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((FIGURES / f"{part}.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _met(row: Mapping[str, Any]) -> bool:
+    if row["bar"] is None:
+        return True
+    return bool(row["figure"] >= row["bar"] if row["least"] else row["figure"] <= row["bar"])
+
+
+def _number(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    others = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    head = ["", "bar", "diffkeeper", "unit", *others, ""]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        figure = _number(row["figure"])
+        bar = "" if row["bar"] is None else f"{'≥' if row['least'] else '≤'} {_number(row['bar'])}"
+        cells = [row["what"], bar, figure if _met(row) else f"**{figure}**", row["unit"]]
+        cells += [_number(row["peers"][name]) if name in row["peers"] else "" for name in others]
+        lines.append("| " + " | ".join([*cells, row["note"]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _made(figures: Mapping[str, Any]) -> str:
+    before, after = figures["load"]
+    return (
+        f"Made by `{figures['command']}`, {figures['date']}, {figures['rounds']} rounds; load average of the machine "
+        f"{before} before and {after} after.\n"
+    )
+
+
+def _growth(figures: Mapping[str, Any]) -> str:
+    curves = figures["curves"]
+    events = list(next(iter(curves.values())))
+    head = ["seconds", *(f"{int(number):,} events" for number in events)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += [
+        "| " + " | ".join([what, *(f"{found[number]:.3f}" for number in events)]) + " |"
+        for what, found in curves.items()
+    ]
+    table = "\n".join(lines)
+    return f"""## Growth
+
+The same looks at traces of one tree of 1,000 files, in which ever more happened.
+
+{table}
+
+![Seconds by the number of events](benchmarks/growth.svg)
+
+{_made(figures)}"""
+
+
+def _missed(row: Mapping[str, Any]) -> str:
+    by = row["bar"] / row["figure"] if row["least"] else row["figure"] / row["bar"]
+    why = next((words for start, words in WHY.items() if row["what"].startswith(start)), "")
+    return f"- {row['what']}: {_number(row['figure'])} {row['unit']}, {by:.2f} times the bar. {why}".rstrip()
+
+
+def _machine(figures: Mapping[str, Any]) -> str:
+    machine = ", ".join(f"{name} {value}" for name, value in figures["machine"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+    return f"## Machine\n\n{machine}; shared with others. Versions: {versions}.\n"
