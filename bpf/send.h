@@ -239,18 +239,32 @@ static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 	return known(ctx, s, file_of(fd), kinds);
 }
 
-/* The call on `fd` failed: had it begun to change a file, which a write may, then that is to be told. */
+static inline int touch(char *inode);
+
+#define EIO_ 5
+#define EFAULT_ 14
+#define ENOSPC_ 28
+#define EDQUOT_ 122
+
+/*
+ * The call on `fd` failed: had it begun to change a file, which a write may, then that is to be told. What it touched is
+ * known; but its times may have been of this very moment already, and then only the error says that there may be more.
+ */
 static inline void failed(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd)
 {
 	u32 tid = bpf_get_current_pid_tgid();
+	s64 error = -(s64)ctx->args[1];
+	char *file = file_of(fd), *inode = file ? rdp(file + FILE_INODE) : 0;
+	if (!inode || KIND(LOAD(u16, inode + INODE_MODE)) != REGULAR)
+		return;
+	if (error == EFAULT_ || error == ENOSPC_ || error == EIO_ || error == EDQUOT_)
+		touch(inode);
 	struct dk_touched *t = touched.lookup(&tid);
 	if (!t || !t->count)
 		return;
-	char *file = file_of(fd);
-	u64 inode = file ? (u64)rdp(file + FILE_INODE) : 0;
 	int changed = 0;
 	for (int i = 0; i < DK_STAMPS; i++)
-		changed |= t->inode[i] == inode;
-	if (inode && changed && known_file(ctx, s, fd, REGULAR))
+		changed |= t->inode[i] == (u64)inode;
+	if (changed && known_file(ctx, s, fd, REGULAR))
 		helpers.call(ctx, HELPER_FAILED);
 }

@@ -662,6 +662,26 @@ sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Sile
     assert any("on purpose" in cause for cause in harness.info(trace)["lost_by_cause"])
 
 
+def test_a_failed_write_right_after_the_file_was_cut(tmp_path: Path) -> None:
+    """On tmpfs it leaves the file longer; its times do not change, as they were set a moment before."""
+    script = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+for number in range(300):
+    fd = os.open(f'file{number}', os.O_CREAT | os.O_WRONLY, 0o644)
+    os.write(fd, b'before')
+    os.close(fd)
+    fd = os.open(f'file{number}', os.O_WRONLY | os.O_TRUNC)
+    os.lseek(fd, 5, os.SEEK_SET)
+    assert libc.write(fd, ctypes.c_void_p(8), 1) == -1
+    os.close(fd)
+"""
+    with mounted("tmpfs", tmp_path) as point:
+        result = harness.record(tmp_path / "trace", [sys.executable, "-c", script], cwd=point)
+        assert result.returncode == 0, result.stderr
+        harness.assert_faithful(tmp_path / "trace", point)
+
+
 def test_files_that_did_not_change_are_not_read_again(tmp_path: Path) -> None:
     """Recorded over the trace of before, they come from there; what changed meanwhile is read; each moment is right."""
     with mounted("ext4", tmp_path) as point:
