@@ -25,6 +25,8 @@ from xxhash import xxh3_64
 from .errors import TraceDamagedError
 
 SEGMENT_MAGIC = b"DKJRNL02"
+JOURNAL = "journal"
+"""The directory in a trace that holds the segments."""
 SEGMENT_LIMIT = 256 << 20
 FRAME = struct.Struct("<4sI8s")
 FRAME_HEAD = struct.Struct("<4sI")

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Self
 
 from .errors import UsageError
 from .filtering import Filters, Spec
+from .journal import JOURNAL, segments
 from .model import NO_SEQ, Event, Mark, Moment, Op, Process, Session
 from .paths import PathPatterns, paths_of
-from .store import indexer
+from .store.db import DATA_FILE
 from .store.reader import Reader, open_reader
 from .view import moments
 from .view.paths import MomentPath
@@ -39,9 +40,20 @@ def open_trace(path: str | os.PathLike[str], *, progress: Callable[[int, int], N
     Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError.
     """
     directory = Path(path)
-    if indexer.unfinished(directory):
-        indexer.index(directory, progress=progress)
+    if _may_be_unfinished(directory):
+        from .store import indexer  # a finished trace is opened without
+
+        if indexer.unfinished(directory):
+            indexer.index(directory, progress=progress)
     return Trace(directory, open_reader(directory))
+
+
+def _may_be_unfinished(trace_dir: Path) -> bool:
+    """A journal that is indexed to its end has no segments."""
+    try:
+        return bool(segments(trace_dir / JOURNAL)) or not (trace_dir / DATA_FILE).exists()
+    except OSError:
+        return True
 
 
 class Trace:

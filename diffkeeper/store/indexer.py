@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import DiffKeeperError, TraceDamagedError, TraceMissingError
-from ..journal import Cursor, JournalReader, is_written, segment_path, segments
+from ..journal import JOURNAL, Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
 from ..wire import WireOp, records, strings
 from . import session
@@ -34,7 +34,6 @@ from .replay import Replay
 from .timeline import Progress
 
 LOCK = "lock"
-JOURNAL = "journal"
 COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 2.0
 POLL_SECONDS = 0.1

@@ -119,7 +119,8 @@ class _Walk:
         for depth in range(tree.depth):
             if int(level.min()) < 2 or int(level.max()) >= self._end:
                 raise damaged(f"{name} leads out of the file")
-            if self._met[level].any() or len(np.unique(level)) < len(level):
+            ordered = np.sort(level)  # np.unique would import numpy.ma, for nothing
+            if self._met[level].any() or (ordered[1:] == ordered[:-1]).any():
                 raise damaged(f"{name} leads to a page twice")
             self._met[level] = True
             below: list[Pages] = []

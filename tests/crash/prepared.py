@@ -19,7 +19,7 @@ from pathlib import Path
 
 import diffkeeper
 from diffkeeper.errors import DiffKeeperError
-from diffkeeper.journal import segments
+from diffkeeper.journal import JOURNAL, segments
 from diffkeeper.store import indexer
 from diffkeeper.view import mount as mounts
 from tests.crash import cases
@@ -162,7 +162,7 @@ class Openers:
         self._case = Case("opener", seed, 0, workers=2, count=self.STEPS, pause=0.001)
         self._whole, self._trace = folder / "whole", folder / "trace"
         cases.killed_recording(self._case, folder, self._whole)
-        assert segments(self._whole / indexer.JOURNAL), "nothing is left to index"
+        assert segments(self._whole / JOURNAL), "nothing is left to index"
         begun = time.monotonic()
         self._begin()
         assert _reap(self._open()) == 0
