@@ -90,6 +90,23 @@ static inline void send_flags(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
 }
 
+struct dk_clone { /* struct file_clone_range of include/uapi/linux/fs.h */
+	s64 fd;
+	u64 offset;
+	u64 length; /* 0: up to the end */
+	u64 to;
+};
+
+/* A clone of what lies behind the end of its source succeeds and leaves all as it is. */
+static inline int clones_nothing(struct pt_regs *regs, u32 request)
+{
+	struct dk_clone clone = {.fd = (int)regs->dx};
+	if (request == FICLONERANGE_)
+		bpf_probe_read_user(&clone, sizeof(clone), (void *)regs->dx);
+	char *source = file_of(clone.fd);
+	return !clone.length && source && clone.offset >= LOAD(u64, (char *)rdp(source + FILE_INODE) + INODE_SIZE);
+}
+
 HANDLER(on_ioctl)
 {
 	struct dk_scratch *s = enter(ctx);
@@ -117,6 +134,8 @@ HANDLER(on_ioctl)
 		return 0;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	if (clones) {
+		if (clones_nothing(regs, request))
+			return 0;
 		dirty(ctx, s, file, regs->di, 0, inode->size);
 		return 0;
 	}
