@@ -133,8 +133,9 @@ class Mapped:
         self._cuts = 0
         self._widened: dict[int, int] = {}  # process -> when it asked last for more to be followed
 
-    def connect(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def connect(self, kernel: Kernel, drain: Callable[[], None]) -> None:
+        """`drain` takes all that is in the ring by now to the journal."""
+        self._kernel, self._drain = kernel, drain
 
     def is_due(self) -> bool:
         """Whether it is time to look again."""
@@ -160,6 +161,7 @@ class Mapped:
             return
         began = time.monotonic()
         self._forget()
+        self._drain()  # the calls that were forgotten: what is found now came after them
         # Asked before the look: whoever unmaps a file afterwards, its last stores may be missing from this one.
         mapped, many = self._kernel.mapped()
         changed = False

@@ -47,7 +47,7 @@ class Pump:
 
     def connect(self, kernel: Kernel, ring: Ring) -> None:
         self._kernel, self._ring = kernel, ring
-        self._mapped.connect(kernel)
+        self._mapped.connect(kernel, lambda: self._drain_all(ring, ring.produced))
         self._verdicts.connect(kernel)
 
     def emit(self, pieces: Iterable[Piece]) -> None:
@@ -131,6 +131,12 @@ class Pump:
             drained = True
         return drained
 
+    def _drain_all(self, ring: Ring, end: int) -> None:
+        """The same, but records that are not finished are waited for."""
+        while ring.consumed < end:
+            if not self._drain(ring, end) and not ring.settle(SETTLE_TIME):
+                break
+
     def _serve(self, kernel: Kernel, ring: Ring) -> None:
         """Look at what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""
         stopped = kernel.take_stopped()
@@ -146,9 +152,7 @@ class Pump:
             if not requests:
                 break
             for request in requests:
-                while ring.consumed < request.position:
-                    if not self._drain(ring, request.position) and not ring.settle(SETTLE_TIME):
-                        break
+                self._drain_all(ring, request.position)
                 self._answer(kernel, request)
                 if request.fd < 0 and request.kind is not Ask.JUDGE:
                     kernel.release(request.pid)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -241,4 +243,30 @@ print(json.dumps(told))
     told = run(trace, workspace, script)
     assert len(told) == 12
     assert differing(trace, told) == []
+    harness.assert_faithful(trace, workspace)
+
+
+def test_a_store_after_a_call_whose_record_is_still_in_the_ring(workspace: Path, trace: Path, tmp_path: Path) -> None:
+    """A page that a call cleared and a store filled again: the look that finds the store comes after the call's record."""
+    script = """
+import ctypes, mmap, os, sys, time
+signs = sys.argv[1]
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open('file', os.O_CREAT | os.O_RDWR, 0o644)
+os.write(fd, b'before' * 1000)
+memory = mmap.mmap(fd, 6000)
+memory[0:6] = b'mapped'
+os.mknod(signs + '/ready')
+while not os.path.exists(signs + '/go'): time.sleep(0.001)
+assert libc.fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(4096)) == 0
+memory[0:6] = b'stored'
+os.mknod(signs + '/stored')
+time.sleep(0.3)
+memory.close()
+"""
+    signs = tmp_path / "signs"
+    signs.mkdir()
+    words = [sys.executable, "-m", "tests.system.late_look", trace, signs, sys.executable, "-c", script, signs]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([str(word) for word in words], cwd=workspace, env=environment, check=True)
     harness.assert_faithful(trace, workspace)
