@@ -131,10 +131,11 @@ class Mapped:
         self._files: dict[tuple[int, int], _File] = {}
         self._next = 0.0
         self._cuts = 0
+        self._again: list[tuple[tuple[int, int], range | None]] = []  # parts to forget a second time
         self._widened: dict[int, int] = {}  # process -> when it asked last for more to be followed
 
-    def connect(self, kernel: Kernel, drain: Callable[[], None]) -> None:
-        """`drain` takes all that is in the ring by now to the journal."""
+    def connect(self, kernel: Kernel, drain: Callable[[int | None], bool]) -> None:
+        """`drain` takes what is in the ring, up to a position or all, to the journal; says whether nothing is left."""
         self._kernel, self._drain = kernel, drain
 
     def is_due(self) -> bool:
@@ -160,8 +161,10 @@ class Mapped:
         if not self._files:
             return
         began = time.monotonic()
-        self._forget()
-        self._drain()  # the calls that were forgotten: what is found now came after them
+        parts = self._forget()
+        # What is found now must come after the calls that changed these parts, or be found once more.
+        all_told = self._drain(request.position if request else None)
+        self._again = [] if all_told else parts
         # Asked before the look: whoever unmaps a file afterwards, its last stores may be missing from this one.
         mapped, many = self._kernel.mapped()
         changed = False
@@ -175,16 +178,18 @@ class Mapped:
         self._pause = self._interval if changed or request else min(2 * self._pause, max(SLOWEST, self._interval))
         self._next = now + max(self._pause, SHARE * (now - began))
 
-    def _forget(self) -> None:
+    def _forget(self) -> list[tuple[tuple[int, int], range | None]]:
         """What calls changed is not known any more: a store that undid it would look as if nothing had happened."""
         cuts = self._kernel.control[Control.CUTS]
         if cuts != self._cuts:
             self._cuts = cuts
             for file in self._files.values():
                 file.forget(None)
-        for key, part in self._kernel.changed_blocks():
+        changed = list(self._kernel.changed_blocks())
+        for key, part in (*self._again, *changed):
             if key in self._files:
                 self._files[key].forget(part)
+        return changed
 
     def _look_at(self, file: _File, request: Request | None, mappers: set[int], emit: Emit) -> bool:
         by_caller = request is not None and (request.pid in mappers or not mappers)

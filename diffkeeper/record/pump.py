@@ -9,6 +9,7 @@ import errno
 import os
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from ..journal import JournalWriter
@@ -47,7 +48,7 @@ class Pump:
 
     def connect(self, kernel: Kernel, ring: Ring) -> None:
         self._kernel, self._ring = kernel, ring
-        self._mapped.connect(kernel, lambda: self._drain_all(ring, ring.produced))
+        self._mapped.connect(kernel, partial(self._drain_all, ring))
         self._verdicts.connect(kernel)
 
     def emit(self, pieces: Iterable[Piece]) -> None:
@@ -131,11 +132,14 @@ class Pump:
             drained = True
         return drained
 
-    def _drain_all(self, ring: Ring, end: int) -> None:
-        """The same, but records that are not finished are waited for."""
+    def _drain_all(self, ring: Ring, end: int | None) -> bool:
+        """The same, but records that are not finished are waited for; None: all. Says whether nothing is left."""
+        produced = ring.produced
+        end = produced if end is None else end
         while ring.consumed < end:
             if not self._drain(ring, end) and not ring.settle(SETTLE_TIME):
                 break
+        return ring.consumed >= produced
 
     def _serve(self, kernel: Kernel, ring: Ring) -> None:
         """Look at what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""

@@ -1,4 +1,6 @@
-"""Record a command that stores between a drained ring and a look: `python -m tests.system.late_look TRACE SIGNS CMD...`.
+"""Record a command that stores to memory between a drained ring and a look.
+
+    python -m tests.system.late_look TRACE SIGNS CMD...
 
 When there is SIGNS/ready the ring is drained; then SIGNS/go is made, SIGNS/stored is waited for, and mapped files are
 looked at.

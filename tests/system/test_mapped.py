@@ -247,7 +247,7 @@ print(json.dumps(told))
 
 
 def test_a_store_after_a_call_whose_record_is_still_in_the_ring(workspace: Path, trace: Path, tmp_path: Path) -> None:
-    """A page that a call cleared and a store filled again: the look that finds the store comes after the call's record."""
+    """A page that a call cleared and a store filled again: the look that finds it comes after the call's record."""
     script = """
 import ctypes, mmap, os, sys, time
 signs = sys.argv[1]
