@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
 import shlex
 import shutil
@@ -39,6 +40,12 @@ from .verify import Verifier
 
 MMAP_INTERVAL = 0.1
 """Seconds between two looks at files that are mapped and writable."""
+
+QUIET = 0.1
+"""Seconds without a change after which indexing goes on."""
+
+UNINDEXED_MOST = 1 << 30
+"""Bytes of journal that may come without a pause until they are indexed all the same."""
 
 IDLE_WAIT = 0.01
 """Seconds between two looks at the ring when nothing wakes us: what bounds the batch that a crash loses."""
@@ -132,6 +139,7 @@ class _Recording:
         self._mmap_interval = mmap_interval
         self._wait_tree = wait_tree
         self._indexer = 0
+        self._last_busy, self._indexable = 0.0, 0
         self._kernel: Kernel | None = kernel
         self._began = 0
         self._baseline: Baseline
@@ -213,6 +221,7 @@ class _Recording:
 
         Forked, not executed: the owner may not be allowed to execute the Python that runs us.
         """
+        self._crowded = mmap.mmap(-1, 1)
         hold, self._indexer_input = os.pipe()
         self._indexer = os.fork()
         if self._indexer:
@@ -231,7 +240,7 @@ class _Recording:
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             differing.check(self._differ)  # its module may lie where the owner cannot read
             child.become(self._user)
-            status = indexer.main([str(self._trace)])
+            status = indexer.main([str(self._trace)], lambda: self._crowded[0] != 0)
         except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy
             traceback.print_exc()
         finally:
@@ -316,8 +325,21 @@ class _Recording:
             if status is not None and not waiting_told:
                 waiting_told = True
                 self._ui.note("the command has ended; recording until all that it started has, too (Ctrl-C ends this)")
+            self._let_index(busy)
             if not busy:
                 self._ring.wait(IDLE_WAIT)
+
+    def _let_index(self, busy: bool) -> None:
+        """Indexing waits for a moment when the command does nothing to files, but not for ever.
+
+        Even at idle priority it takes memory bandwidth, and a processor where the kernel is not preempted.
+        """
+        now, written = time.monotonic(), self._journal.bytes_written
+        if busy:
+            self._last_busy = now
+        if now - self._last_busy > QUIET:
+            self._indexable = written
+        self._crowded[0] = written - self._indexable < UNINDEXED_MOST and now - self._last_busy <= QUIET
 
     def _alive(self) -> list[int]:
         """Processes of the recording that have not ended."""

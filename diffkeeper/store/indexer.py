@@ -37,6 +37,7 @@ LOCK = "lock"
 COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 2.0
 POLL_SECONDS = 0.1
+PAUSE_SECONDS = 0.02
 LOCK_ATTEMPTS = 10
 BAD_FRAMES = 64
 MANY_ROOTS = 100
@@ -50,9 +51,12 @@ def index(
     *,
     progress: Callable[[int, int], None] | None = None,
     wait: Callable[[], bool] | None = None,
+    pause: Callable[[], None] | None = None,
     trusted: bool = False,
 ) -> None:
     """Index the journal of a trace to its end. `trusted`: this recording made what is indexed already.
+
+    `pause` is called before each frame, and may take its time.
 
     `progress` is told bytes done and bytes there are. `wait` is called at the end of the journal: it sleeps,
     and says whether to look again; False ends after one more look. Raises TraceDamagedError when the index is
@@ -72,7 +76,7 @@ def index(
         leave_out, why = None, ""
         for _ in range(BAD_FRAMES):
             try:
-                _Indexer(trace_dir, database, facts, progress, leave_out).run(wait)
+                _Indexer(trace_dir, database, facts, progress, leave_out, pause).run(wait)
                 return
             except _BadFrame as bad:  # some of it may have been applied: once more from the last commit, without it
                 leave_out, why = bad.end, str(bad)
@@ -158,9 +162,11 @@ class _Indexer:
         facts: Session,
         progress: Callable[[int, int], None] | None,
         leave_out: Cursor | None,
+        pause: Callable[[], None] | None,
     ) -> None:
         """`leave_out`: the end of a frame that is not to be looked at."""
         self._leave_out = leave_out
+        self._pause = pause
         self._journal = trace_dir / JOURNAL
         self._database = database
         self._report = progress
@@ -195,6 +201,8 @@ class _Indexer:
     def _drain(self) -> None:
         """Index all frames there are by now."""
         for payload, end in self._reader.frames():
+            if self._pause is not None:
+                self._pause()
             self._tell_losses()
             if end == self._leave_out:
                 self._replay.gap(DAMAGED)
@@ -273,8 +281,11 @@ class _Indexer:
                         path.unlink()
 
 
-def main(arguments: list[str]) -> int:
-    """Beside a recording: tail the journal. The recorder closes our stdin when it has written all."""
+def main(arguments: list[str], stands_back: Callable[[], bool] = lambda: False) -> int:
+    """Beside a recording: tail the journal. The recorder closes our stdin when it has written all.
+
+    While `stands_back` says so nothing is done: the command needs the processors.
+    """
     if len(arguments) != 1:
         print("usage: python -m diffkeeper.store.indexer TRACE", file=sys.stderr)
         return 2
@@ -283,8 +294,12 @@ def main(arguments: list[str]) -> int:
         ready, _, _ = select.select([0], [], [], POLL_SECONDS)
         return not (ready and not os.read(0, 4096))
 
+    def pause() -> None:
+        while stands_back() and not select.select([0], [], [], PAUSE_SECONDS)[0]:
+            continue
+
     try:
-        index(Path(arguments[0]), wait=wait)
+        index(Path(arguments[0]), wait=wait, pause=pause)
     except DiffKeeperError as error:
         print(f"diffkeeper: {error}", file=sys.stderr)
         return error.exit_code
