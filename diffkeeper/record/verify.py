@@ -53,6 +53,8 @@ class Verifier:
         self._time = time
         self._keep = keep
         self._everything = everything
+        self._hasty = False  # bytes are compared only of what events changed
+        self._changes = reader.changes()
         self._roots = reader.session.roots
         self._trace = reader.session.trace
         self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
@@ -61,33 +63,49 @@ class Verifier:
         self.mismatches = 0
 
     def touched(self) -> list[bytes]:
-        """Paths under the roots that events named, and the directories above them, parents first."""
-        found = self._reader.changed_paths()
+        """Paths under the roots that events named or changed, and the directories above them, parents first."""
+        found = set(self._changes.paths)
+        walked = set[bytes]()
+        for moved in sorted(self._changes.moved):
+            # Events name what is in a directory as it was called before; or after, if calls overtook each other.
+            for path, node, is_dir in self._recorded(moved) if moved not in walked else ():
+                if is_dir:
+                    walked.add(path)
+                elif node in self._changes.nodes:
+                    found.add(path)
+        found |= walked
         if self._everything:
-            for root in self._roots:
-                found.update(self._recorded(root))
-                found.update(self._real(root))
+            found.update(self._all())
         for path in list(found):
             above = os.path.dirname(path)
             while above not in found and above != b"/":
                 found.add(above)
                 above = os.path.dirname(above)
+        return self._ours(found)
+
+    def _ours(self, paths: Iterable[bytes]) -> list[bytes]:
         return _in_order(
             path
-            for path in found
+            for path in paths
             if any(scope.is_inside(path, root) for root in self._roots) and not scope.is_inside(path, self._trace)
         )
 
-    def _recorded(self, root: bytes) -> Iterator[bytes]:
-        """All paths that the trace has at its end, from a root down."""
+    def _all(self) -> Iterator[bytes]:
+        for root in self._roots:
+            yield from (path for path, _, _ in self._recorded(root))
+            yield from self._real(root)
+
+    def _recorded(self, top: bytes) -> Iterator[tuple[bytes, int, bool]]:
+        """What the trace has at its end from a path down: path, node, whether it is a directory."""
         reader, seq = self._reader, self._reader.last_seq
-        node = reader.resolve(root, seq)
-        pending = [(root, node)] if node else []
+        node = reader.resolve(top, seq)
+        pending = [(top, node)] if node else []
         while pending:
             path, node = pending.pop()
-            yield path
             attrs = reader.attrs(node, seq)
-            if attrs is not None and attrs.is_dir:
+            is_dir = attrs is not None and attrs.is_dir
+            yield path, node, is_dir
+            if is_dir:
                 pending += [(os.path.join(path, name), child) for name, child in reader.children(node, seq)]
 
     def _real(self, root: bytes) -> Iterator[bytes]:
@@ -95,16 +113,26 @@ class Verifier:
         yield root
         for directory, names, files in os.walk(root):
             below = [os.path.join(directory, name) for name in names]
-            names[:] = [os.path.basename(path) for path in below if path != self._trace and self._keep(path, True)]
+            names[:] = [os.path.basename(path) for path in below if self._walks(path)]
             yield from (os.path.join(directory, name) for name in names + files)
 
+    def _walks(self, directory: bytes) -> bool:
+        return directory != self._trace and directory not in self._pseudo and self._keep(directory, True)
+
     def run(self, progress: Progress) -> None:
-        """Compare and heal everything touched, and what is in a directory that was not as it should be."""
+        """Compare and heal everything touched, and what is in a directory that was not as it should be.
+
+        If there was anything to heal, all the rest as well, as far as stat() tells: where one call was taken for
+        another, what it did may be at a path that no event names.
+        """
         paths = self.touched()
         seen = set(paths)
         while paths:
             further = self._round(paths, progress)
-            paths = _in_order(path for path in further - seen if not scope.is_inside(path, self._trace))
+            paths = self._ours(further - seen)
+            if not paths and self.mismatches and not self._everything:
+                self._everything = self._hasty = True
+                paths = self._ours(set(self._all()) - seen)
             seen.update(paths)
 
     def _round(self, paths: Sequence[bytes], progress: Progress) -> set[bytes]:
@@ -127,7 +155,7 @@ class Verifier:
         return further
 
     def _doubtful(self, path: bytes, *, all_of_it: bool) -> Iterator[bytes]:
-        """What the trace has in a directory and is not there: where calls overtook each other, no event names it.
+        """What either has in a directory and the other not: where calls overtook each other, no event names it.
 
         `all_of_it`: it may be another directory than the trace says, so what else is in it counts as well.
         """
@@ -136,8 +164,7 @@ class Verifier:
         real: set[bytes] = set()
         with suppress(OSError), within_reach(path) as near:
             real.update(os.listdir(near))
-        if all_of_it or recorded - real:
-            yield from (os.path.join(path, name) for name in recorded | real)
+        yield from (os.path.join(path, name) for name in (recorded | real if all_of_it else recorded ^ real))
 
     def _compare(self, path: bytes) -> str:
         try:
@@ -194,6 +221,8 @@ class Verifier:
             return True
         if status.st_size != recorded.size:
             return False
+        if self._hasty and node not in self._changes.nodes:
+            return True
         large = status.st_size > _LARGE
         return self._same_data(path, node, status.st_size) if large else self._same_bytes(path, node)
 

@@ -11,7 +11,7 @@ import os
 import struct
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -179,12 +179,26 @@ _WITH_PATH = np.array([op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, 
 _TO_PATH = np.array([Op.RENAME, Op.EXCHANGE, Op.LINK])
 
 
-def paths_of_block(value: bytes) -> set[bytes]:
-    """The paths that a block's events changed something at, new names among them."""
-    columns, strings = _decode(value)
-    op, path, to = columns[1], columns[3], columns[4]
-    chosen = np.union1d(path[np.isin(op, _WITH_PATH)], to[np.isin(op, _TO_PATH) & (to != NONE)])
-    return {strings[index] for index in chosen.tolist()}
+class Changes(NamedTuple):
+    """What events changed something at."""
+
+    paths: set[bytes]  # as the events name them, new names among them
+    moved: set[bytes]  # of those the new names: a directory's may be all that tells where what is in it has come to
+    nodes: set[int]
+
+
+def changes(blocks: Iterable[bytes]) -> Changes:
+    """Of all events in blocks, without making the events."""
+    total = Changes(set(), set(), set())
+    for value in blocks:
+        columns, strings = _decode(value)
+        op, path, to = columns[1], columns[3], columns[4]
+        here, new = np.isin(op, _WITH_PATH), np.isin(op, _TO_PATH) & (to != NONE)
+        moved = {strings[index] for index in np.unique(np.append(to[new], path[op == Op.EXCHANGE])).tolist()}
+        total.paths.update({strings[index] for index in np.unique(path[here]).tolist()}, moved)
+        total.moved.update(moved)
+        total.nodes.update(np.unique(columns[5][here]).tolist())
+    return total
 
 
 class BlockRef(NamedTuple):

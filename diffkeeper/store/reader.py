@@ -16,7 +16,7 @@ from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
 from .assembly import ContentReader, State
-from .blocks import EventIndex, Rows, paths_of_block
+from .blocks import Changes, EventIndex, Rows, changes
 from .db import DATA_FILE, Database, Table, Txn
 from .names import U64
 from .nodes import Span, attrs_span
@@ -201,10 +201,10 @@ class Reader:
         with self._read() as txn:
             return self._events.seq_at(txn, time_ns)
 
-    def changed_paths(self) -> set[bytes]:
-        """Every path at which an event changed something, without making the events."""
+    def changes(self) -> Changes:
+        """Every path and node at which an event changed something, without making the events."""
         with self._read() as txn:
-            return set().union(*(paths_of_block(value) for _, value in txn.scan(Table.EVENTS)))
+            return changes(value for _, value in txn.scan(Table.EVENTS))
 
     def marks(self) -> list[Mark]:
         with self._read() as txn:

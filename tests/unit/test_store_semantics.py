@@ -545,7 +545,7 @@ def test_records_that_make_no_sense_are_a_gap(builder: TraceBuilder, op: WireOp)
         assert list(reader.problems()) == []
 
 
-def test_changed_paths(builder: TraceBuilder) -> None:
+def test_changes(builder: TraceBuilder) -> None:
     """Each path that an event changed something at, old and new names alike; nothing of processes and marks."""
     builder.exec("/usr/bin/make")
     builder.create("new", b"1")
@@ -553,4 +553,5 @@ def test_changed_paths(builder: TraceBuilder) -> None:
     builder.mark("half")
     builder.end()
     with open_reader(builder.build()) as reader:
-        assert reader.changed_paths() == {b"/opt/root/new", b"/opt/root/newer"}
+        node = reader.resolve(b"/opt/root/newer", reader.last_seq)
+        assert reader.changes() == ({b"/opt/root/new", b"/opt/root/newer"}, {b"/opt/root/newer"}, {node})

@@ -1,0 +1,101 @@
+"""The verification finds what was recorded wrong, wherever it has come to by the end; on a real directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from diffkeeper.progress import Silent
+from diffkeeper.record.verify import Verifier
+from diffkeeper.store.reader import open_reader
+from tests.builder import TraceBuilder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "root"
+    made.mkdir()
+    return made
+
+
+def stand(root: Path, builder: TraceBuilder, *, but: str = "", by: bytes = b"") -> None:
+    """Make the directory what the trace will say, but for the content of one file."""
+    for path, (mode, uid, gid, _, mtime, content) in sorted(builder.tree().items(), reverse=True):
+        place = Path(os.fsdecode(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if mode & 0o40000:
+            place.mkdir(exist_ok=True)
+        else:
+            place.write_bytes(by if str(place.relative_to(root)) == but else content)
+        os.chmod(place, mode & 0o7777)
+        os.chown(place, uid, gid)
+        os.utime(place, ns=(mtime, mtime))
+    for path, entry in sorted(builder.tree().items(), reverse=True):
+        os.utime(path, ns=(entry[4], entry[4]))
+
+
+def verified(builder: TraceBuilder) -> tuple[int, list[bytes]]:
+    """How many paths were compared, and the records that were made."""
+    pieces: list[bytes] = []
+    with open_reader(builder.build()) as reader:
+        verifier = Verifier(reader, lambda made: pieces.extend(map(bytes, made)), lambda path, is_dir: True, 1)
+        verifier.run(Silent())
+        assert verifier.mismatches == len({piece for piece in pieces if b"/root" in piece})
+        return verifier.paths, pieces
+
+
+def test_nothing_wrong(root: Path, tmp_path: Path) -> None:
+    """What is as recorded needs no record; what no event touched is not looked at."""
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.baseline({"quiet": b"1", "other/": None, "other/quiet": b"2"})
+    builder.begin()
+    builder.write("quiet", b"new")
+    builder.end()
+    stand(root, builder)
+    assert verified(builder) == (2, [])  # the file and the root
+
+
+@pytest.mark.parametrize("further", ["", "there", "there/deep"])
+def test_in_a_directory_that_was_moved(root: Path, tmp_path: Path, further: str) -> None:
+    """A file is compared where it is at the end, although events name it by where it was when they came."""
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.baseline({"one/": None, "one/two/": None, "there/": None, "there/deep/": None})
+    builder.begin()
+    builder.create("one/two/file", b"recorded")
+    builder.rename("one", f"{further}/new".lstrip("/"))
+    builder.end()
+    wrong = f"{further}/new/two/file".lstrip("/")
+    stand(root, builder, but=wrong, by=b"real one")
+    _, pieces = verified(builder)
+    assert any(wrong.encode() in piece for piece in pieces)
+
+
+def test_what_no_event_names(root: Path, tmp_path: Path) -> None:
+    """Where something had to be healed, what no event touched is looked at as well, by what stat() says of it."""
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.baseline({"seen": b"1", "other/": None, "other/quiet": b"2", "other/same": b"3"})
+    builder.begin()
+    builder.write("seen", b"recorded")
+    builder.end()
+    stand(root, builder, but="seen", by=b"real one")
+    os.chmod(root / "other/quiet", 0o600)
+    paths, pieces = verified(builder)
+    assert paths == 5
+    assert any(b"other/quiet" in piece for piece in pieces)
+
+
+def test_a_name_that_no_event_has(root: Path, tmp_path: Path) -> None:
+    """What is in a directory where something changed, and has no name in the trace, is found."""
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.baseline({"dir/": None, "dir/file": b"1"})
+    builder.begin()
+    builder.write("dir/file", b"new")
+    builder.end()
+    stand(root, builder)
+    status = (root / "dir").stat()
+    (root / "dir/found").write_bytes(b"x")
+    os.utime(root / "dir", ns=(status.st_mtime_ns, status.st_mtime_ns))
+    _, pieces = verified(builder)
+    assert any(b"dir/found" in piece for piece in pieces)
