@@ -1,21 +1,18 @@
 """One recording from beginning to end: `record()`.
 
 Owns the order of things and the promise that the command is never harmed: whatever fails here, it
-runs on with its own exit code. The parts are in this package's other modules; indexing is done by a
-process of its own (`diffkeeper.store.indexer`), beside the command and at the lowest priority.
+runs on with its own exit code. The parts are in this package's other modules.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import mmap
 import os
 import shlex
 import shutil
 import signal
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +28,7 @@ from ..store.reader import open_reader
 from ..store.session import FACTS_FILE, FORMAT, write_facts
 from ..wire import WireOp, encode
 from . import child, earlier, scope
+from .aside import Aside
 from .baseline import Baseline
 from .kernel import Control, Kernel, Loading
 from .pump import Pump
@@ -41,17 +39,10 @@ from .verify import Verifier
 MMAP_INTERVAL = 0.1
 """Seconds between two looks at files that are mapped and writable."""
 
-QUIET = 0.1
-"""Seconds without a change after which indexing goes on."""
-
-UNINDEXED_MOST = 1 << 30
-"""Bytes of journal that may come without a pause until they are indexed all the same."""
-
 IDLE_WAIT = 0.01
 """Seconds between two looks at the ring when nothing wakes us: what bounds the batch that a crash loses."""
 
 SETTLE_TIME = 0.5
-INDEXER_LOG = "indexer.log"
 
 
 def record(
@@ -138,8 +129,7 @@ class _Recording:
         self._ui = ui
         self._mmap_interval = mmap_interval
         self._wait_tree = wait_tree
-        self._indexer = 0
-        self._last_busy, self._indexable = 0.0, 0
+        self._indexer: Aside | None = None
         self._kernel: Kernel | None = kernel
         self._began = 0
         self._baseline: Baseline
@@ -169,7 +159,7 @@ class _Recording:
         self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts)
         self._give_away()
         self._take_baseline()
-        self._start_indexer()
+        self._indexer = Aside(self._trace, self._user, self._differ)
         kernel = self._kernel
         assert kernel is not None
         kernel.skip_devices(scope.pseudo_devices())
@@ -216,43 +206,12 @@ class _Recording:
                 with suppress(FileNotFoundError):
                     os.chown(path, self._user.uid, self._user.gid, follow_symlinks=False)
 
-    def _start_indexer(self) -> None:
-        """A process that indexes beside the command, as the trace's owner, and ends when its stdin does.
-
-        Forked, not executed: the owner may not be allowed to execute the Python that runs us.
-        """
-        self._crowded = mmap.mmap(-1, 1)
-        hold, self._indexer_input = os.pipe()
-        self._indexer = os.fork()
-        if self._indexer:
-            os.close(hold)
-            return
-        status = 1
-        try:
-            os.setsid()
-            os.nice(19)
-            with suppress(OSError):
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            log = os.open(self._trace / INDEXER_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            null = os.open(os.devnull, os.O_WRONLY)
-            for fd, number in ((hold, 0), (null, 1), (log, 2)):
-                os.dup2(fd, number)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            differing.check(self._differ)  # its module may lie where the owner cannot read
-            child.become(self._user)
-            status = indexer.main([str(self._trace)], lambda: self._crowded[0] != 0)
-        except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-
     def abandon(self) -> None:
         """The command was never begun: leave nothing behind."""
         if self._kernel:
             self._kernel.close()
         if self._indexer:
-            os.kill(self._indexer, signal.SIGKILL)
-            os.waitpid(self._indexer, 0)
+            self._indexer.kill()
         shutil.rmtree(self._trace, ignore_errors=True)
 
     # ---- the command ----
@@ -301,6 +260,7 @@ class _Recording:
 
     def _follow(self, process: child.Child) -> int:
         """Until the command has ended, and with `wait_tree` all that it started. Returns the command's wait status."""
+        assert self._indexer is not None
         failure_told = enough = waiting_told = False
         while True:
             try:
@@ -325,21 +285,9 @@ class _Recording:
             if status is not None and not waiting_told:
                 waiting_told = True
                 self._ui.note("the command has ended; recording until all that it started has, too (Ctrl-C ends this)")
-            self._let_index(busy)
+            self._indexer.let(busy, self._journal.bytes_written)
             if not busy:
                 self._ring.wait(IDLE_WAIT)
-
-    def _let_index(self, busy: bool) -> None:
-        """Indexing waits for a moment when the command does nothing to files, but not for ever.
-
-        Even at idle priority it takes memory bandwidth, and a processor where the kernel is not preempted.
-        """
-        now, written = time.monotonic(), self._journal.bytes_written
-        if busy:
-            self._last_busy = now
-        if now - self._last_busy > QUIET:
-            self._indexable = written
-        self._crowded[0] = written - self._indexable < UNINDEXED_MOST and now - self._last_busy <= QUIET
 
     def _alive(self) -> list[int]:
         """Processes of the recording that have not ended."""
@@ -410,8 +358,9 @@ class _Recording:
 
     def _finish(self) -> str:
         """Index, verify and heal; says how it went."""
+        assert self._indexer is not None
         try:
-            self._index_rest()
+            self._indexer.finish(self._ui)
             self._verify()
             with open_reader(self._trace) as reader:
                 return self._summary(reader.session)
@@ -431,23 +380,6 @@ class _Recording:
         if self._pump.failure:
             parts.append(f"incomplete: {self._pump.failure}")
         return f"{', '.join(parts)}; next: diffkeeper timeline {self._shown}"
-
-    def _index_rest(self) -> None:
-        """Let the indexer come to the end; what it leaves, we do."""
-        with suppress(OSError):
-            os.sched_setscheduler(self._indexer, os.SCHED_OTHER, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, self._indexer, 0)
-        os.close(self._indexer_input)
-        while not os.waitpid(self._indexer, os.WNOHANG)[0]:
-            self._ui.progress("indexing", 0, 0)
-            time.sleep(0.01)
-        self._indexer = 0
-        log = self._trace / INDEXER_LOG
-        if not log.stat().st_size:
-            log.unlink()
-        indexer.index(
-            self._trace, trusted=True, progress=lambda done, total: self._ui.progress("indexing", done, total)
-        )
 
     def _verify(self) -> None:
         self._journal.rotate()  # the segment that ended with END is indexed and gone

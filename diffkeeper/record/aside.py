@@ -1,0 +1,94 @@
+"""The process that indexes beside the command, at the lowest priority and as the trace's owner.
+
+Owns when it may work: it stands back while the command changes files. What indexing is belongs to
+`diffkeeper.store.indexer`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from ..progress import Progress
+from ..store import differing, indexer
+from . import child
+
+QUIET = 0.1
+"""Seconds without a change after which indexing goes on."""
+
+UNINDEXED_MOST = 1 << 30
+"""Bytes of journal that may come without a pause until they are indexed all the same."""
+
+INDEXER_LOG = "indexer.log"
+
+
+class Aside:
+    """One indexer. It ends when its stdin does: with `finish`, or with us."""
+
+    def __init__(self, trace: Path, user: child.User, differ: differing.Choice) -> None:
+        """Forked, not executed: the owner may not be allowed to execute the Python that runs us."""
+        self._trace = trace
+        self._crowded = mmap.mmap(-1, 1)
+        self._last_busy, self._indexable = 0.0, 0
+        hold, self._input = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(hold)
+        else:
+            self._serve(hold, user, differ)
+
+    def _serve(self, hold: int, user: child.User, differ: differing.Choice) -> None:
+        status = 1
+        try:
+            os.setsid()
+            os.nice(19)
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            log = os.open(self._trace / INDEXER_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            null = os.open(os.devnull, os.O_WRONLY)
+            for fd, number in ((hold, 0), (null, 1), (log, 2)):
+                os.dup2(fd, number)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            differing.check(differ)  # its module may lie where the owner cannot read
+            child.become(user)
+            status = indexer.main([str(self._trace)], lambda: self._crowded[0] != 0)
+        except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def let(self, busy: bool, written: int) -> None:
+        """Indexing waits for a moment when the command does nothing to files, but not for ever.
+
+        Even at idle priority it takes memory bandwidth, and a processor where the kernel is not preempted.
+        `busy`: were there changes just now; `written`: bytes of journal so far.
+        """
+        now = time.monotonic()
+        if busy:
+            self._last_busy = now
+        if now - self._last_busy > QUIET:
+            self._indexable = written
+        self._crowded[0] = written - self._indexable < UNINDEXED_MOST and now - self._last_busy <= QUIET
+
+    def finish(self, ui: Progress) -> None:
+        """Let it come to the end; what it leaves, we do."""
+        with suppress(OSError):
+            os.sched_setscheduler(self._pid, os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, self._pid, 0)
+        os.close(self._input)
+        while not os.waitpid(self._pid, os.WNOHANG)[0]:
+            ui.progress("indexing", 0, 0)
+            time.sleep(0.01)
+        log = self._trace / INDEXER_LOG
+        if not log.stat().st_size:
+            log.unlink()
+        indexer.index(self._trace, trusted=True, progress=lambda done, total: ui.progress("indexing", done, total))
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
