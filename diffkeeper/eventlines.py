@@ -99,7 +99,8 @@ class JsonLines(LineForm):
         for block in self._reader.event_rows(first, last):
             heads: dict[tuple[int, int], str] = {}  # by path and pid; both are the block's own numbers
             start, stop = max(first - block.first, 0), last - block.first + 1
-            rows = zip(itertools.count(block.first + start), block.rows[start:stop], block.lasts[start:stop], strict=False)
+            seqs = itertools.count(block.first + start)
+            rows = zip(seqs, block.rows[start:stop], block.lasts[start:stop], strict=False)
             for seq, (time, op, pid, path, _, _, offset, size, trust, _, _), alone in rows:
                 if op != write or trust != exact or offset < 0 or size < 0:
                     event = block.event(seq - block.first)

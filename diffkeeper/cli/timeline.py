@@ -6,8 +6,8 @@ there are, and how a moment is spelt, is the trace's. Lines go out as they are r
 
 from __future__ import annotations
 
-import shutil
 import itertools
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
