@@ -31,6 +31,7 @@ HANDLER(on_io_submit)
 	if (!s)
 		return 0;
 	s->iocb_at = 0;
+	s->iocb_fifo = 0;
 	s->again = HELPER_AIO;
 	helpers.call(ctx, HELPER_AIO);
 	return 0;
@@ -91,12 +92,17 @@ HANDLER(aio_write)
 		return 0;
 	for (u32 i = 0; i < IOCBS; i++) {
 		struct dk_iocb cb = {};
-		if (s->iocb_at >= (s64)ctx->args[1])
+		if (s->iocb_at >= (s64)ctx->args[1]) {
+			if (s->iocb_fifo)
+				wrote_fifo(ctx);
 			return 0;
+		}
 		read_iocb(s, &cb);
 		if (cb.opcode == IOCB_PWRITE || cb.opcode == IOCB_PWRITEV) {
-			char *file = known_file(ctx, s, cb.fd, REGULAR);
-			if (file) {
+			char *file = known_file(ctx, s, cb.fd, REGULAR | KIND(S_IFIFO));
+			if (file && KIND(((struct dk_inode *)s->body)->mode) != REGULAR) {
+				s->iocb_fifo = 1;
+			} else if (file) {
 				if (cb.opcode == IOCB_PWRITEV || cb.length > PIECE || appends(&cb, file))
 					break;
 				note_change(s, WHOLE_FILE);

@@ -71,9 +71,13 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 		return 0;
 	}
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	char *file = known_file(ctx, s, regs->di, REGULAR);
+	char *file = known_file(ctx, s, regs->di, REGULAR | KIND(S_IFIFO));
 	if (!file)
 		return 0;
+	if (KIND(inode->mode) != REGULAR) {
+		wrote_fifo(ctx);
+		return 0;
+	}
 	u64 nr = regs->orig_ax, offset = regs->r10;
 	int positioned = nr == NR_PWRITE64 || nr == NR_PWRITEV || (nr == NR_PWRITEV2 && (s64)regs->r10 != -1);
 	u64 from = DK_SURE;

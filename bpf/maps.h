@@ -165,6 +165,7 @@ struct dk_scratch {
 	struct pt_regs regs;
 	struct dk_iovec iov[IOVECS];
 	u32 iocb_at; /* how far an io_submit is */
+	u32 iocb_fifo; /* one of them was written to */
 	struct dk_piece piece;
 	struct dk_call call;
 	struct dk_wanted wanted;

@@ -241,6 +241,15 @@ static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 
 static inline int touch(char *inode);
 
+/* A FIFO was written to: its bytes are nobody's file, but it has times. The last thing that a handler does. */
+static inline void wrote_fifo(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct dk_touched *t = touched.lookup(&tid);
+	if (t && t->count)
+		helpers.call(ctx, HELPER_FAILED);
+}
+
 #define EIO_ 5
 #define EFAULT_ 14
 #define ENOSPC_ 28

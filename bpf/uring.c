@@ -215,11 +215,17 @@ HANDLER(io_uring_complete)
 	return 0;
 }
 
+#define EBADF_ 9
+#define EOPNOTSUPP_ 95
+#define ECANCELED_ 125
+
 /* A request that failed may have set times before, in another thread than this one: they are told as they are. */
-static inline void send_times(struct dk_scratch *s)
+static inline void send_times(struct dk_scratch *s, s32 ret)
 {
+	if (ret == -EOPNOTSUPP_ || ret == -ECANCELED_ || ret == -EBADF_) /* found before anything is done */
+		return;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	begin(s, DK_OP_UTIME, DK_F_TRUNC, 1);
+	begin(s, DK_OP_UTIME, KIND(inode->mode) & REGULAR ? DK_F_TRUNC : 0, 1);
 	s->ev.offset = inode->size;
 	s->ev.length = inode->mtime;
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
@@ -234,11 +240,11 @@ HANDLER(uring_write)
 	if (!s || !ret)
 		return 0;
 	u8 opcode = opcode_of(req);
-	char *file = known(ctx, s, rdp(req), REGULAR);
+	char *file = known(ctx, s, rdp(req), REGULAR | KIND(S_IFIFO));
 	if (!file)
 		return 0;
-	if (ret < 0) {
-		send_times(s); /* it may have set times all the same */
+	if (ret < 0 || KIND(((struct dk_inode *)s->body)->mode) != REGULAR) {
+		send_times(s, ret); /* it may have set times all the same */
 		return 0;
 	}
 	u64 offset = (u64)rdp(req + URING_RW_POS) - ret; /* where the write ended up is left there */
@@ -288,8 +294,9 @@ HANDLER(uring_file)
 	char *file = known(ctx, s, rdp(req), REGULAR);
 	if (!file)
 		return 0;
-	if (result_of(req) < 0) {
-		send_times(s);
+	s32 ret = result_of(req);
+	if (ret < 0) {
+		send_times(s, ret);
 		return 0;
 	}
 	if (opcode == URING_FTRUNCATE) {

@@ -34,7 +34,18 @@ def mounts() -> Iterator[tuple[int, bytes, str]]:
 
 def pseudo_devices() -> set[int]:
     """Kernel device numbers of filesystems that hold no files of anybody's."""
-    return {device for device, _, kind in mounts() if kind in PSEUDO_FILESYSTEMS}
+    return {device for device, _, kind in mounts() if kind in PSEUDO_FILESYSTEMS} | {_device_of_pipes()}
+
+
+def _device_of_pipes() -> int:
+    """Pipes without a name lie on a filesystem that is not mounted anywhere."""
+    ends = os.pipe()
+    try:
+        device = os.fstat(ends[0]).st_dev
+    finally:
+        for end in ends:
+            os.close(end)
+    return os.major(device) << 20 | os.minor(device)
 
 
 def pseudo_mountpoints() -> set[bytes]:

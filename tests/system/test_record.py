@@ -776,3 +776,23 @@ while not os.path.exists('../go'): time.sleep(0.01)
     end = harness.recorded(trace, "end")
     assert {path for path in end if not path.startswith("deep")} == {".", "two"}
     assert end["two"] == harness.truth(workspace)["two"]
+
+
+def test_a_fifo_that_is_written_to(tmp_path: Path, trace: Path) -> None:
+    """The bytes go through it and are in no file; that its times change is recorded."""
+    work = tmp_path / "work"
+    work.mkdir()
+    os.mkfifo(work / "fifo")
+    script = """
+import os, time
+fd = os.open("fifo", os.O_RDWR)
+for _ in range(3):
+    time.sleep(0.02)  # the clock of files goes on
+    os.write(fd, b"through")
+    os.read(fd, 7)
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=work)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, work)
+    with diffkeeper.open(trace) as opened:
+        assert [event.op.label for event in opened.events(path=os.fsencode(work / "fifo"))] == ["utime"] * 3
