@@ -45,6 +45,15 @@ class Blackout:
         subprocess.run(["mount", "-o", "loop", image, point], check=True)
         self._mounted.append(point)
 
+    def _umount(self, point: Path) -> None:
+        """The loop device of what was mounted in it lets go of its file a moment later."""
+        deadline = time.monotonic() + 10
+        while (done := subprocess.run(["umount", point], capture_output=True, check=False)).returncode:
+            if time.monotonic() > deadline:
+                raise AssertionError(done.stderr.decode())
+            time.sleep(0.02)
+        self._mounted.remove(point)
+
     def _record(self, count: int) -> None:
         self._mount(self._folder / "image", self._host, "xfs")
         self._mount(self._host / "image", self._disk, "ext4")
@@ -72,8 +81,7 @@ class Blackout:
         try:
             cases.check_trace(self._case, point / "trace", outcome, began=False, sure=0)
         finally:
-            subprocess.run(["umount", point], check=True)
-            self._mounted.remove(point)
+            self._umount(point)
             clone.unlink()
         lost_from = next((when for when, steps in self._marks if steps > outcome.events), self._cuts[number])
         self._behind.append(max(0, self._cuts[number] - lost_from))
@@ -87,5 +95,5 @@ class Blackout:
         return {"median": round(statistics.median(self._behind), 2), "most": round(max(self._behind), 2)}
 
     def close(self) -> None:
-        for point in reversed(self._mounted):
-            subprocess.run(["umount", point], check=True)
+        for point in list(reversed(self._mounted)):
+            self._umount(point)
