@@ -25,7 +25,7 @@ def match(
     """
     found: dict[NodeState, Inode] = {}
     unknown: list[Inode] = []
-    for identity, stamp in {_identity(stamp): stamp for stamp in stamps if stamp.ino}.items():
+    for identity, stamp in _once(stamps).items():
         state = nodes.find(identity)
         if state is None and stat.S_ISDIR(stamp.mode) and (state := nodes.noted(identity)):
             nodes.bind(identity, state)
@@ -47,6 +47,15 @@ def match(
     if len(left) == 1 and (twin := _twins([one for one in unknown if _fits(left[0], one)])):
         found[left[0]] = twin
     return found
+
+
+def _once(stamps: Sequence[Inode]) -> dict[Identity, Inode]:
+    """Each identity with its latest stamp: overlayfs may have two inodes of one number, and an older call's is there."""
+    latest: dict[Identity, Inode] = {}
+    for stamp in stamps:
+        if stamp.ino:
+            latest.setdefault(_identity(stamp), stamp)
+    return latest
 
 
 def _twins(stamps: Sequence[Inode]) -> Inode | None:
