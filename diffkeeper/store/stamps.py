@@ -50,7 +50,7 @@ def match(
 
 
 def _once(stamps: Sequence[Inode]) -> dict[Identity, Inode]:
-    """Each identity with its latest stamp: overlayfs may have two inodes of one number, and an older call's is there."""
+    """Each identity with its latest stamp: overlayfs may have two inodes of one number, one from an older call."""
     latest: dict[Identity, Inode] = {}
     for stamp in stamps:
         if stamp.ino:

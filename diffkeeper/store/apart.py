@@ -1,0 +1,93 @@
+"""Where names are that a process with a root or mounts of its own passed: told by what its call touched.
+
+Owns the choice of the directories. Of the path's text only the last name counts. What touched inodes say of their own
+names and directories counts first, then which of the directories has the name.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+
+from ..wire import Flag, Inode, Record, WireOp, name_tag
+from .nodes import Nodes
+from .state import NodeState
+from .walk import Place
+
+_EXCHANGE = 2
+
+
+def is_apart(record: Record) -> bool:
+    return bool(record.flags & Flag.APART)
+
+
+def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -> list[Place]:
+    """Where a call's names are, that of `old` and that of `new`; empty when it touched no directory that is known.
+
+    Of a LINK only the new one is asked for.
+    """
+    stamps = [stamp for stamp in record.inodes[2 if record.op in (WireOp.LINK, WireOp.RENAME) else 1 :] if stamp.ino]
+    found = _directories(nodes, stamps)
+    if not found:
+        return []
+    first, second = _last(old), _last(new or b"")
+    if new is None:
+        removes = record.op in (WireOp.UNLINK, WireOp.RMDIR)
+        at = (_having(nodes, found, first) if removes else _holder(stamps, found, first)) or found[0][1]
+        return [_place(nodes, at, first)]
+    target = _holder(stamps, found, second)
+    source = _holder(stamps, found, first) if record.offset & _EXCHANGE and record.op == WireOp.RENAME else None
+    if source is None:
+        source = _having(nodes, [each for each in found if each[1] is not target], first)
+    if source is None:  # in the same directory, unless there is another one, which nobody has looked into
+        source = target if target is not None and nodes.child(target, first) else None
+        source = source or next((state for _, state in found if state is not target), found[0][1])
+    if target is None:
+        target = next((state for _, state in found if state is not source), source)
+    return [_place(nodes, source, first), _place(nodes, target, second)]
+
+
+def linked(nodes: Nodes, record: Record) -> NodeState | None:
+    """The file that a LINK gave another name: of files the one that was touched last."""
+    for stamp in record.inodes[2:]:
+        state = nodes.find(stamp.identity) if stamp.ino and not stat.S_ISDIR(stamp.mode) else None
+        if state is not None:
+            return state
+    return None
+
+
+def _directories(nodes: Nodes, stamps: Sequence[Inode]) -> list[tuple[Inode, NodeState]]:
+    """Those that are there still and are known, the latest first: overlayfs touches its own after the one below."""
+    found: list[tuple[Inode, NodeState]] = []
+    for stamp in stamps:
+        if not stat.S_ISDIR(stamp.mode) or not stamp.nlink or (found and stamp.dev != found[0][0].dev):
+            continue
+        state = nodes.find(stamp.identity)
+        if state is not None and state.is_dir and all(state is not other for _, other in found):
+            found.append((stamp, state))
+    return found
+
+
+def _holder(
+    stamps: Sequence[Inode], directories: Sequence[tuple[Inode, NodeState]], name: bytes
+) -> NodeState | None:
+    """The directory in which something touched has this name now, as it says of itself."""
+    for stamp in stamps:
+        if stamp.tag == name_tag(name):
+            for directory, state in directories:
+                if (stamp.dev, stamp.parent) == (directory.dev, directory.ino):
+                    return state
+    return None
+
+
+def _having(nodes: Nodes, directories: Sequence[tuple[Inode, NodeState]], name: bytes) -> NodeState | None:
+    """The one that has the name by now."""
+    return next((state for _, state in directories if nodes.child(state, name)), None)
+
+
+def _last(path: bytes) -> bytes:
+    return path.rstrip(b"/").rpartition(b"/")[2]
+
+
+def _place(nodes: Nodes, directory: NodeState, name: bytes) -> Place:
+    return Place(directory, name, nodes.child(directory, name))
