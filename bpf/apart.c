@@ -36,14 +36,27 @@ static inline int is_touched(struct dk_touched *t, char *inode)
 /* The end of the last name of a path, as stamps have it. */
 static inline u32 path_end(struct dk_scratch *s, u64 path, u64 limit)
 {
-	u32 at = add_string(s, 0, path, s->call.saved);
-	return name_end(s, limit && at > limit + 1 ? limit + 1 : at);
+	u32 from = sizeof(struct dk_inode); /* what is before a short name is looked at, too */
+	u32 at = add_string(s, from, path, s->call.saved);
+	return name_end(s, limit && at - from > limit + 1 ? from + limit + 1 : at);
 }
 
 static inline int ends_with(char *dentry, u32 end)
 {
 	u32 tag = name_tag(dentry), length = tag & 255, shift = length < 3 ? (3 - length) * 8 : 0;
 	return tag >> 8 == (end & 0xFFFFFF) >> (shift & 31);
+}
+
+/* The entry of a directory that is there still; 0 for all else. */
+static inline char *directory_of(struct dk_touched *t, int i)
+{
+	char *raw = (char *)t->inode[i], *alias = raw ? rdp(raw + INODE_ALIASES) : 0;
+	if (!alias || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) != KIND(S_IFDIR))
+		return 0;
+	char *dentry = alias - DENTRY_ALIAS;
+	if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry) /* removed */
+		return 0;
+	return dentry;
 }
 
 /*
@@ -57,27 +70,21 @@ HANDLER(send_apart)
 	if (!t)
 		return 0;
 	struct dk_call *c = &s->call;
-	int two = c->bases == 2, links = c->op == DK_OP_LINK;
-	u32 end = path_end(s, two ? c->path2 : c->path1, c->limit), other = end;
+	u32 end = path_end(s, c->bases == 2 ? c->path2 : c->path1, c->limit), other = end;
 	if (c->op == DK_OP_RENAME && c->offset & RENAME_EXCHANGE_)
 		other = path_end(s, c->path1, 0);
 	for (int i = 0; i < DK_STAMPS; i++) {
-		char *raw = (char *)t->inode[i], *alias = raw ? rdp(raw + INODE_ALIASES) : 0;
-		if (!alias || (u64)rdp(raw + INODE_INO) != t->ino[i])
-			continue;
-		char *dentry = alias - DENTRY_ALIAS;
-		if (KIND(LOAD(u16, raw + INODE_MODE)) == KIND(S_IFDIR)) {
-			int hashed = rdp(dentry + DENTRY_HASH_PPREV) != 0;
-			if (!hashed && rdp(dentry + DENTRY_PARENT) != dentry) /* removed */
-				continue;
-			if (hashed && (ends_with(dentry, end) || ends_with(dentry, other)) && is_touched(t, parent_of(dentry)))
+		char *raw = (char *)t->inode[i], *dentry = directory_of(t, i);
+		if (dentry) {
+			if ((ends_with(dentry, end) || ends_with(dentry, other)) && rdp(dentry + DENTRY_PARENT) != dentry &&
+			    is_touched(t, parent_of(dentry)))
 				continue;
 		} else {
-			char *older = rdp(alias);
-			if (!links)
+			char *alias = raw && c->op == DK_OP_LINK ? rdp(raw + INODE_ALIASES) : 0, *older = alias ? rdp(alias) : 0;
+			if (!alias || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) == KIND(S_IFDIR))
 				continue;
-			if (older) /* the latest of its names is the one that the call gave it */
-				dentry = older - DENTRY_ALIAS;
+			/* the latest of its names is the one that the call gave it */
+			dentry = older ? older - DENTRY_ALIAS : alias - DENTRY_ALIAS;
 		}
 		struct dk_inode *inode = (struct dk_inode *)s->body;
 		read_inode(inode, raw);

@@ -48,11 +48,16 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
 
 
 def linked(nodes: Nodes, record: Record) -> NodeState | None:
-    """The file that a LINK gave another name: of files the one that was touched last."""
-    for stamp in record.inodes[2:]:
-        state = nodes.find(stamp.identity) if stamp.ino and not stat.S_ISDIR(stamp.mode) else None
-        if state is not None:
-            return state
+    """The file that a LINK gave another name: the one that was touched last.
+
+    overlayfs touches only the file below, which has the same number. None: it is not known.
+    """
+    stamps = [stamp for stamp in record.inodes[2:] if stamp.ino]
+    device = next((stamp.dev for stamp, _ in _directories(nodes, stamps)), 0)
+    for stamp in stamps:
+        if not stat.S_ISDIR(stamp.mode):
+            above = (device, stamp.ino, 0)
+            return nodes.find(stamp.identity if stamp.dev == device else above)
     return None
 
 

@@ -322,13 +322,13 @@ class Calls:
     def _link(self, record: Record) -> None:
         old, new, _ = strings(record.payload, 2)
         if apart.is_apart(record):
-            found, state = self._places(record, new), apart.linked(self._nodes, record)
-            if not found or state is None:
+            found = self._places(record, new)
+            if not found:
                 return
-            (place, where), source = found[0], self._nodes.path(state)
+            place, where = found[0]
         else:
             place, where = self.place(record, 1, new, follow=False)
-            state, source = self._linked(record, old)
+        state, source = self._linked(record, old)
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name or state.is_dir:
             self._nodes.pass_over(where)
@@ -356,6 +356,8 @@ class Calls:
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
         """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
+        if apart.is_apart(record) and (touched := apart.linked(self._nodes, record)):
+            return touched, self._nodes.path(touched)
         if old.startswith(b"/proc/"):
             for stamp in record.inodes[2:]:
                 state = self._reached([stamp])
