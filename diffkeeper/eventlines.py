@@ -6,6 +6,7 @@ the path as people write it, the name of the process. Columns for people are `di
 
 from __future__ import annotations
 
+import itertools
 import json.encoder
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -97,23 +98,23 @@ class JsonLines(LineForm):
         write, exact = int(Op.WRITE), int(Fidelity.EXACT)
         for block in self._reader.event_rows(first, last):
             heads: dict[tuple[int, int], str] = {}  # by path and pid; both are the block's own numbers
-            for at, (time, op, pid, path, _, _, offset, size, trust, _, _) in enumerate(block.rows):
-                seq = block.first + at
-                if not first <= seq <= last:
-                    continue
+            start, stop = max(first - block.first, 0), last - block.first + 1
+            seqs = itertools.count(block.first + start)
+            rows = zip(seqs, block.rows[start:stop], block.lasts[start:stop], strict=False)
+            for seq, (time, op, pid, path, _, _, offset, size, trust, _, _), alone in rows:
                 if op != write or trust != exact or offset < 0 or size < 0:
-                    event = block.event(at)
+                    event = block.event(seq - block.first)
                     if event.op in RENAMING:
                         heads.clear()
                     yield self.line(event)
                     continue
                 head = heads.get((path, pid))
                 if head is None:
-                    comm = json.encoder.encode_basestring_ascii(self.comm(block.event(at)))
+                    comm = json.encoder.encode_basestring_ascii(self.comm(block.event(seq - block.first)))
                     where = self._path(block.strings[path])
                     head = heads[path, pid] = f'"op": "write", "path": {where}, "pid": {pid}, "comm": {comm}, "size": '
                 self._last = seq
-                moment = duration_text(time) if block.lasts[at] else f"e{seq}"
+                moment = duration_text(time) if alone else f"e{seq}"
                 yield (
                     f'{{"event": {seq}, "time": {time / 1e9!r}, "at": "{moment}", {head}{size}, '
                     f'"offset": {offset}, "fidelity": "exact"}}\n'

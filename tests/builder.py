@@ -105,6 +105,10 @@ class TraceBuilder:
             node = node.entries[part] if part else node
         return node
 
+    def inode(self, path: str | bytes) -> Inode:
+        """What a record would say of what is at a path now."""
+        return self._inode(self.node(path))
+
     def exists(self, path: str | bytes) -> bool:
         try:
             return bool(self.node(path))

@@ -6,6 +6,7 @@ there are, and how a moment is spelt, is the trace's. Lines go out as they are r
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,16 +97,10 @@ def recorded_filters(trace: Trace) -> Sequence[Spec]:
 
 def batches(lines: Iterable[str]) -> Iterator[list[str]]:
     """Lines in growing bunches."""
-    batch: list[str] = []
-    limit = FIRST_BATCH
-    for line in lines:
-        batch.append(line)
-        if len(batch) >= limit:
-            yield batch
-            batch = []
-            limit = min(limit * 2, LAST_BATCH)
-    if batch:
+    limit, rest = FIRST_BATCH, iter(lines)
+    while batch := list(itertools.islice(rest, limit)):
         yield batch
+        limit = min(limit * 2, LAST_BATCH)
 
 
 class Columns(LineForm):

@@ -102,6 +102,8 @@ class ContentReader:
 
     def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
         """The blocks from the last RESET to `last`, in order."""
+        if last.head.flags & RESET:  # most files are written once
+            return [last]
         plan = self._plans.get(last.key)
         if plan is None:
             plan = [last]
@@ -134,21 +136,26 @@ class ContentReader:
         if state is None or offset >= state.size or size <= 0:
             return b""
         end = min(offset + size, state.size)
-        result = bytearray(end - offset)
+        parts: list[bytes | bytearray | memoryview] = []
         for region in range(offset - offset % REGION, end, REGION):
             low, high = max(offset, region), min(end, region + REGION)
             layout = self._layouts.get((node, region, state.version, state.last.key))
             if layout is None:
                 refs = self._refs(txn, node, state, low, high)
                 if sum(ref.head.rows for ref in refs) <= FEW_RUNS:
-                    self._overlay(txn, refs, seq, result, offset, low, high)
+                    parts.append(self._overlay(txn, refs, seq, low, high))
                     continue
                 layout = self._layout(txn, node, seq, region, state)
+            done = low
             for start, stop, ref, place in layout.pieces(low, high):
                 first, last = max(start, low), min(stop, high)
-                data = self._bytes(txn, self.block(txn, ref).payload, place + first - start, last - first)
-                result[first - offset : last - offset] = data
-        return bytes(result)
+                if first > done:
+                    parts.append(bytes(first - done))
+                parts.append(self._bytes(txn, self.block(txn, ref).payload, place + first - start, last - first))
+                done = last
+            if done < high:
+                parts.append(bytes(high - done))
+        return b"".join(parts)
 
     def _refs(self, txn: Txn, node: int, state: State, low: int, high: int) -> list[Ref]:
         """The blocks that have a say in what is at `low` to `high`."""
@@ -158,10 +165,9 @@ class ContentReader:
             if ref.head.flags & CUTS or (ref.head.high > low and ref.head.low < high)
         ]
 
-    def _overlay(
-        self, txn: Txn, refs: list[Ref], seq: int, result: bytearray, origin: int, low: int, high: int
-    ) -> None:
-        """Put what the blocks say of `low` to `high` into `result`, which begins at `origin`, one after the other."""
+    def _overlay(self, txn: Txn, refs: list[Ref], seq: int, low: int, high: int) -> bytearray:
+        """What is at `low` to `high`: what the blocks say of it laid one over the other."""
+        result = bytearray(high - low)
         for ref in refs:
             block = self.block(txn, ref)
             runs = block.runs(block.count(seq)) if isinstance(block, Few) else self._runs(txn, ref, seq).T.tolist()
@@ -171,9 +177,10 @@ class ContentReader:
                     continue
                 if kind == WRITE:
                     data = self._bytes(txn, block.payload, place + start - at, stop - start)
-                    result[start - origin : stop - origin] = data
+                    result[start - low : stop - low] = data
                 else:
-                    result[start - origin : stop - origin] = bytes(stop - start)
+                    result[start - low : stop - low] = bytes(stop - start)
+        return result
 
     def _layout(self, txn: Txn, node: int, seq: int, region: int, state: State) -> _Layout:
         """Where the bytes of a region are. What has not changed since another moment is not looked for again."""

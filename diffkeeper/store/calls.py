@@ -160,7 +160,13 @@ class Calls:
     ) -> None:
         """Attributes after the call: the stamps where they are, what the caller already set where not."""
         devices = {inode.dev for inode in record.inodes[:bases]}
-        found = match(self._nodes, record.inodes[bases:], touched, fresh, devices)
+        found = {
+            # What an earlier call of the thread touched has a stamp as well. It is of no use unless it is newer than
+            # what we know: overlayfs has the times of a file that was written through memory only when it is asked.
+            state: inode
+            for state, inode in match(self._nodes, record.inodes[bases:], touched, fresh, devices).items()
+            if state in touched or inode.ctime > state.ctime
+        }
         for state, inode in found.items():
             self.take_inode(state, inode)
         if fresh is not None and fresh not in found:

@@ -15,7 +15,7 @@ from diffkeeper.model import Attrs, Event, Fidelity, Op
 from diffkeeper.store.assembly import mark
 from diffkeeper.store.reader import Reader, open_reader
 from diffkeeper.wire import TIME_NOW, TIME_OMIT, Flag, WireOp
-from tests.builder import WALL, TraceBuilder
+from tests.builder import STALE, WALL, TraceBuilder
 
 
 @pytest.fixture
@@ -254,6 +254,21 @@ def test_without_stamps_the_arguments_count(tmp_path: Path) -> None:
         assert at(reader, "f").mtime == WALL + reader.event(omitted + 1).time
         assert at(reader, "d").uid == 1000
         assert reader.event(owned).detail == "5:6"
+
+
+def test_a_stamp_from_before(builder: TraceBuilder) -> None:
+    """A stamp of a file that another call of the thread touched does not take back what came since."""
+    builder.write("old", b"1")
+    before, top = builder.inode("old"), builder.inode("")
+    written = builder.write("old", b"2")
+    builder.emit(
+        WireOp.CHMOD, inodes=(top, builder.inode("dir"), before, *[STALE] * 7), payload=b"dir\0", flags=Flag.PATH,
+        offset=0o700,
+    )  # fmt: skip
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert at(reader, "dir").mode & 0o7777 == 0o755, "the stamp's"
+        assert at(reader, "old") == at(reader, "old", written)
 
 
 def test_stamps_bind_identities(builder: TraceBuilder) -> None:
