@@ -33,15 +33,14 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
     first, second = _last(old), _last(new or b"")
     if new is None:
         removes = record.op in (WireOp.UNLINK, WireOp.RMDIR)
-        at = (_having(nodes, found, first) if removes else _holder(stamps, found, first)) or found[0][1]
+        at = (_having(nodes, stamps, found, first) if removes else _holder(stamps, found, first)) or found[0][1]
         return [_place(nodes, at, first)]
     target = _holder(stamps, found, second)
     source = _holder(stamps, found, first) if record.offset & _EXCHANGE and record.op == WireOp.RENAME else None
     if source is None:
-        source = _having(nodes, [each for each in found if each[1] is not target], first)
+        source = _having(nodes, stamps, found, first)
     if source is None:  # in the same directory, unless there is another one, which nobody has looked into
-        source = target if target is not None and nodes.child(target, first) else None
-        source = source or next((state for _, state in found if state is not target), found[0][1])
+        source = next((state for _, state in found if state is not target), found[0][1])
     if target is None:
         target = next((state for _, state in found if state is not source), source)
     return [_place(nodes, source, first), _place(nodes, target, second)]
@@ -85,9 +84,14 @@ def _holder(
     return None
 
 
-def _having(nodes: Nodes, directories: Sequence[tuple[Inode, NodeState]], name: bytes) -> NodeState | None:
-    """The one that has the name by now."""
-    return next((state for _, state in directories if nodes.child(state, name)), None)
+def _having(
+    nodes: Nodes, stamps: Sequence[Inode], directories: Sequence[tuple[Inode, NodeState]], name: bytes
+) -> NodeState | None:
+    """The one that has the name by now; of several, first where that was touched, or is not known."""
+    touched = {stamp.identity for stamp in stamps}
+    having = [(state, child) for _, state in directories if (child := nodes.child(state, name))]
+    having.sort(key=lambda each: (each[1].ident not in touched, each[1].ident is not None))
+    return having[0][0] if having else None
 
 
 def _last(path: bytes) -> bytes:

@@ -34,7 +34,9 @@ def match(
         else:
             unknown.append(stamp)  # not seen before, or the number of an inode that is gone, used again
     left = [state for state in touched if state not in found and state.ident is None]
-    known = {stamp.dev for stamp in found.values()} | {state.ident[0] for state in touched if state.ident}
+    # Of the touched nodes alone: what lies below an overlayfs may be known as well.
+    known = {found[state].dev for state in touched if state in found}
+    known |= {state.ident[0] for state in touched if state.ident}
     near = [stamp for stamp in unknown if stamp.dev in (known or devices)]
     # Without a known one, the path may lead into another filesystem than the one it starts in.
     unknown = near if known or near else unknown
