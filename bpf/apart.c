@@ -81,7 +81,8 @@ HANDLER(send_apart)
 				continue;
 		} else {
 			char *alias = raw && c->op == DK_OP_LINK ? rdp(raw + INODE_ALIASES) : 0, *older = alias ? rdp(alias) : 0;
-			if (!alias || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) == KIND(S_IFDIR))
+			if (!alias || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) == KIND(S_IFDIR) ||
+			    rd32(raw + INODE_NLINK) < 2) /* of an earlier call; or it never had a name, and is known */
 				continue;
 			/* the latest of its names is the one that the call gave it */
 			dentry = older ? older - DENTRY_ALIAS : alias - DENTRY_ALIAS;

@@ -208,6 +208,8 @@ class Replay:
             return
         top = None
         if record.flags & Flag.APART:
+            if record.flags & Flag.INEXACT:  # only the end of its path is known
+                return
             seen = self._mounts.path(inode.dev, path)
             top, path = (self.nodes.unseen_filesystem(inode.dev), path) if seen is None else (None, seen)
         place = self._walker.literal(path, seq, top)
