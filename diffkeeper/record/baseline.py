@@ -6,8 +6,10 @@ itself is left out. The same reading of one path serves `diffkeeper.record.verif
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -21,6 +23,8 @@ CONTENT_PIECE = 1 << 20
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Piece = bytes | memoryview
+
+_GETVERSION = 0x80087601  # FS_IOC_GETVERSION of <linux/fs.h>
 
 _DOUBLES = "trusted.SGI_ACL_"
 """What XFS keeps an ACL in, and shows to root a second time under this name."""
@@ -41,6 +45,20 @@ def inode_of(status: os.stat_result) -> Inode:
         nlink=status.st_nlink,
         rdev=status.st_rdev & 0xFFFFFFFF,
     )
+
+
+def _generation(directory: bytes) -> int:
+    """What tells apart inodes that have the same number in two subvolumes; 0: the filesystem does not say."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, _GETVERSION, bytes(8))[:4], sys.byteorder)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
 
 
 def xattrs_of(path: bytes) -> dict[bytes, bytes]:
@@ -106,6 +124,7 @@ class Baseline:
         self._keep = keep
         self._earlier = earlier
         self._pseudo = scope.pseudo_mountpoints()
+        self._subvolumes = scope.subvolume_devices()
         self._links: dict[tuple[int, int], bytes] = {}
         self._flags = 0
         self.handle: int = before.handle if before else 0
@@ -185,10 +204,13 @@ class Baseline:
         is_file = kind == stat.S_IFREG and first == path
         known = self._earlier.recall(path, status) if is_file and self._earlier else None
         extra = b"" if first != path else _packed_xattrs(near) if known is None else known
+        inode = inode_of(status)
+        if kind == stat.S_IFDIR and (device := self._subvolumes.get(status.st_dev)) is not None:
+            inode = inode._replace(dev=device & 0xFFFFFFFF, gen=_generation(near))
         self.handle += 1
         self.files += 1
         record = encode(
-            op, time=time, flags=flags, inodes=(inode_of(status),), offset=self.handle,
+            op, time=time, flags=flags, inodes=(inode,), offset=self.handle,
             payload=b"".join((path, b"\0", target, b"\0", extra)),
         )  # fmt: skip
         self._emit((record,))

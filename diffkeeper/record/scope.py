@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UsageError
@@ -42,6 +43,19 @@ def pseudo_devices() -> set[int]:
 
 def pseudo_mountpoints() -> set[bytes]:
     return {path for _, path, kind in mounts() if kind in PSEUDO_FILESYSTEMS}
+
+
+def subvolume_devices() -> dict[int, int]:
+    """Device number that stat() gives in a subvolume of btrfs, and the one the kernel keeps, in stat()'s form.
+
+    Only of subvolumes that are mounted: of others nobody says what they lie on.
+    """
+    result = dict[int, int]()
+    for device, point, kind in mounts():
+        if kind == "btrfs":
+            with suppress(OSError):
+                result[os.stat(point).st_dev] = os.makedev(device >> 20, device & 0xFFFFF)
+    return result
 
 
 def resolve_roots(roots: Sequence[Path]) -> tuple[bytes, ...]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ..filtering import Filters
 from ..model import ROOT_NODE, Attrs, Fidelity, Session
+from ..wire import Inode
 from . import names, xattrs
 from .assembly import ContentReader
 from .codec import damaged, unpack_attrs
@@ -106,15 +107,19 @@ class Nodes:
                 state = self.by_ident[ident] = self.get(int.from_bytes(node, "big"))
         return state
 
-    def note(self, device: int, number: int, state: NodeState) -> None:
-        """Of a directory that stood there before: device and number as stat() has them; the generation it does not."""
-        self.txn.put(Table.IDENTS, _IDENT.pack(_kernel_device(device), number, 0) + _NOTED, U64.pack(state.node))
+    def note(self, inode: Inode, state: NodeState) -> None:
+        """Of a directory that stood there before: what stat() said of it, mostly without the generation (0)."""
+        key = _IDENT.pack(_kernel_device(inode.dev), inode.ino, inode.gen)
+        self.txn.put(Table.IDENTS, key + _NOTED, U64.pack(state.node))
 
     def noted(self, ident: Identity) -> NodeState | None:
         """The directory that was noted as having an identity, unless it is bound or gone by now."""
-        node = self.txn.get(Table.IDENTS, _IDENT.pack(ident[0], ident[1], 0) + _NOTED)
-        state = self.get(int.from_bytes(node, "big")) if node is not None else None
-        return state if state is not None and state.ident is None and state.names else None
+        for generation in (ident[2], 0):
+            node = self.txn.get(Table.IDENTS, _IDENT.pack(ident[0], ident[1], generation) + _NOTED)
+            state = self.get(int.from_bytes(node, "big")) if node is not None else None
+            if state is not None and state.ident is None and state.names:
+                return state
+        return None
 
     def bind(self, ident: Identity, state: NodeState) -> None:
         self.txn.put(Table.IDENTS, _IDENT.pack(*ident), U64.pack(state.node))

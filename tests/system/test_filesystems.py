@@ -42,3 +42,17 @@ def test_an_overlay_and_what_lies_below(filesystem: Path, trace: Path) -> None:
     harness.assert_faithful(trace, filesystem)
 
 
+def test_a_directory_moved_from_within(filesystem: Path, trace: Path) -> None:
+    """The new path starts at the descriptor of the very directory that moves, which nobody has used before."""
+    work = filesystem / "work"
+    (work / "one/two/three").mkdir(parents=True)
+    (work / "one/two/there").write_text("goes with it")
+    script = """
+import os
+fd = os.open("one/two", os.O_DIRECTORY)
+os.rename("one/two", "../../moved", dst_dir_fd=fd)
+open("moved/three/file", "w").write("x")
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=work)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, work)
