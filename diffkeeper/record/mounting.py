@@ -45,7 +45,7 @@ class Mounting:
         self.mounts = mounts
         self._emit((encode(WireOp.MOUNTS, time=time, payload=mounts.packed()),))
         if self._kernel is not None:
-            self._kernel.control[Control.APART] = 1
+            self._kernel.control[Control.APART] |= mounts.has_aliases()
 
 
 def _entries() -> list[_Entry]:

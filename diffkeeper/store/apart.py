@@ -36,9 +36,10 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
         at = (_having(nodes, stamps, found, first) if removes else _holder(stamps, found, first)) or found[0][1]
         return [_place(nodes, at, first)]
     target = _holder(stamps, found, second)
-    source = _holder(stamps, found, first) if record.offset & _EXCHANGE and record.op == WireOp.RENAME else None
+    others = [each for each in found if each[1] is not target] if first == second else found
+    source = _holder(stamps, others, first) if record.offset & _EXCHANGE else None
     if source is None:
-        source = _having(nodes, stamps, found, first)
+        source = _having(nodes, stamps, others, first)
     if source is None:  # in the same directory, unless there is another one, which nobody has looked into
         source = next((state for _, state in found if state is not target), found[0][1])
     if target is None:

@@ -17,6 +17,11 @@ mv "$1/d/y" "$1/d/d/x"
 chmod 600 "$1/kept"; touch -d @1000000000 "$1/linked"; setfattr -n user.a -v 1 "$1/kept"; truncate -s 1 "$1/d/d/x"
 ln "$1/linked" "$1/again"; ln -s nowhere "$1/link"; mkfifo "$1/fifo"; mv "$1/d/d" "$1/e"; mkdir "$1/gone"
 rmdir "$1/gone"
+mkdir "$1/m" "$1/n"; echo 1 > "$1/m/b"; echo 22 > "$1/n/b"; python3 -c '
+import ctypes, sys
+m, n = (sys.argv[1].encode() + each for each in (b"/m/b", b"/n/b"))
+assert ctypes.CDLL(None).renameat2(-100, m, -100, n, 2) == 0
+' "$1"; mkdir "$1/o"; echo 333 > "$1/o/b"; mv "$1/o/b" "$1/n/b"
 chown 1:2 "$1/link" -h; cp "$1/kept" "$1/copy"; ln -s /"$(basename "$1")"/kept "$1/absolute"
 """
 
