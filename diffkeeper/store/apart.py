@@ -33,13 +33,13 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
     first, second = _last(old), _last(new or b"")
     if new is None:
         removes = record.op in (WireOp.UNLINK, WireOp.RMDIR)
-        at = (_having(nodes, stamps, found, first) if removes else _holder(stamps, found, first)) or found[0][1]
-        return [_place(nodes, at, first)]
-    target = _holder(stamps, found, second)
+        at = _having(nodes, found, first, stamps) if removes else _holder(stamps, found, first)[0]
+        return [_place(nodes, at or found[0][1], first)]
+    target, moved = _holder(stamps, found, second)
     others = [each for each in found if each[1] is not target] if first == second else found
-    source = _holder(stamps, others, first) if record.offset & _EXCHANGE else None
+    source = _holder(stamps, others, first)[0] if record.offset & _EXCHANGE else None
     if source is None:
-        source = _having(nodes, stamps, others, first)
+        source = _having(nodes, others, first, stamps if moved is None else [moved])
     if source is None:  # in the same directory, unless there is another one, which nobody has looked into
         source = next((state for _, state in found if state is not target), found[0][1])
     if target is None:
@@ -75,23 +75,23 @@ def _directories(nodes: Nodes, stamps: Sequence[Inode]) -> list[tuple[Inode, Nod
 
 def _holder(
     stamps: Sequence[Inode], directories: Sequence[tuple[Inode, NodeState]], name: bytes
-) -> NodeState | None:
-    """The directory in which something touched has this name now, as it says of itself."""
+) -> tuple[NodeState | None, Inode | None]:
+    """The directory in which something touched has this name now, as it says of itself; and what that is."""
     for stamp in stamps:
         if stamp.tag == name_tag(name):
             for directory, state in directories:
                 if (stamp.dev, stamp.parent) == (directory.dev, directory.ino):
-                    return state
-    return None
+                    return state, stamp
+    return None, None
 
 
 def _having(
-    nodes: Nodes, stamps: Sequence[Inode], directories: Sequence[tuple[Inode, NodeState]], name: bytes
+    nodes: Nodes, directories: Sequence[tuple[Inode, NodeState]], name: bytes, wanted: Sequence[Inode]
 ) -> NodeState | None:
-    """The one that has the name by now; of several, first where that was touched, or is not known."""
-    touched = {stamp.identity for stamp in stamps}
+    """The one that has the name by now; of several, where it is one of the `wanted`, or unknown."""
+    identities = {stamp.identity for stamp in wanted}
     having = [(state, child) for _, state in directories if (child := nodes.child(state, name))]
-    having.sort(key=lambda each: (each[1].ident not in touched, each[1].ident is not None))
+    having.sort(key=lambda each: (each[1].ident not in identities, each[1].ident is not None))
     return having[0][0] if having else None
 
 
