@@ -53,6 +53,7 @@ class Verifier:
         self._time = time
         self._keep = keep
         self._everything = everything
+        self._whole = set[bytes]()  # directories that were healed with all that is in them
         self._hasty = False  # bytes are compared only of what events changed
         self._changes = reader.changes()
         self._roots = reader.session.roots
@@ -108,16 +109,21 @@ class Verifier:
             if is_dir:
                 pending += [(os.path.join(path, name), child) for name, child in reader.children(node, seq)]
 
-    def _real(self, root: bytes) -> Iterator[bytes]:
-        """All paths that are recorded, as they are found from a root down."""
-        yield root
-        for directory, names, files in os.walk(root):
-            below = [os.path.join(directory, name) for name in names]
-            names[:] = [os.path.basename(path) for path in below if self._walks(path)]
-            yield from (os.path.join(directory, name) for name in names + files)
-
-    def _walks(self, directory: bytes) -> bool:
-        return directory != self._trace and directory not in self._pseudo and self._keep(directory, True)
+    def _real(self, top: bytes) -> Iterator[bytes]:
+        """All paths that are recorded, as they are found from a directory down, parents first."""
+        yield top
+        pending = [top]
+        while pending:
+            directory = pending.pop()
+            found: list[tuple[bytes, bool]] = []
+            with suppress(OSError), within_reach(directory) as near, os.scandir(near) as entries:
+                found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            for name, is_dir in found:
+                path = os.path.join(directory, name)
+                if path != self._trace and path not in self._whole and self._keep(path, is_dir):
+                    yield path
+                    if is_dir and path not in self._pseudo:
+                        pending.append(path)
 
     def run(self, progress: Progress) -> None:
         """Compare and heal everything touched, and what is in a directory that was not as it should be.
@@ -147,7 +153,7 @@ class Verifier:
                 continue
             self.paths += 1
             outcome = self._compare(path)
-            if not is_dir:
+            if not is_dir or path in self._whole:
                 barred = path
             elif outcome in ("same", "healed") and path not in self._pseudo:
                 further.update(self._doubtful(path, all_of_it=outcome == "healed"))
@@ -194,19 +200,16 @@ class Verifier:
             return "same"
         self.mismatches += 1
         if recorded is None and stat.S_ISDIR(status.st_mode):
-            self._heal_tree(path, status)
+            self._heal_tree(path)
             return "healed whole"
         self._healer.snapshot(path, status, WireOp.HEAL, self._time, near=near)
         return "healed"
 
-    def _heal_tree(self, path: bytes, status: os.stat_result) -> None:
-        self._healer.snapshot(path, status, WireOp.HEAL, self._time)
-        for directory, names, files in os.walk(path):
-            names[:] = [name for name in names if self._keep(os.path.join(directory, name), True)]
-            for name in sorted(names + files):
-                below = os.path.join(directory, name)
-                if name in names or self._keep(below, False):
-                    self._healer.snapshot(below, os.lstat(below), WireOp.HEAL, self._time)
+    def _heal_tree(self, top: bytes) -> None:
+        for path in self._real(top):
+            with suppress(FileNotFoundError, NotADirectoryError), within_reach(path) as near:
+                self._healer.snapshot(path, os.lstat(near), WireOp.HEAL, self._time, near=near)
+        self._whole.add(top)
 
     def _same(self, path: bytes, status: os.stat_result, node: int, recorded: Attrs) -> bool:
         if (status.st_mode ^ recorded.mode) & _MODE_MATTERS:

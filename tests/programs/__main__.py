@@ -25,6 +25,8 @@ from . import everyday, fio, postgres, stress
 from .program import Outcome, Place, Program, run
 
 HERE = "here"
+sys.setrecursionlimit(10_000)  # some make directories in one another, deeper than os.walk and rmtree can go otherwise
+
 KINDS_AND_HERE = (*KINDS, HERE)
 ALL = [*everyday.PROGRAMS, *postgres.PROGRAMS, *fio.PROGRAMS, *stress.EACH]
 SPACE = "4G"
