@@ -78,9 +78,12 @@ HANDLER(on_path_attribute)
 	char first = 1;
 	if (c.path1)
 		bpf_probe_read_user(&first, 1, (void *)c.path1);
-	if (!c.path1 || (!first && (at_flags & AT_EMPTY_PATH_))) { /* the descriptor itself is meant */
-		if (!known_file(ctx, s, c.dirfd1, ON_DISK))
+	int by_fd = !c.path1 || (!first && (at_flags & AT_EMPTY_PATH_)); /* the descriptor itself is meant */
+	if (by_fd || is_apart()) {
+		if (by_fd ? !known_file(ctx, s, c.dirfd1, ON_DISK) : !known_touched(ctx, s))
 			return 0;
+		if (c.op == DK_OP_TRUNCATE && ((struct dk_inode *)s->body)->size != c.offset)
+			return 0; /* it touched nothing, and this is of a call before */
 		begin(s, c.op, 0, 1);
 		s->ev.offset = c.offset;
 		s->ev.length = c.length;
@@ -159,6 +162,11 @@ HANDLER(on_xattr)
 	u32 start;
 	if (c.by_fd && !known_file(ctx, s, c.fd, ON_DISK))
 		return 0;
+	if (!c.by_fd && is_apart()) {
+		c.by_fd = 1;
+		if (!known_touched(ctx, s))
+			return 0;
+	}
 	if (!c.by_fd) {
 		through_descriptor(&c.path, &c.fd);
 		if (!base_of(c.fd, first_char(c.path, 0), slots, &dentry, &mnt, &raw))

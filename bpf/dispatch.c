@@ -31,7 +31,12 @@ HANDLER(bind_inode)
 	/* d_unhashed(), but the root of a filesystem is never hashed */
 	if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry)
 		s->ev.flags = DK_F_GONE;
-	if (!walk_path(s, sizeof(struct dk_inode), dentry, (char *)b->mnt))
+	char *mnt = (char *)b->mnt;
+	if (is_apart()) {
+		s->ev.flags |= DK_F_APART;
+		mnt = 0; /* which no dentry is the root of */
+	}
+	if (!walk_path(s, sizeof(struct dk_inode), dentry, mnt))
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
 	u32 size = sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1));
 	struct dk_question question = {};

@@ -53,10 +53,12 @@ struct dk_event {
  * starts from (dirfd, working directory, or root when the path is absolute);
  * for LINK and RENAME inode 1 is the one path 2 starts from. The inodes after
  * those are stamps: inodes whose ctime the thread changed since its last path
- * call, as they stand now, in no order; a slot with ino 0 is empty.
+ * call, as they stand now, the latest first; a slot with ino 0 is empty.
+ * With DK_F_APART a path is that of a process with a root or mounts of its own:
+ * of its text only the last name counts, and the stamps say in which directory.
  */
 enum dk_op {
-	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked. Asked about paths: offset = question, length = also about so many directories above */
+	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked; DK_F_APART: that path ends at the root of its filesystem. Asked about paths: offset = question, length = also about so many directories above */
 	DK_OP_WRITE = 2,      /* payload at `offset`; `length`: bytes the whole call wrote. DK_F_CONT: a later piece of the same call */
 	DK_OP_OPEN = 3,       /* DK_F_CREATED and/or DK_F_TRUNC; created: inode 1 = directory, payload = name (empty: O_TMPFILE) */
 	DK_OP_TRUNCATE = 4,   /* offset = new size; PATH form: payload = path 1, length = uid of the task */
@@ -90,6 +92,7 @@ enum dk_op {
 	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path */
 	DK_OP_SETTLE = 39,    /* payload = "key=value" fact about the finished recording (verified paths, tracepoints missing, ...) */
 	DK_OP_SAME = 40,      /* the file that SNAPSHOT gave the handle `length` has the content that it had at path `payload` before the recording in TRACE/earlier */
+	DK_OP_MOUNTS = 41,    /* the mounts that the recorder sees from now on: for each s_dev in decimal, the path within that filesystem, and where it is mounted, each closed by a NUL */
 };
 
 enum dk_flag {
@@ -100,6 +103,7 @@ enum dk_flag {
 	DK_F_GONE = 16,    /* BIND: unlinked; HEAL: nothing there */
 	DK_F_NOFOLLOW = 32,/* PATH form: a symlink in the last place is meant itself */
 	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */
+	DK_F_APART = 64,   /* BIND, PATH form: of a process with a root or mounts of its own */
 	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL, SNAPSHOT) */
 };
 

@@ -69,6 +69,7 @@ enum dk_request_kind {
 	DK_R_WIDEN, /* what was mapped may be writable now, or more of it than was said */
 	DK_R_SYNC,  /* look at all that is mapped and writable */
 	DK_R_JUDGE, /* something has another name: read it, if it was left out until now; offset: where the questions are by then */
+	DK_R_MOUNTS, /* something was mounted or unmounted */
 };
 
 /* Something that user space is to look at while the caller stands still. */
@@ -225,7 +226,10 @@ enum dk_control {
 	DK_C_JUDGES,     /* set from user space: it judges paths */
 	DK_C_EPOCH,      /* grows when a directory was moved: verdicts on paths are void */
 	DK_C_MOVES,      /* times that anything got another name */
-	DK_C_SLOTS = 16,
+	DK_C_APART,      /* set from user space: paths of all processes may lead through mounts that we do not see as they do */
+	DK_C_ROOT_MNT,   /* the root that the command began with, its mount and its dentry; set to 1 from user space: to be found out */
+	DK_C_ROOT_DENTRY,
+	DK_C_SLOTS = 32,
 };
 
 /* The ring is made by kernel.py and named by descriptor: bcc's table type has no query. */
@@ -264,3 +268,4 @@ BPF_PROG_ARRAY(helpers, 16);
 #define HELPER_AIO_LONG 8
 #define HELPER_FAILED 9
 #define HELPER_JUDGE 10
+#define HELPER_APART 11

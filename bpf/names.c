@@ -254,7 +254,7 @@ HANDLER(on_name)
 	if (c.bases == 2)
 		through_descriptor(&c.path2, &c.dirfd2);
 	s->call = c;
-	helpers.call(ctx, HELPER_NAME);
+	call_on_name(ctx);
 	return 0;
 }
 

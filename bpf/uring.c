@@ -377,7 +377,7 @@ HANDLER(uring_name)
 		c.offset = p->flags;
 	}
 	s->call = c;
-	helpers.call(ctx, HELPER_NAME);
+	call_on_name(ctx);
 	return 0;
 }
 

@@ -59,6 +59,7 @@ class WireOp(enum.IntEnum):
     HEAL = 38
     SETTLE = 39
     SAME = 40
+    MOUNTS = 41
 
 
 class Flag(enum.IntFlag):
@@ -71,6 +72,7 @@ class Flag(enum.IntFlag):
     GONE = 16
     NOFOLLOW = 32
     LINK = 64
+    APART = 64
     INEXACT = 128
 
 

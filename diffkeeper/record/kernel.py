@@ -29,11 +29,13 @@ PARTS = (
     "send.h",
     "requests.h",
     "stamps.h",
+    "apart.h",
     "dispatch.c",
     "data.c",
     "space.c",
     "mapped.c",
     "names.c",
+    "apart.c",
     "verdicts.c",
     "attributes.c",
     "files.c",
@@ -44,7 +46,7 @@ PARTS = (
 )
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
-           "send_name", "aio_write_long", "report_failed", "judge_call")  # fmt: skip
+           "send_name", "aio_write_long", "report_failed", "judge_call", "send_apart")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 CHANGES = "inode_set_ctime_to_ts"
 OPTIONAL_TRACEPOINTS = (
@@ -72,12 +74,13 @@ class Control:
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
+    APART, ROOT_MNT, ROOT_DENTRY = range(16, 19)
 
 
 class Ask(enum.IntEnum):
     """enum dk_request_kind of bpf/maps.h."""
 
-    RANGE, MAP, WIDEN, SYNC, JUDGE = range(5)
+    RANGE, MAP, WIDEN, SYNC, JUDGE, MOUNTS = range(6)
 
 
 class Request(NamedTuple):
@@ -200,6 +203,7 @@ class Kernel:
                 if name in REQUIRED_TRACEPOINTS or error.errno != errno.ENOENT:
                     raise NoBccError(f"tracepoint {name} cannot be attached: {error.strerror}") from error
                 self.notes.append(f"no tracepoint {name}")
+        self.control[Control.ROOT_MNT] = self._tells_changes  # 1: the kernel half finds it out
 
     def detach(self) -> None:
         """Let go of the programs: they end when no forked copy of us holds them either. The maps stay."""
@@ -275,9 +279,13 @@ class Kernel:
 
     def judge(self) -> bool:
         """Ask about paths from now on. False: not here, as no tracepoint tells what a call with paths has changed."""
-        told = f"no tracepoint {CHANGES}" not in self.notes
-        self.control[Control.JUDGES] = told
-        return told
+        self.control[Control.JUDGES] = self._tells_changes
+        return self._tells_changes
+
+    @property
+    def _tells_changes(self) -> bool:
+        """Whether a tracepoint tells what a call with paths has changed."""
+        return f"no tracepoint {CHANGES}" not in self.notes
 
     def reject(self, question: int, above: int, index: int) -> None:
         """What was asked about is left out, with all that is below it, by the filter of this index (below FILTERS).

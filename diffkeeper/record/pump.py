@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from . import child, reread
 from .baseline import Piece
 from .kernel import Ask, Control, Kernel, Request
 from .mapped import Mapped
+from .mounting import Mounting
 from .ring import Ring
 from .verdicts import Verdicts
 
@@ -30,7 +31,9 @@ SETTLE_TIME = 0.05  # seconds that a half-written record is waited for before it
 class Pump:
     """Moves records into a journal. After a write error it only keeps the command going: `failure` says why."""
 
-    def __init__(self, journal: JournalWriter, trace: Path, mmap_interval: float, verdicts: Verdicts) -> None:
+    def __init__(
+        self, journal: JournalWriter, trace: Path, mmap_interval: float, verdicts: Verdicts, roots: Sequence[bytes]
+    ) -> None:
         """`mmap_interval`: seconds between two looks at files that are mapped; 0: none but when they are synced."""
         self._verdicts = verdicts
         self._mapped = Mapped(mmap_interval)
@@ -45,11 +48,13 @@ class Pump:
         self._reserve = trace / "reserve"
         with open(self._reserve, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             os.posix_fallocate(file.fileno(), 0, RESERVE)
+        self._mounting = Mounting(roots, self.emit)
 
     def connect(self, kernel: Kernel, ring: Ring) -> None:
         self._kernel, self._ring = kernel, ring
         self._mapped.connect(kernel, partial(self._drain_all, ring))
-        self._verdicts.connect(kernel)
+        self._mounting.connect(kernel)
+        self._verdicts.connect(kernel, self._mounting)
 
     def emit(self, pieces: Iterable[Piece]) -> None:
         """Add a user-space record; it reaches the journal with `flush` or when enough are waiting."""
@@ -165,6 +170,8 @@ class Pump:
         if request.kind is Ask.RANGE:
             for record in reread.fills(request, kernel.tracked):
                 self.emit(record)
+        elif request.kind is Ask.MOUNTS:
+            self._mounting.look(request.time)
         elif request.kind is Ask.JUDGE:
             self._verdicts.answer(request.offset)
         else:

@@ -28,8 +28,12 @@ def mounts() -> Iterator[tuple[int, bytes, str]]:
         fields, _, tail = line.partition(b" - ")
         _, _, numbers, _, point = fields.split(b" ")[:5]
         major, minor = map(int, numbers.split(b":"))
-        path = _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), point)
-        yield major << 20 | minor, path, tail.split(b" ")[0].decode()
+        yield major << 20 | minor, unescaped(point), tail.split(b" ")[0].decode()
+
+
+def unescaped(path: bytes) -> bytes:
+    """A path as mountinfo spells it."""
+    return _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), path)
 
 
 def pseudo_devices() -> set[int]:

@@ -156,7 +156,7 @@ class _Recording:
         owner = None if self._user.is_caller else (self._user.uid, self._user.gid)
         self._journal = JournalWriter(self._trace / "journal", owner)
         self._verdicts = Verdicts(self._judges, self._roots, self._another_pass)
-        self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts)
+        self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts, self._roots)
         self._give_away()
         self._take_baseline()
         self._indexer = Aside(self._trace, self._user, self._differ)

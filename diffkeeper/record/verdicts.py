@@ -17,6 +17,7 @@ from ..paths import below_root
 from ..wire import Flag, Inode, Record, WireOp, kernel_path, records, strings
 from .baseline import Baseline
 from .kernel import FILTERS, QUESTIONS_BYTES, Kernel
+from .mounting import Mounting
 from .ring import Ring
 
 RENAME_EXCHANGE = 2
@@ -31,8 +32,9 @@ class Verdicts:
         self._places: dict[tuple[int, int, int], bytes] = {}  # directories that paths start from
         self._ring: Ring | None = None
 
-    def connect(self, kernel: Kernel) -> None:
+    def connect(self, kernel: Kernel, mounting: Mounting) -> None:
         """Answer from now on. Where the kernel half cannot ask, nothing is left out by it."""
+        self._mounting = mounting
         if self._filters.judges_paths and kernel.judge():
             self._kernel = kernel
             self._ring = Ring(kernel.questions_fd, QUESTIONS_BYTES)
@@ -60,6 +62,11 @@ class Verdicts:
 
     def _judge(self, record: Record) -> None:
         inode, path = record.inodes[0], kernel_path(record.payload)
+        if record.flags & Flag.APART:
+            seen = self._mounting.mounts.path(inode.dev, path)
+            if seen is None:
+                return
+            path = seen
         is_dir = stat.S_ISDIR(inode.mode)
         if is_dir:
             if len(self._places) >= _KNOWN_PLACES:
@@ -78,6 +85,8 @@ class Verdicts:
 
     def _moved(self, record: Record) -> None:
         """Something has another name, and perhaps is recorded from now on. `length`: its writer stands still."""
+        if record.flags & Flag.APART:  # what its paths mean is found out by the indexer
+            return
         old, new, _ = strings(record.payload, 2)
         source, target = self._path(record.inodes[0], old), self._path(record.inodes[1], new)
         if source is None or target is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..model import Fidelity, Op
 from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
-from . import acl, processes
+from . import acl, apart, processes
 from .blocks import NONE
 from .codec import damaged
 from .nodes import MAX_DEPTH, Nodes
@@ -134,6 +134,13 @@ class Calls:
         start = self.node_of(record.inodes[base])
         place = self._walker.place(start, path, self._timeline.seq, follow=follow)
         return place, self._walker.where(place)
+
+    def _places(self, record: Record, old: bytes, new: bytes | None = None) -> list[tuple[Place, bytes]]:
+        """Where the names of a call are, and their paths; empty when nothing tells."""
+        if apart.is_apart(record):
+            return [(place, self._walker.where(place)) for place in apart.places(self._nodes, record, old, new)]
+        paths = (old,) if new is None else (old, new)
+        return [self.place(record, base, path, follow=False) for base, path in enumerate(paths)]
 
     def _unseen(self, place: Place, stamps: Sequence[Inode], into: NodeState | None = None) -> NodeState:
         """A node for something that stood there before anyone looked. `into`: the directory it is in now."""
@@ -263,7 +270,10 @@ class Calls:
         elif record.op == WireOp.MKNOD:
             kind = stat.S_IFMT(record.offset) or stat.S_IFREG
             op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777 & ~0o022, record.length & UNCHANGED
-        place, where = self.place(record, 0, path, follow=False)
+        found = self._places(record, path)
+        if not found:
+            return
+        place, where = found[0]
         outside, hidden = self._nodes.judge(where, is_dir=op is Op.MKDIR)
         if hidden or not place.name:
             self._nodes.pass_over(where, is_dir=op is Op.MKDIR)
@@ -317,7 +327,13 @@ class Calls:
 
     def _link(self, record: Record) -> None:
         old, new, _ = strings(record.payload, 2)
-        place, where = self.place(record, 1, new, follow=False)
+        if apart.is_apart(record):
+            found = self._places(record, new)
+            if not found:
+                return
+            place, where = found[0]
+        else:
+            place, where = self.place(record, 1, new, follow=False)
         state, source = self._linked(record, old)
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name or state.is_dir:
@@ -346,6 +362,8 @@ class Calls:
 
     def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
         """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
+        if apart.is_apart(record) and (touched := apart.linked(self._nodes, record)):
+            return touched, self._nodes.path(touched)
         if old.startswith(b"/proc/"):
             for stamp in record.inodes[2:]:
                 state = self._reached([stamp])
@@ -359,8 +377,10 @@ class Calls:
 
     def _rename(self, record: Record) -> None:
         old, new, _ = strings(record.payload, 2)
-        source, where = self.place(record, 0, old, follow=False)
-        target, to = self.place(record, 1, new, follow=False)
+        found = self._places(record, old, new)
+        if not found:
+            return
+        (source, where), (target, to) = found
         nodes, timeline = self._nodes, self._timeline
         is_dir = source.node is not None and source.node.is_dir
         from_hidden, to_hidden = nodes.judge(where, is_dir=is_dir)[1], nodes.judge(to, is_dir=is_dir)[1]
@@ -447,7 +467,10 @@ class Calls:
         raise damaged("directories lie in one another in a ring")
 
     def _unlink(self, record: Record) -> None:
-        place, where = self.place(record, 0, _first(record.payload), follow=False)
+        found = self._places(record, _first(record.payload))
+        if not found:
+            return
+        place, where = found[0]
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name:
             self._nodes.pass_over(where)

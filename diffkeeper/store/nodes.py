@@ -127,6 +127,16 @@ class Nodes:
         state.ident = ident
         state.dirty = True
 
+    def unseen_filesystem(self, device: int) -> NodeState:
+        """The root of a filesystem that only recorded processes see: in no directory, so at no moment."""
+        ident = (device, 0, 0)
+        state = self.find(ident)
+        if state is None:
+            name = b"[filesystem %d:%d]" % (device >> 20, device & 0xFFFFF)
+            state = self.new(S_IFDIR | 0o755, implicit=True, parent=ROOT_NODE, name=name, nlink=2, names=1)
+            self.bind(ident, state)
+        return state
+
     # -- names -------------------------------------------------------------------------------
 
     def child(self, parent: NodeState, name: bytes) -> NodeState | None:

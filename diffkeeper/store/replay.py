@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ..filtering import merged
 from ..model import Fidelity, Op, Session
+from ..mounts import Mounts, unpack
 from ..wire import (
     EVENT,
     INODE,
@@ -54,6 +55,8 @@ class Replay:
         self.nodes = Nodes(session, self.writer, progress.next_node)
         self.calls = Calls(self.timeline, self.nodes, self.writer)
         self._walker = Walker(self.nodes)
+        self._roots = session.roots
+        self._mounts = Mounts(unpack(progress.mounts), self._roots)
         self._trust = {trust: session.fidelity.get(trust.label, 0) for trust in Fidelity}
         self._course = Course(self.timeline, session)
         self._standing = Standing(
@@ -62,6 +65,7 @@ class Replay:
         self._apply: dict[int, Callable[[Record], None]] = {
             **self.calls.apply,
             WireOp.BIND: self._bind,
+            WireOp.MOUNTS: self._mount,
             WireOp.WRITE: self._write,
             WireOp.OPEN: self._open,
             WireOp.TRUNCATE: self._truncate,
@@ -185,6 +189,11 @@ class Replay:
 
     # -- identities --------------------------------------------------------------------------
 
+    def _mount(self, record: Record) -> None:
+        """What paths lead to, from here on."""
+        self.progress.mounts = bytes(record.payload)
+        self._mounts = Mounts(unpack(self.progress.mounts), self._roots)
+
     def _bind(self, record: Record) -> None:
         inode, path = first_inode(record), kernel_path(record.payload)
         ident = (inode.dev, inode.ino, inode.gen)
@@ -197,7 +206,13 @@ class Replay:
         gone = bool(record.flags & Flag.GONE)
         if known is not None and (gone or (known.names and not self.nodes.is_hidden(known))):
             return
-        place = self._walker.literal(path, seq)
+        top = None
+        if record.flags & Flag.APART:
+            if record.flags & Flag.INEXACT:  # only the end of its path is known
+                return
+            seen = self._mounts.path(inode.dev, path)
+            top, path = (self.nodes.unseen_filesystem(inode.dev), path) if seen is None else (None, seen)
+        place = self._walker.literal(path, seq, top)
         if known is not None and (place.node is None or place.node.ident):
             return
         state = place.node

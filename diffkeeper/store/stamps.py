@@ -25,7 +25,7 @@ def match(
     """
     found: dict[NodeState, Inode] = {}
     unknown: list[Inode] = []
-    for identity, stamp in {_identity(stamp): stamp for stamp in stamps if stamp.ino}.items():
+    for identity, stamp in _once(stamps).items():
         state = nodes.find(identity)
         if state is None and stat.S_ISDIR(stamp.mode) and (state := nodes.noted(identity)):
             nodes.bind(identity, state)
@@ -34,7 +34,9 @@ def match(
         else:
             unknown.append(stamp)  # not seen before, or the number of an inode that is gone, used again
     left = [state for state in touched if state not in found and state.ident is None]
-    known = {stamp.dev for stamp in found.values()} | {state.ident[0] for state in touched if state.ident}
+    # Of the touched nodes alone: what lies below an overlayfs may be known as well.
+    known = {found[state].dev for state in touched if state in found}
+    known |= {state.ident[0] for state in touched if state.ident}
     near = [stamp for stamp in unknown if stamp.dev in (known or devices)]
     # Without a known one, the path may lead into another filesystem than the one it starts in.
     unknown = near if known or near else unknown
@@ -47,6 +49,15 @@ def match(
     if len(left) == 1 and (twin := _twins([one for one in unknown if _fits(left[0], one)])):
         found[left[0]] = twin
     return found
+
+
+def _once(stamps: Sequence[Inode]) -> dict[Identity, Inode]:
+    """Each identity with its latest stamp: overlayfs may have two inodes of one number, one from an older call."""
+    latest: dict[Identity, Inode] = {}
+    for stamp in stamps:
+        if stamp.ino:
+            latest.setdefault(_identity(stamp), stamp)
+    return latest
 
 
 def _twins(stamps: Sequence[Inode]) -> Inode | None:

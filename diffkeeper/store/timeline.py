@@ -43,6 +43,7 @@ class Progress(msgspec.Struct):
     ended: bool = False
     writes: dict[int, Call] = {}  # by tid
     fills: dict[int, Call] = {}  # by the time of their DIRTY
+    mounts: bytes = b""  # the payload of the last MOUNTS
 
 
 class Timeline:

@@ -69,10 +69,10 @@ class Walker:
             here, name, node = node, part, found
         return Place(here, name, node)
 
-    def literal(self, path: bytes, seq: int) -> Place:
-        """Where an absolute path without "." and ".." leads when no symlink is followed."""
+    def literal(self, path: bytes, seq: int, top: NodeState | None = None) -> Place:
+        """Where an absolute path without "." and ".." leads when no symlink is followed. `top`: what "/" is."""
         nodes = self._nodes
-        here = nodes.get(ROOT_NODE)
+        here = top or nodes.get(ROOT_NODE)
         parts = [part for part in path.split(b"/") if part]
         if not parts:
             return Place(here, b"", here)

@@ -91,6 +91,14 @@ CHANGES = (
     Change(NAMES, "names of 255 bytes, not UTF-8, with newlines",
            "[open(n, 'w').close() for n in (b'n' * 255, b'\\xff\\xfe', b'a\\nb')]"),
     Change(NAMES, "`chroot`", "os.mkdir('jail'); child(lambda: (os.chroot('jail'), open('/inside', 'w').write('x')))"),
+    Change(NAMES, "through a bind mount in a mount namespace of its own",
+           "os.mkdir('d'); os.mkdir('e'); open('d/f', 'w').write('1');"
+           " run('unshare', '-m', 'sh', '-euc', 'mount --bind d e; cd /; echo 2 >> $0/e/f; mv $0/e/f $0/e/g;"
+           " mkdir $0/e/s; ln $0/e/g $0/e/s/h; chmod 600 $0/e/g', os.getcwd())"),
+    Change(NAMES, "on a tmpfs that hides a directory from the process alone",
+           "os.mkdir('d'); open('d/f', 'w').write('1');"
+           " run('unshare', '-m', 'sh', '-euc', 'mount -t tmpfs none d; echo 2 > $0/d/f; mkdir $0/d/s; rm $0/d/f',"
+           " os.getcwd())"),
     Change(ATTRIBUTES, "`chmod`, set-id bits and sticky",
            "os.chmod('file', 0o6751); os.mkdir('d'); os.chmod('d', 0o1777)"),
     Change(ATTRIBUTES, "`chown`", "os.chown('file', 123, 456); os.fchown(fd, 124, -1)"),

@@ -173,4 +173,13 @@ FOUND = {
         _mkdir("d/e", at="abs"),
         {"op": "mknod", "path": "d/n", "at": "abs", "mode": 0o100664, "rdev": 0, "by": 2},
     ), kind="overlay"),
+    "a file of an overlay that has two inodes of one number": Found((
+        {"op": "tmpfile", "directory": ".", "at": "cwd", "mode": 0o644, "new": "f", "at2": "abs", "how": "proc",
+         "by": 1},
+        {"op": "utime", "how": "ns", "atime": 1, "mtime": 1_000_000_000, "follow": True, "path": "f", "at": "abs",
+         "by": 1},
+        {"op": "tmpfile", "directory": ".", "at": "cwd", "mode": 0o644, "new": "g", "at2": "abs", "how": "proc",
+         "by": 1},
+        {"op": "chmod", "path": "g", "at": "abs", "mode": 0o4755, "by": 1},
+    ), kind="overlay"),
 }  # fmt: skip

@@ -38,7 +38,7 @@ def test_numbers_are_those_of_the_header() -> None:
     text = HEADER.read_text()
     for prefix, enumeration in (("DK_OP_", WireOp), ("DK_F_", Flag)):
         there = {name: int(number) for name, number in re.findall(rf"^\s*{prefix}(\w+) = (\d+),", text, re.MULTILINE)}
-        assert there == {member.name: member.value for member in enumeration}
+        assert there == {name: member.value for name, member in enumeration.__members__.items()}
     assert f"#define DK_WIRE_VERSION {wire.WIRE_VERSION}\n" in text
     assert f"#define DK_TIME_NOW ({wire.TIME_NOW}LL)" in text
     assert f"#define DK_TIME_OMIT ({wire.TIME_OMIT}LL)" in text

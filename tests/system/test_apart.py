@@ -1,0 +1,98 @@
+"""Processes with a root or mounts of their own: what their calls did is recorded where it was done."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import diffkeeper
+from tests.system import harness
+
+PREPARE = "mkdir sub other; echo a > sub/old; echo b > sub/kept; echo c > other/mine; echo l > sub/linked"
+CHANGES = """
+echo new > "$1/x"; echo more >> "$1/kept"; mkdir "$1/d" "$1/d/d"; rm "$1/old"; mv "$1/x" "$1/d/y"
+mv "$1/d/y" "$1/d/d/x"
+chmod 600 "$1/kept"; touch -d @1000000000 "$1/linked"; setfattr -n user.a -v 1 "$1/kept"; truncate -s 1 "$1/d/d/x"
+ln "$1/linked" "$1/again"; ln -s nowhere "$1/link"; mkfifo "$1/fifo"; mv "$1/d/d" "$1/e"; mkdir "$1/gone"
+rmdir "$1/gone"
+mkdir "$1/m" "$1/n"; echo 1 > "$1/m/b"; echo 22 > "$1/n/b"; python3 -c '
+import ctypes, sys
+m, n = (sys.argv[1].encode() + each for each in (b"/m/b", b"/n/b"))
+assert ctypes.CDLL(None).renameat2(-100, m, -100, n, 2) == 0
+' "$1"; mkdir "$1/o"; echo 333 > "$1/o/b"; mv "$1/o/b" "$1/n/b"
+chown 1:2 "$1/link" -h; cp "$1/kept" "$1/copy"; ln -s /"$(basename "$1")"/kept "$1/absolute"
+"""
+
+
+@pytest.mark.parametrize("kind", ["bind mount", "bind mount elsewhere", "bind mount of all", "chroot"])
+def test_changes_through_another_path(kind: str, filesystem: Path, trace: Path, tmp_path: Path) -> None:
+    """Calls of all kinds by absolute paths that only the process itself has: nothing is missed, nothing put right."""
+    root, script, elsewhere = filesystem / "root", tmp_path / "changes", tmp_path / "elsewhere"
+    for directory in (root, elsewhere):
+        directory.mkdir()
+    script.write_text(CHANGES)
+    subprocess.run(["sh", "-euc", PREPARE], cwd=root, check=True)
+    apart = {
+        "bind mount": f"mount --bind {root}/sub {root}/other; sh -eu {script} {root}/other",
+        "bind mount elsewhere": f"mount --bind {root}/sub {elsewhere}; cd /; sh -eu {script} {elsewhere}",
+        "bind mount of all": f"mount --rbind / {elsewhere}; sh -eu {script} {elsewhere}{root}/sub",
+        "chroot": f"mount --rbind / {elsewhere}; mount --bind {root}/sub {elsewhere}/mnt;"
+                  f" cp {script} /dev/shm/dk-changes; chroot {elsewhere} sh -eu /dev/shm/dk-changes /mnt",
+    }[kind]  # fmt: skip
+    result = harness.record(trace, ["unshare", "-m", "sh", "-euc", apart], cwd=root)
+    Path("/dev/shm/dk-changes").unlink(missing_ok=True)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, root)
+    with diffkeeper.open(trace) as opened:
+        assert b"other" not in {event.path.split(b"/")[-2] for event in opened.events() if event.path.count(b"/") > 1}
+
+
+def test_a_private_filesystem_over_a_directory(filesystem: Path, trace: Path, tmp_path: Path) -> None:
+    """What is written to a tmpfs that nobody else sees is told, and is at no moment in the directory that it covers."""
+    script = tmp_path / "changes"
+    script.write_text(CHANGES)
+    subprocess.run(["sh", "-euc", PREPARE], cwd=filesystem, check=True)
+    fill = "mount -t tmpfs none sub; cp -a other/mine sub/kept; echo a > sub/old; cp sub/old sub/linked"
+    apart = f"{fill}; sh -eu {script} {filesystem}/sub"
+    result = harness.record(trace, ["unshare", "-m", "sh", "-euc", apart], cwd=filesystem)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, filesystem)
+    with diffkeeper.open(trace) as opened:
+        top = opened.roots[0]
+        assert [event.path for event in opened.events() if event.path.startswith(top + b"/sub")] == []
+        told = [event.path for event in opened.events() if event.path.startswith(b"/[filesystem ")]
+        assert {path.rpartition(b"/")[2] for path in told} >= {b"kept", b"x", b"fifo", b"gone", b"absolute"}
+
+
+def test_a_bind_mount_that_is_there_before(workspace: Path, trace: Path, tmp_path: Path) -> None:
+    """What is changed through another path that everybody sees is recorded below the root."""
+    elsewhere, script = tmp_path / "elsewhere", tmp_path / "changes"
+    elsewhere.mkdir()
+    script.write_text(CHANGES)
+    subprocess.run(["sh", "-euc", PREPARE], cwd=workspace, check=True)
+    subprocess.run(["mount", "--bind", workspace / "sub", elsewhere], check=True)
+    try:
+        result = harness.record(trace, ["sh", "-eu", script, elsewhere], cwd=workspace)
+    finally:
+        subprocess.run(["umount", elsewhere], check=True)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
+def test_mounts_that_the_command_makes_for_all(workspace: Path, trace: Path) -> None:
+    """A tmpfs that the command mounts below the root, where everybody sees it, is recorded where it is."""
+    fill = f"echo t > sub/there; mkdir {workspace}/sub/d; echo u > {workspace}/other/x"
+    apart = f"mount -t tmpfs none {workspace}/sub; {fill}"
+    subprocess.run(["mkdir", "sub", "other"], cwd=workspace, check=True)
+    try:
+        result = harness.record(trace, ["sh", "-euc", apart], cwd=workspace)
+        assert result.returncode == 0, result.stderr
+        with diffkeeper.open(trace) as opened:
+            top = opened.roots[0]
+            made = {event.path for event in opened.events() if event.op.label in ("create", "mkdir")}
+            assert made == {top + b"/sub/there", top + b"/sub/d", top + b"/other/x"}
+            assert (opened.at("end") / "sub/there").read_text() == "t\n"
+    finally:
+        subprocess.run(["umount", workspace / "sub"], check=True)
