@@ -53,7 +53,7 @@ class Verifier:
         self._time = time
         self._keep = keep
         self._everything = everything
-        self._whole = set[bytes]()  # directories that were healed with all that is in them
+        self._settled = set[bytes]()  # what was healed with all that is below it
         self._hasty = False  # bytes are compared only of what events changed
         self._changes = reader.changes()
         self._roots = reader.session.roots
@@ -106,7 +106,7 @@ class Verifier:
             attrs = reader.attrs(node, seq)
             is_dir = attrs is not None and attrs.is_dir
             yield path, node, is_dir
-            if is_dir:
+            if is_dir and path not in self._settled:
                 pending += [(os.path.join(path, name), child) for name, child in reader.children(node, seq)]
 
     def _real(self, top: bytes) -> Iterator[bytes]:
@@ -120,7 +120,7 @@ class Verifier:
                 found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
             for name, is_dir in found:
                 path = os.path.join(directory, name)
-                if path != self._trace and path not in self._whole and self._keep(path, is_dir):
+                if path != self._trace and path not in self._settled and self._keep(path, is_dir):
                     yield path
                     if is_dir and path not in self._pseudo:
                         pending.append(path)
@@ -153,8 +153,10 @@ class Verifier:
                 continue
             self.paths += 1
             outcome = self._compare(path)
-            if not is_dir or path in self._whole:
+            if not is_dir or outcome == "healed whole":
                 barred = path
+                if outcome != "same":
+                    self._settled.add(path)
             elif outcome in ("same", "healed") and path not in self._pseudo:
                 further.update(self._doubtful(path, all_of_it=outcome == "healed"))
         progress.progress("verifying", len(paths), len(paths))
@@ -209,7 +211,6 @@ class Verifier:
         for path in self._real(top):
             with suppress(FileNotFoundError, NotADirectoryError), within_reach(path) as near:
                 self._healer.snapshot(path, os.lstat(near), WireOp.HEAL, self._time, near=near)
-        self._whole.add(top)
 
     def _same(self, path: bytes, status: os.stat_result, node: int, recorded: Attrs) -> bool:
         if (status.st_mode ^ recorded.mode) & _MODE_MATTERS:

@@ -121,3 +121,16 @@ def test_what_is_deeper_than_python_nests(root: Path, tmp_path: Path) -> None:
         subprocess.run(["rm", "-r", root / "deep"], check=True)  # pytest itself would fail at it
     assert paths == 3  # the root, the file, and the first of them: what is below goes with it
     assert sum(b"/deep" in piece for piece in pieces) == 1500
+
+
+def test_what_went_with_its_directory(root: Path, tmp_path: Path) -> None:
+    """What the trace has in a directory that is gone went with it: no record of its own would make that anew."""
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.baseline({"dir/": None, "dir/file": b"1"})
+    builder.begin()
+    builder.chmod("dir", 0o700)
+    builder.end()
+    stand(root, builder)
+    subprocess.run(["rm", "-r", root / "dir"], check=True)
+    _, pieces = verified(builder)
+    assert [b"/dir" in piece for piece in pieces].count(True) == 1
