@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
 /*
- * Processes with a root or mounts of their own: the text of their paths says nothing to anybody else. What a call has
+ * Processes with mounts of their own: the text of their paths says nothing to anybody else. What a call has
  * touched does. So its directories are made known before it is sent, by where they are in their filesystem.
  */
 
 static inline void keep_root(char *task)
 {
 	char *root = (char *)rdp(task + TASK_FS) + FS_ROOT;
-	u32 mnt = DK_C_ROOT_MNT, dentry = DK_C_ROOT_DENTRY;
-	u64 *kept_mnt = control.lookup(&mnt), *kept_dentry = control.lookup(&dentry);
-	if (!kept_mnt || !kept_dentry)
-		return;
-	*kept_dentry = (u64)rdp(root + PATH_DENTRY);
-	*kept_mnt = (u64)rdp(root + PATH_MNT);
+	u32 mnt = DK_C_ROOT_MNT;
+	u64 *kept_mnt = control.lookup(&mnt);
+	if (kept_mnt)
+		*kept_mnt = (u64)rdp(root + PATH_MNT);
 }
 
 /* Whether paths of this process are to be told by what they led to. A mount namespace has a root mount of its own. */
@@ -22,8 +20,7 @@ static inline int is_apart(void)
 	if (mnt <= 1) /* this kernel does not tell what is touched */
 		return 0;
 	char *root = (char *)rdp((char *)bpf_get_current_task() + TASK_FS) + FS_ROOT;
-	return (u64)rdp(root + PATH_MNT) != mnt || (u64)rdp(root + PATH_DENTRY) != control_value(DK_C_ROOT_DENTRY) ||
-	       control_value(DK_C_APART);
+	return (u64)rdp(root + PATH_MNT) != mnt || control_value(DK_C_APART);
 }
 
 /* The name call in scratch goes to who sends it. */

@@ -32,10 +32,10 @@ HANDLER(bind_inode)
 	if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry)
 		s->ev.flags = DK_F_GONE;
 	char *mnt = (char *)b->mnt;
-	if (is_apart()) {
+	if (is_apart())
+		mnt = 0;
+	if (!mnt) /* which no dentry is the root of: the path is the one in its filesystem */
 		s->ev.flags |= DK_F_APART;
-		mnt = 0; /* which no dentry is the root of */
-	}
 	if (!walk_path(s, sizeof(struct dk_inode), dentry, mnt))
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
 	u32 size = sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1));
@@ -92,10 +92,16 @@ HANDLER(report_failed)
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	for (int i = 0; i < DK_STAMPS; i++) {
 		char *raw = (char *)t->inode[i];
-		t->inode[i] = 0;
 		if (!raw || (u64)rdp(raw + INODE_INO) != t->ino[i])
 			continue;
 		read_inode(inode, raw);
+		char *alias = KIND(inode->mode) == KIND(S_IFDIR) ? rdp(raw + INODE_ALIASES) : 0;
+		if (alias && inode->nlink && control_value(DK_C_ROOT_MNT) > 1 && !skipped_devs.lookup(&inode->dev) &&
+		    !(judges() && is_left_out(inode)) && !is_seen(inode, alias - DENTRY_ALIAS, 0, raw)) {
+			helpers.call(ctx, HELPER_BIND);
+			return 0;
+		}
+		t->inode[i] = 0;
 		struct dk_key key = {};
 		key_of(&key, inode);
 		if (!(KIND(inode->mode) & ON_DISK) || !seen.lookup(&key))

@@ -54,7 +54,7 @@ struct dk_event {
  * for LINK and RENAME inode 1 is the one path 2 starts from. The inodes after
  * those are stamps: inodes whose ctime the thread changed since its last path
  * call, as they stand now, the latest first; a slot with ino 0 is empty.
- * With DK_F_APART a path is that of a process with a root or mounts of its own:
+ * With DK_F_APART a path is that of a process with mounts of its own:
  * of its text only the last name counts, and the stamps say in which directory.
  */
 enum dk_op {
@@ -103,7 +103,7 @@ enum dk_flag {
 	DK_F_GONE = 16,    /* BIND: unlinked; HEAL: nothing there */
 	DK_F_NOFOLLOW = 32,/* PATH form: a symlink in the last place is meant itself */
 	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */
-	DK_F_APART = 64,   /* BIND, PATH form: of a process with a root or mounts of its own */
+	DK_F_APART = 64,   /* BIND, PATH form: of a process with mounts of its own */
 	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL, SNAPSHOT) */
 };
 

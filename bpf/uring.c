@@ -215,17 +215,17 @@ HANDLER(io_uring_complete)
 	return 0;
 }
 
-#define EBADF_ 9
 #define EOPNOTSUPP_ 95
-#define ECANCELED_ 125
 
-/* A request that failed may have set times before, in another thread than this one: they are told as they are. */
+/*
+ * A request that failed may have set times before, in another thread than this one: they are told as they are. What else
+ * such a call takes away it has left alone where the filesystem does not know it (mostly: ext4 sets times even then).
+ */
 static inline void send_times(struct dk_scratch *s, s32 ret)
 {
-	if (ret == -EOPNOTSUPP_ || ret == -ECANCELED_ || ret == -EBADF_) /* found before anything is done */
-		return;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	begin(s, DK_OP_UTIME, KIND(inode->mode) & REGULAR ? DK_F_TRUNC : 0, 1);
+	int began = ret != -EOPNOTSUPP_ && KIND(inode->mode) & REGULAR;
+	begin(s, DK_OP_UTIME, began ? DK_F_TRUNC : 0, 1);
 	s->ev.offset = inode->size;
 	s->ev.length = inode->mtime;
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));

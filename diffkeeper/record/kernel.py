@@ -74,7 +74,7 @@ class Control:
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
-    APART, ROOT_MNT, ROOT_DENTRY = range(16, 19)
+    APART, ROOT_MNT = range(16, 18)
 
 
 class Ask(enum.IntEnum):

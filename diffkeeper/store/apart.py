@@ -1,4 +1,4 @@
-"""Where names are that a process with a root or mounts of its own passed: told by what its call touched.
+"""Where names are that a process with mounts of its own passed: told by what its call touched.
 
 Owns the choice of the directories. Of the path's text only the last name counts. What touched inodes say of their own
 names and directories counts first, then which of the directories has the name.
@@ -27,10 +27,11 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
     Of a LINK only the new one is asked for.
     """
     stamps = [stamp for stamp in record.inodes[2 if record.op in (WireOp.LINK, WireOp.RENAME) else 1 :] if stamp.ino]
-    found = _directories(nodes, stamps)
+    first, second = _last(old), _last(new or b"")
+    given = (first, second) if record.offset & _EXCHANGE or new is None else (second,)
+    found = _around(_directories(nodes, stamps), {name_tag(name) for name in given if name})
     if not found:
         return []
-    first, second = _last(old), _last(new or b"")
     if new is None:
         removes = record.op in (WireOp.UNLINK, WireOp.RMDIR)
         at = _having(nodes, found, first, stamps) if removes else _holder(stamps, found, first)[0]
@@ -39,7 +40,7 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
     others = [each for each in found if each[1] is not target] if first == second else found
     source = _holder(stamps, others, first)[0] if record.offset & _EXCHANGE else None
     if source is None:
-        source = _having(nodes, others, first, stamps if moved is None else [moved])
+        source = _having(nodes, others, first, [moved] if moved else [s for s in stamps if not stat.S_ISDIR(s.mode)])
     if source is None:  # in the same directory, unless there is another one, which nobody has looked into
         source = next((state for _, state in found if state is not target), found[0][1])
     if target is None:
@@ -73,6 +74,12 @@ def _directories(nodes: Nodes, stamps: Sequence[Inode]) -> list[tuple[Inode, Nod
     return found
 
 
+def _around(found: list[tuple[Inode, NodeState]], tags: set[int]) -> list[tuple[Inode, NodeState]]:
+    """Without those that have got one of the names, in another of them: it is in that one that the call did so."""
+    within = {(stamp.dev, stamp.ino) for stamp, _ in found}
+    return [each for each in found if each[0].tag not in tags or (each[0].dev, each[0].parent) not in within] or found
+
+
 def _holder(
     stamps: Sequence[Inode], directories: Sequence[tuple[Inode, NodeState]], name: bytes
 ) -> tuple[NodeState | None, Inode | None]:
@@ -88,10 +95,14 @@ def _holder(
 def _having(
     nodes: Nodes, directories: Sequence[tuple[Inode, NodeState]], name: bytes, wanted: Sequence[Inode]
 ) -> NodeState | None:
-    """The one that has the name by now; of several, where it is one of the `wanted`, or unknown."""
-    identities = {stamp.identity for stamp in wanted}
+    """The one that has the name by now; of several, where it is one of the `wanted`, or unknown, or of their kind."""
+    identities, kinds = {stamp.identity for stamp in wanted}, {stat.S_IFMT(stamp.mode) for stamp in wanted}
     having = [(state, child) for _, state in directories if (child := nodes.child(state, name))]
-    having.sort(key=lambda each: (each[1].ident not in identities, each[1].ident is not None))
+    having.sort(
+        key=lambda each: (
+            each[1].ident not in identities, each[1].ident is not None, stat.S_IFMT(each[1].mode) not in kinds
+        )
+    )  # fmt: skip
     return having[0][0] if having else None
 
 

@@ -1,4 +1,4 @@
-"""Processes with a root or mounts of their own: what their calls did is recorded where it was done."""
+"""Processes with mounts of their own: what their calls did is recorded where it was done."""
 
 from __future__ import annotations
 

@@ -56,3 +56,19 @@ open("moved/three/file", "w").write("x")
     result = harness.record(trace, [sys.executable, "-c", script], cwd=work)
     assert result.returncode == 0, result.stderr
     harness.assert_faithful(trace, work)
+
+
+def test_a_whiteout_that_was_taken_back(filesystem: Path, trace: Path) -> None:
+    """A rename with a whiteout that fails at the last has set times of a directory that nobody used before."""
+    work = filesystem / "work"
+    (work / "one/full/there").mkdir(parents=True)
+    (work / "one/empty").mkdir()
+    script = """
+import ctypes, time
+time.sleep(0.02)  # the clock of files goes on
+done = ctypes.CDLL(None).syscall(316, -100, b"one/empty", -100, b"one/full", 4)
+assert done == -1, done
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=work)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, work)
