@@ -1,7 +1,7 @@
-"""Calls that change names and attributes: what each does to the tree at the cursor.
+"""Calls that change names: what each does to the tree at the cursor.
 
-Owns MKDIR, MKNOD, SYMLINK, LINK, RENAME, UNLINK, RMDIR, CHMOD, CHOWN, UTIME and the xattr calls.
-Where a stamp tells what an inode said afterwards, that counts; else the call's own arguments.
+Owns MKDIR, MKNOD, SYMLINK, LINK, RENAME, UNLINK and RMDIR, and what a record points at. Where a stamp tells what an
+inode said afterwards, that counts; else the call's own arguments. Calls on attributes are next door (`attributes`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import stat
 from collections.abc import Callable, Sequence
 
 from ..model import Fidelity, Op
-from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
+from ..wire import Flag, Inode, Record, WireOp, strings
 from . import acl, apart, processes
-from .blocks import NONE
 from .codec import damaged
 from .nodes import MAX_DEPTH, Nodes
 from .stamps import match
@@ -24,13 +23,6 @@ from .writer import ContentWriter
 AT_SYMLINK_FOLLOW = 0x400
 RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
 UNCHANGED = 0xFFFFFFFF
-_FLAGS = {
-    0x1: "s", 0x2: "u", 0x4: "c", 0x8: "S", 0x10: "i", 0x20: "a", 0x40: "d", 0x80: "A", 0x800: "E", 0x1000: "I",
-    0x4000: "j", 0x8000: "t", 0x10000: "D", 0x20000: "T", 0x80000: "e", 0x100000: "V", 0x800000: "C",
-    0x2000000: "x", 0x20000000: "P", 0x40000000: "F",
-}  # fmt: skip
-"""FS_*_FL of include/uapi/linux/fs.h, as chattr(1) and lsattr(1) spell them."""
-_SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 CAPABILITY = b"security.capability"
 """Goes when a file is written, cut or given away."""
@@ -43,12 +35,6 @@ class Calls:
         self._timeline, self._nodes, self._writer = timeline, nodes, writer
         self._walker = Walker(nodes)
         self.apply: dict[int, Callable[[Record], None]] = {
-            WireOp.CHMOD: self._chmod,
-            WireOp.CHOWN: self._chown,
-            WireOp.UTIME: self._utime,
-            WireOp.FLAGS: self._flags,
-            WireOp.SETXATTR: self._xattr,
-            WireOp.REMOVEXATTR: self._xattr,
             WireOp.MKDIR: self._make,
             WireOp.MKNOD: self._make,
             WireOp.SYMLINK: self._make,
@@ -185,88 +171,13 @@ class Calls:
             state.nlink = 0
         self._nodes.put_attrs(state, seq)
 
-    # -- attributes --------------------------------------------------------------------------
-
-    def _chmod(self, record: Record) -> None:
-        if found := self.target(record, _first(record.payload)):
-            found[0].mode = stat.S_IFMT(found[0].mode) | record.offset & 0o7777
-            self._changed(record, Op.CHMOD, *found, detail=b"%04o" % (record.offset & 0o7777))
-            self._follow(found[0])
-
-    def _follow(self, state: NodeState) -> None:
-        """An access ACL says what the mode says."""
-        if acl.ACCESS in state.xattrs:
-            state.set_xattr(acl.ACCESS, acl.with_mode(state.xattrs[acl.ACCESS], state.mode))
-            self._nodes.put_attrs(state, state.changed)
-
-    def _chown(self, record: Record) -> None:
-        if found := self.target(record, _first(record.payload)):
-            state, uid, gid = found[0], record.offset & UNCHANGED, record.length & UNCHANGED
-            state.uid = state.uid if uid == UNCHANGED else uid
-            state.gid = state.gid if gid == UNCHANGED else gid
-            if state.is_file:
-                state.mode &= ~_SET_IDS
-            if not state.is_dir:
-                state.drop_xattr(CAPABILITY)
-            self._changed(record, Op.CHOWN, *found, detail=b"%d:%d" % (state.uid, state.gid))
-
-    def _utime(self, record: Record) -> None:
-        if found := self.target(record, _first(record.payload)):
-            if record.flags & Flag.TRUNC:  # a write that fails, or a fallocate, has taken this away
-                found[0].drop_xattr(CAPABILITY)
-            if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
-                self._resized(record, *found)
-                return
-            time = record.length - (1 << 64) if record.length >> 63 else record.length
-            if time != TIME_OMIT:
-                found[0].mtime = self._timeline.wall if time == TIME_NOW else time
-            self._changed(record, Op.UTIME, *found)
-
-    def _resized(self, record: Record, state: NodeState, path: bytes) -> None:
-        """A call that failed, or that only made room, left another size."""
-        seq = self._timeline.event(
-            record, Op.TRUNCATE, path, node=state.node, size=record.offset, outside=state.outside, offset=NONE
-        )
-        self.take_inode(state, record.inodes[0])
-        self._nodes.put_attrs(state, seq)
-        self._writer.cut(state, seq, record.offset)
-
-    def _flags(self, record: Record) -> None:
-        """Told, not kept: no moment and no export has them."""
-        if found := self.target(record, b""):
-            names = "".join(letter for bit, letter in _FLAGS.items() if record.offset & bit)
-            self._changed(record, Op.CHATTR, *found, detail=f"={names}".encode())
-
-    def _xattr(self, record: Record) -> None:
-        rest, path = bytes(record.payload), b""
-        if record.flags & Flag.PATH:
-            path, rest = strings(rest, 1)
-        name, value = strings(rest, 1)
-        if found := self.target(record, path):
-            op = Op.SETXATTR if record.op == WireOp.SETXATTR else Op.REMOVEXATTR
-            if op is Op.SETXATTR and not (name == acl.ACCESS and acl.is_only_mode(value)):
-                found[0].set_xattr(name, value)
-            else:
-                found[0].drop_xattr(name)
-            self._changed(record, op, *found, detail=name)
-
-    def _changed(self, record: Record, op: Op, state: NodeState, path: bytes, detail: bytes = b"") -> None:
-        state.ctime = self._timeline.wall
-        outside = self._nodes.judge(path)[0]
-        seq = self._timeline.event(record, op, path, node=state.node, outside=outside, detail=detail)
-        if record.flags & Flag.PATH:
-            self.stamped(record, 1, (state,), seq)
-        else:
-            self.take_inode(state, record.inodes[0])
-            self._nodes.put_attrs(state, seq)
-
-    # -- names -------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------
 
     def _make(self, record: Record) -> None:
         path, target = (*bytes(record.payload).split(b"\0", 1), b"")[:2]
         op, mode, rdev = Op.MKDIR, stat.S_IFDIR | record.offset & 0o1777 & ~0o022, 0
         if record.op == WireOp.SYMLINK:
-            op, mode, target = Op.SYMLINK, stat.S_IFLNK | 0o777, _first(target)
+            op, mode, target = Op.SYMLINK, stat.S_IFLNK | 0o777, first_string(target)
         elif record.op == WireOp.MKNOD:
             kind = stat.S_IFMT(record.offset) or stat.S_IFREG
             op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777 & ~0o022, record.length & UNCHANGED
@@ -467,7 +378,7 @@ class Calls:
         raise damaged("directories lie in one another in a ring")
 
     def _unlink(self, record: Record) -> None:
-        found = self._places(record, _first(record.payload))
+        found = self._places(record, first_string(record.payload))
         if not found:
             return
         place, where = found[0]
@@ -487,7 +398,7 @@ class Calls:
         self.stamped(record, 1, touched, seq)
 
 
-def _first(payload: memoryview | bytes) -> bytes:
+def first_string(payload: memoryview | bytes) -> bytes:
     """A path, closed by a NUL or by the end."""
     return bytes(payload).split(b"\0", 1)[0]
 

@@ -1,7 +1,7 @@
 """One record after the other to its effect on the tables.
 
-Owns the hot path (WRITE on a known file), the other calls on data, and identities. Names and
-attributes are in `calls`, what was found by looking in `standing`, the rest in `course`;
+Owns the hot path (WRITE on a known file), the other calls on data, and identities. Names are in `calls`, attributes
+in `attributes`, what was found by looking in `standing`, the rest in `course`;
 transactions are in `indexer`.
 """
 
@@ -26,6 +26,7 @@ from ..wire import (
     kernel_path,
 )
 from . import runs
+from .attributes import Attributes
 from .blocks import BLOCK_EVENTS, NONE
 from .calls import CAPABILITY, Calls, first_inode
 from .codec import damaged
@@ -64,6 +65,7 @@ class Replay:
         )
         self._apply: dict[int, Callable[[Record], None]] = {
             **self.calls.apply,
+            **Attributes(self.calls, self.timeline, self.nodes, self.writer).apply,
             WireOp.BIND: self._bind,
             WireOp.MOUNTS: self._mount,
             WireOp.WRITE: self._write,

@@ -1,6 +1,6 @@
 """The cursor's place in the recording: number and time of events, and the buffer they go to.
 
-Owns seq and the clock while indexing. What an event means is decided by `replay` and `calls`; how
+Owns seq and the clock while indexing. What an event means is decided by `replay` and those it asks; how
 events are stored, by `blocks`.
 """
 
