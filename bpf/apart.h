@@ -4,23 +4,31 @@
  * touched does. So its directories are made known before it is sent, by where they are in their filesystem.
  */
 
-static inline void keep_root(char *task)
+static inline u64 mounts_of(char *task)
 {
-	char *root = (char *)rdp(task + TASK_FS) + FS_ROOT;
-	u32 mnt = DK_C_ROOT_MNT;
-	u64 *kept_mnt = control.lookup(&mnt);
-	if (kept_mnt)
-		*kept_mnt = (u64)rdp(root + PATH_MNT);
+	char *proxy = rdp(task + TASK_NSPROXY);
+	return proxy ? (u64)rdp(proxy + NSPROXY_MNT) : 0;
 }
 
-/* Whether paths of this process are to be told by what they led to. A mount namespace has a root mount of its own. */
+static inline void keep_mounts(char *task)
+{
+	u32 slot = DK_C_MOUNTS;
+	u64 *kept = control.lookup(&slot);
+	if (kept)
+		*kept = mounts_of(task);
+}
+
+/*
+ * Whether paths of this process are to be told by what they led to. Not where only its root is another one: a path is told
+ * with the directory that it starts from.
+ */
 static inline int is_apart(void)
 {
-	u64 mnt = control_value(DK_C_ROOT_MNT);
-	if (mnt <= 1) /* this kernel does not tell what is touched */
+	u64 kept = control_value(DK_C_MOUNTS);
+	if (kept <= 1) /* this kernel does not tell what is touched */
 		return 0;
-	char *root = (char *)rdp((char *)bpf_get_current_task() + TASK_FS) + FS_ROOT;
-	return (u64)rdp(root + PATH_MNT) != mnt || control_value(DK_C_APART);
+	u64 own = mounts_of((char *)bpf_get_current_task());
+	return (own && own != kept) || control_value(DK_C_APART);
 }
 
 /* The name call in scratch goes to who sends it. */

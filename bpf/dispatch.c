@@ -96,7 +96,7 @@ HANDLER(report_failed)
 			continue;
 		read_inode(inode, raw);
 		char *alias = KIND(inode->mode) == KIND(S_IFDIR) ? rdp(raw + INODE_ALIASES) : 0;
-		if (alias && inode->nlink && control_value(DK_C_ROOT_MNT) > 1 && !skipped_devs.lookup(&inode->dev) &&
+		if (alias && inode->nlink && control_value(DK_C_MOUNTS) > 1 && !skipped_devs.lookup(&inode->dev) &&
 		    !(judges() && is_left_out(inode)) && !is_seen(inode, alias - DENTRY_ALIAS, 0, raw)) {
 			helpers.call(ctx, HELPER_BIND);
 			return 0;

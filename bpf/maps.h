@@ -227,7 +227,7 @@ enum dk_control {
 	DK_C_EPOCH,      /* grows when a directory was moved: verdicts on paths are void */
 	DK_C_MOVES,      /* times that anything got another name */
 	DK_C_APART,      /* set from user space: paths of all processes may lead through mounts that we do not see as they do */
-	DK_C_ROOT_MNT,   /* the mount of the root that the command began with; set to 1 from user space: to be found out */
+	DK_C_MOUNTS,     /* the mount namespace that the command began in; set to 1 from user space: to be found out */
 	DK_C_SLOTS = 32,
 };
 

@@ -40,8 +40,8 @@ HANDLER(sched_process_exec)
 	if (!s)
 		return 0;
 	unmap_all(s);
-	if (control_value(DK_C_ROOT_MNT) == 1)
-		keep_root(task);
+	if (control_value(DK_C_MOUNTS) == 1)
+		keep_mounts(task);
 	begin(s, DK_OP_EXEC, 0, 0);
 	s->ev.length = uid_of(task);
 	u32 at = copy_comm(s, task);

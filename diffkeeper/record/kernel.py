@@ -74,7 +74,7 @@ class Control:
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
-    APART, ROOT_MNT = range(16, 18)
+    APART, MOUNTS = range(16, 18)
 
 
 class Ask(enum.IntEnum):
@@ -203,7 +203,7 @@ class Kernel:
                 if name in REQUIRED_TRACEPOINTS or error.errno != errno.ENOENT:
                     raise NoBccError(f"tracepoint {name} cannot be attached: {error.strerror}") from error
                 self.notes.append(f"no tracepoint {name}")
-        self.control[Control.ROOT_MNT] = self._tells_changes  # 1: the kernel half finds it out
+        self.control[Control.MOUNTS] = self._tells_changes  # 1: the kernel half finds it out
 
     def detach(self) -> None:
         """Let go of the programs: they end when no forked copy of us holds them either. The maps stay."""

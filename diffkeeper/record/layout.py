@@ -18,11 +18,13 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 11
+LAYOUT_VERSION = 12
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
     "TASK_FS": (("task_struct", "fs"),),
+    "TASK_NSPROXY": (("task_struct", "nsproxy"),),
+    "NSPROXY_MNT": (("nsproxy", "mnt_ns"),),
     "TASK_TGID": (("task_struct", "tgid"),),
     "TASK_FLAGS": (("task_struct", "flags"),),
     "TASK_COMM": (("task_struct", "comm"),),
