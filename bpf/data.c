@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
 /* Calls that write bytes: from a user buffer (copied here), or without one (read again by user space). */
 
+#define NR_WRITE 1
 #define NR_PWRITE64 18
 #define NR_SENDFILE 40
 #define NR_PWRITEV 296
@@ -54,6 +55,20 @@ static inline u64 unsure_from(char *file, u64 ino, u64 offset, u64 length)
 }
 
 /*
+ * A write that ended short, at a buffer that cannot be read: what it was asked for within the file, 0 if no more than it
+ * did. XFS leaves there what was in the page before, in a block that was a hole.
+ */
+#define BEHIND_MAX 1048576
+static inline u64 left_behind(struct dk_scratch *s, u64 offset, u64 done, u64 asked)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	u64 end = offset + (asked < done + BEHIND_MAX ? asked : done + BEHIND_MAX);
+	if (end > inode->size)
+		end = inode->size;
+	return end > offset + done ? end - offset : 0;
+}
+
+/*
  * What the write family has in common: is it for us, and where did it write?
  * Leaves scratch ready for the pieces; 0 when there is nothing (more) to do.
  */
@@ -93,6 +108,11 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	}
 	if (from != DK_SURE) {
 		dirty(ctx, s, file, regs->di, from, offset + ret - from);
+		return 0;
+	}
+	u64 asked = nr == NR_WRITE || nr == NR_PWRITE64 ? regs->dx : 0;
+	if (asked > ret && (asked = left_behind(s, offset, ret, asked))) {
+		dirty(ctx, s, file, regs->di, offset, asked);
 		return 0;
 	}
 	note_change(s, offset, ret);
@@ -145,6 +165,10 @@ static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 	}
 	if (held < s->piece.rest)
 		return 0;
+	if (held > s->piece.rest && (held = left_behind(s, s->piece.offset, s->piece.rest, held))) {
+		s->piece.rest = held;
+		return 0;
+	}
 	for (u32 i = 0; i < room; i++) {
 		if (!s->piece.rest)
 			break;

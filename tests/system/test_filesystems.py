@@ -72,3 +72,25 @@ assert done == -1, done
     result = harness.record(trace, [sys.executable, "-c", script], cwd=work)
     assert result.returncode == 0, result.stderr
     harness.assert_faithful(trace, work)
+
+
+def test_writes_that_end_short(filesystem: Path, trace: Path) -> None:
+    """The end of a buffer cannot be read: what the filesystem leaves behind what was written is recorded as it is."""
+    work = filesystem / "work"
+    work.mkdir()
+    script = f"""
+import contextlib, os, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.oracle import system
+for number in range(30):
+    fd = os.open(f"file{{number}}", os.O_CREAT | os.O_RDWR)
+    os.ftruncate(fd, 1 << 20)
+    memory = system.Memory(bytes(range(1, 256)) * 2, guard=2)
+    with contextlib.suppress(OSError):  # EFAULT, where nothing was written
+        assert system.write_from(fd, memory.address, 610, 8502) <= 510
+    with contextlib.suppress(OSError):
+        assert system.pwritev2(fd, [(memory.address, 255), (memory.address + 255, 355)], 308502, 0) <= 510
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=work)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, work)
