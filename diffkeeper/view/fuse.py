@@ -109,10 +109,11 @@ class Filesystem(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_acl = False
 
-    def __init__(self, top: Place, ready: Callable[[], None]) -> None:
+    def __init__(self, top: Place, ready: Callable[[], None], opening: Callable[[], None]) -> None:
+        """`ready` is called when the kernel has answered, `opening` before a file is opened for the first time."""
         super().__init__()
         self.inodes = Inodes(top)
-        self._ready = ready
+        self._ready, self._opening = ready, opening
         self._handles: dict[int, Handle] = {}
         self._listings: dict[int, _Listing] = {}
         self._next_handle = 0
@@ -176,6 +177,8 @@ class Filesystem(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EROFS)
         place = self.inodes[inode]
         handle = self._handle()
+        self._opening()
+        self._opening = _nothing_to_do
         self._handles[handle] = place.open()
         return pyfuse3.FileInfo(fh=handle, direct_io=place.live, keep_cache=not place.live)
 
@@ -216,6 +219,10 @@ class Filesystem(pyfuse3.Operations):
         return self._next_handle
 
 
+def _nothing_to_do() -> None:
+    return
+
+
 def _nothing() -> pyfuse3.EntryAttributes:
     """There is no such name, and there never will be."""
     entry = pyfuse3.EntryAttributes()
@@ -241,10 +248,13 @@ def _reply(number: int, attrs: Attrs) -> pyfuse3.EntryAttributes:
     return entry
 
 
-def serve(top: Place, mountpoint: str, name: str, ready: Callable[[], None]) -> None:
+def serve(
+    top: Place, mountpoint: str, name: str, ready: Callable[[], None], device: Callable[[], tuple[int, int] | None]
+) -> None:
     """Mount at `mountpoint` and serve until it is unmounted or a SIGTERM, SIGINT or SIGHUP comes.
 
-    `name` is what mount(8) shows as the source. `ready` is called when the kernel has answered.
+    `name` is what mount(8) shows as the source. `ready` is called when the kernel has answered. `device` says which
+    number the mount has by then, None if there is none (any more).
     Raises MountpointError when it cannot be mounted.
     """
     options = {"ro", "nosuid", "nodev", "default_permissions", "subtype=diffkeeper", f"fsname={_option(name)}"}
@@ -254,16 +264,26 @@ def serve(top: Place, mountpoint: str, name: str, ready: Callable[[], None]) -> 
     with complaint:
         try:
             with _stderr_to(complaint.fileno()):
-                pyfuse3.init(Filesystem(top, ready), mountpoint, options)
+                pyfuse3.init(Filesystem(top, ready, lambda: _read_far_ahead(device())), mountpoint, options)
         except RuntimeError as error:
             complaint.seek(0)
             said = complaint.read().decode(errors="replace").strip().splitlines() or [str(error)]
             raise MountpointError(f"cannot mount at {mountpoint}: {said[-1]}") from error
     pyfuse3.trio = _Eager()  # type: ignore[attr-defined]
     try:
-        trio.run(_loop, mountpoint)
+        trio.run(_loop)
     finally:
         pyfuse3.close(unmount=True)
+
+
+def _read_far_ahead(device: tuple[int, int] | None) -> None:
+    """Let the kernel ask for a megabyte at once where a file is read from end to end. Only root can.
+
+    Not before the kernel has our first answer: with that it sets this to what it takes for best.
+    """
+    if device is not None:
+        with contextlib.suppress(OSError):
+            Path("/sys/class/bdi/{}:{}/read_ahead_kb".format(*device)).write_text(str(READ_AHEAD_KB))
 
 
 class _Eager:
@@ -296,24 +316,12 @@ class _Eager:
         await trio.lowlevel.wait_readable(fd)
 
 
-async def _loop(mountpoint: str) -> None:
+async def _loop() -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on, signals)
-            nursery.start_soon(trio.to_thread.run_sync, _read_far_ahead, mountpoint)
             await pyfuse3.main(max_tasks=1)  # no handler waits, so a second would only take turns with the first
             nursery.cancel_scope.cancel()
-
-
-def _read_far_ahead(mountpoint: str) -> None:
-    """Let the kernel ask for a megabyte at once where a file is read from end to end. Only root can.
-
-    In a thread: the mount must have answered before, and it is us who answers.
-    """
-    with contextlib.suppress(OSError):
-        device = os.stat(mountpoint).st_dev
-        where = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
-        Path(where).write_text(str(READ_AHEAD_KB))
 
 
 async def _stop_on(signals: object) -> None:

@@ -137,15 +137,27 @@ def _is_dead(where: str) -> bool:
 
 def _mounted_at(where: str) -> str | None:
     """Type of what is mounted at exactly this canonical path, on top; None when nothing is."""
+    found = _mount_at(where)
+    return found[0] if found else None
+
+
+def _device_at(where: str) -> tuple[int, int] | None:
+    """Major and minor number of our own mount at a canonical path."""
+    found = _mount_at(where)
+    return found[1] if found and found[0] == FILESYSTEM else None
+
+
+def _mount_at(where: str) -> tuple[str, tuple[int, int]] | None:
     found = None
     with open("/proc/self/mountinfo", "rb") as table:
         for line in table:
             fields, _, rest = line.partition(b" - ")
-            point = fields.split(b" ")[4]
+            device, _, point = fields.split(b" ")[2:5]
             for octal, char in ((rb"\040", b" "), (rb"\011", b"\t"), (rb"\012", b"\n"), (rb"\134", b"\\")):
                 point = point.replace(octal, char)
             if os.fsdecode(point) == where:
-                found = rest.split(b" ")[0].decode()
+                major, minor = map(int, device.split(b":"))
+                found = rest.split(b" ")[0].decode(), (major, minor)
     return found
 
 
@@ -166,7 +178,7 @@ def _serve(path: Path, where: str, log: str, ready: Callable[[], None]) -> None:
             yield f"something went wrong, see: {log}"
 
     with open_trace(path) as trace:
-        fuse.serve(Top(trace, status), where, os.fspath(path), ready)
+        fuse.serve(Top(trace, status), where, os.fspath(path), ready, lambda: _device_at(where))
 
 
 def _start_daemon(path: Path, where: str) -> None:

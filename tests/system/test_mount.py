@@ -502,3 +502,14 @@ def test_damage_is_an_error_for_one_reader(tmp_path: Path, mountpoint: Path) -> 
     status = (mountpoint / ".diffkeeper/status").read_text()
     log = Path(status.split("something went wrong, see: ")[1].strip())
     assert log.is_relative_to(tmp_path / "state") and "bad" not in os.listdir(mountpoint) and log.read_text()
+
+
+def test_the_kernel_reads_far_ahead(mounted: Path) -> None:
+    """Once a file was opened, the kernel asks for a megabyte at once; who serves ends all the same when asked to."""
+    (mounted / "@end/status.log").read_text()
+    device = mounted.stat().st_dev
+    ahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    assert ahead.read_text() == "1024\n"
+    pid = server(mounted)
+    assert diffkeeper("umount", mounted).returncode == 0
+    assert eventually(lambda: not Path(f"/proc/{pid}").exists())
