@@ -95,6 +95,7 @@ HANDLER(report_failed)
 		if (!raw || (u64)rdp(raw + INODE_INO) != t->ino[i])
 			continue;
 		read_inode(inode, raw);
+		/* a directory that nobody has used before is made known first, by its place in the filesystem: this starts anew */
 		char *alias = KIND(inode->mode) == KIND(S_IFDIR) ? rdp(raw + INODE_ALIASES) : 0;
 		if (alias && inode->nlink && control_value(DK_C_MOUNTS) > 1 && !skipped_devs.lookup(&inode->dev) &&
 		    !(judges() && is_left_out(inode)) && !is_seen(inode, alias - DENTRY_ALIAS, 0, raw)) {
