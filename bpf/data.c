@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
 /* Calls that write bytes: from a user buffer (copied here), or without one (read again by user space). */
 
-#define NR_WRITE 1
-#define NR_PWRITE64 18
 #define NR_SENDFILE 40
 #define NR_PWRITEV 296
 #define NR_PWRITEV2 328

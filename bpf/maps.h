@@ -175,6 +175,7 @@ struct dk_scratch {
 	struct dk_request request;
 	u64 file;  /* that the request is about */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
+	u64 tracked_process; /* that called last, after so many exits (above): not looked up again */
 	u32 stamps_of; /* the thread whose stamps count for this call */
 	u64 again; /* the helper that `bind` goes back to; 0: the handler of the system call */
 	struct dk_touched untouched; /* stays zero */
@@ -228,6 +229,7 @@ enum dk_control {
 	DK_C_MOVES,      /* times that anything got another name */
 	DK_C_APART,      /* set from user space: paths of all processes may lead through mounts that we do not see as they do */
 	DK_C_MOUNTS,     /* the mount namespace that the command began in; set to 1 from user space: to be found out */
+	DK_C_EXITS,      /* tracked processes that ended: a number may be another process's now */
 	DK_C_SLOTS = 32,
 };
 

@@ -158,18 +158,23 @@ static inline u64 call_number(struct bpf_raw_tracepoint_args *ctx)
 /* Common entry of all handlers: this CPU's scratch with the registers in it, when the task is tracked and 64-bit. */
 static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (!is_tracked(tgid))
-		return 0;
-	if (is_compat())
-		return 0; /* its numbers mean other calls; process.c counts the program */
+	u64 id = bpf_get_current_pid_tgid();
 	struct dk_scratch *s = get_scratch();
 	if (!s) {
-		count(DK_C_LOST, 1); /* a CPU that was plugged in meanwhile */
+		if (is_tracked(id >> 32))
+			count(DK_C_LOST, 1); /* a CPU that was plugged in meanwhile */
 		return 0;
 	}
+	u64 process = control_value(DK_C_EXITS) << 32 | id >> 32;
+	if (s->tracked_process != process) {
+		if (!is_tracked(id >> 32))
+			return 0;
+		s->tracked_process = process;
+	}
+	if (is_compat())
+		return 0; /* its numbers mean other calls; process.c counts the program */
 	s->again = 0;
-	s->stamps_of = bpf_get_current_pid_tgid();
+	s->stamps_of = id;
 	read_arguments(&s->regs, (void *)ctx->args[0]);
 	return s;
 }

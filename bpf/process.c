@@ -80,6 +80,7 @@ HANDLER(sched_process_exit)
 		send(s, sizeof(struct dk_event));
 	}
 	tracked.delete(&tgid);
+	count(DK_C_EXITS, 1);
 	workers.delete(&tgid);
 	return 0;
 }
