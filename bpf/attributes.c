@@ -171,7 +171,7 @@ HANDLER(on_xattr)
 		through_descriptor(&c.path, &c.fd);
 		if (!base_of(c.fd, first_char(c.path, 0), slots, &dentry, &mnt, &raw))
 			return 0;
-		if (!is_seen(slots, dentry, mnt, raw)) {
+		if (!is_place_seen(s, slots, dentry, mnt, raw)) {
 			helpers.call(ctx, HELPER_BIND);
 			return 0;
 		}
@@ -182,12 +182,12 @@ HANDLER(on_xattr)
 		drop_stamps();
 		s->piece.offset = sizeof(struct dk_inode);
 	} else {
-		begin(s, op, c.follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + DK_SLOTS);
 		take_stamps(s, &slots[1]);
-		s->piece.offset = (1 + DK_SLOTS) * sizeof(struct dk_inode);
+		begin(s, op, c.follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + s->stamps);
+		s->piece.offset = s->ev.inodes * sizeof(struct dk_inode);
 		s->piece.offset = add_string(s, s->piece.offset, c.path, 0);
 	}
-	start = c.by_fd ? sizeof(struct dk_inode) : (1 + DK_SLOTS) * sizeof(struct dk_inode);
+	start = s->ev.inodes * sizeof(struct dk_inode);
 	u32 at = add_string(s, s->piece.offset, c.name, 0);
 	u32 size = c.size;
 	if (size > XATTR_MAX)

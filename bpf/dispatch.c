@@ -114,7 +114,7 @@ HANDLER(report_failed)
 		t->inode[i] = 0;
 		struct dk_key key = {};
 		key_of(&key, inode);
-		if (!(KIND(inode->mode) & ON_DISK) || !seen.lookup(&key))
+		if (!(KIND(inode->mode) & ON_DISK) || (!seen.lookup(&key) && !is_key(&s->last, inode)))
 			continue;
 		begin(s, DK_OP_UTIME, KIND(inode->mode) & REGULAR ? DK_F_TRUNC : 0, 1);
 		s->ev.offset = inode->size;

@@ -15,7 +15,6 @@
 
 #define DK_WIRE_VERSION 1
 #define DK_STAMPS 8 /* inodes a call can be seen to have changed, at most; a power of two */
-#define DK_SLOTS (DK_STAMPS + 1) /* and the inode that a call made */
 
 /* What an inode said when the call returned. dev, ino and gen are the kernel's
  * own identity (s_dev, i_ino, i_generation), not what stat() shows. */
@@ -53,7 +52,8 @@ struct dk_event {
  * starts from (dirfd, working directory, or root when the path is absolute);
  * for LINK and RENAME inode 1 is the one path 2 starts from. The inodes after
  * those are stamps: inodes whose ctime the thread changed since its last path
- * call, as they stand now, the latest first; a slot with ino 0 is empty.
+ * call, as they stand now, the latest first; the last one of MKDIR, MKNOD and SYMLINK is what they made. One
+ * with ino 0 says nothing.
  * With DK_F_APART a path is that of a process with mounts of its own:
  * of its text only the last name counts, and the stamps say in which directory.
  */

@@ -60,7 +60,7 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 	read_inode(&slots[1], parent_inode);
 	if (judges() && is_left_out_with(slots, &slots[1]))
 		return;
-	if (!is_seen(&slots[1], parent, mnt, parent_inode)) {
+	if (!is_place_seen(s, &slots[1], parent, mnt, parent_inode)) {
 		helpers.call(ctx, HELPER_BIND);
 		return;
 	}
@@ -72,11 +72,10 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 			size = (n - 1) & 255;
 	}
 	s->ev.size = size;
-	struct dk_question none = {};
 	if (judges())
 		forget(slots); /* its verdict is asked for when it is used */
 	else
-		mark_seen(slots, &none, 0);
+		key_of(&s->last, slots); /* most are used at once or never; the others are bound by then */
 	drop_stamps();
 	send(s, sizeof(struct dk_event) + 2 * sizeof(struct dk_inode) + size);
 }

@@ -175,13 +175,15 @@ struct dk_scratch {
 	struct dk_request request;
 	u64 file;  /* that the request is about */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
+	struct dk_key last_directory; /* that a path started from, the same */
 	u64 tracked_process; /* that called last, after so many exits (above): not looked up again */
 	u32 stamps_of; /* the thread whose stamps count for this call */
 	u64 again; /* the helper that `bind` goes back to; 0: the handler of the system call */
 	struct dk_touched untouched; /* stays zero */
 	struct dk_mappings unmapped; /* stays zero, too */
 	struct dk_flights no_flights; /* and this */
-	u64 taken[DK_STAMPS]; /* addresses of the inodes whose stamps are in the record */
+	u32 stamps; /* in the record */
+	u64 taken[DK_STAMPS]; /* addresses of the inodes that these are of */
 };
 
 /* What is put aside of an io_uring request: its paths, or its vectors (then `flags` is their number). */

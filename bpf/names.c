@@ -153,21 +153,21 @@ static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_
 	char *dentry = 0, *mnt = 0, *raw = 0;
 	if (!base_of(c->dirfd1, first_char(c->path1, c->saved), &slots[0], &dentry, &mnt, &raw))
 		return 0;
-	if (!is_seen(&slots[0], dentry, mnt, raw))
+	if (!is_place_seen(s, &slots[0], dentry, mnt, raw))
 		return 1;
 	if (c->bases == 2) {
 		if (!base_of(c->dirfd2, first_char(c->path2, c->saved), &slots[1], &dentry, &mnt, &raw))
 			return 0;
-		if (!is_seen(&slots[1], dentry, mnt, raw))
+		if (!is_place_seen(s, &slots[1], dentry, mnt, raw))
 			return 1;
-		begin(s, c->op, DK_F_PATH | c->flags, 2 + DK_SLOTS);
 		take_stamps(s, &slots[2]);
 	} else {
-		begin(s, c->op, DK_F_PATH | c->flags, 1 + DK_SLOTS);
 		take_stamps(s, &slots[1]);
 	}
-	u32 start = (c->bases + DK_SLOTS) * sizeof(struct dk_inode);
-	u32 at = start;
+	int makes = c->op == DK_OP_MKDIR || c->op == DK_OP_MKNOD || c->op == DK_OP_SYMLINK;
+	u32 inodes = c->bases + (s->stamps & (2 * DK_STAMPS - 1)) + makes;
+	begin(s, c->op, DK_F_PATH | c->flags, inodes);
+	u32 start = inodes * sizeof(struct dk_inode), at = start;
 	s->ev.offset = c->offset;
 	s->ev.length = c->length;
 	at = add_string(s, at, c->path1, c->saved);
@@ -176,8 +176,8 @@ static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_
 		s->body[at & 32767] = 0;
 		at++;
 	}
-	if (c->op == DK_OP_MKDIR || c->op == DK_OP_MKNOD || c->op == DK_OP_SYMLINK)
-		stamp_child(s, &slots[1], &slots[1 + DK_STAMPS], name_end(s, at), slots[0].dev);
+	if (makes)
+		stamp_child(s, &slots[1], &slots[1 + (s->stamps & (2 * DK_STAMPS - 1))], name_end(s, at), slots[0].dev);
 	if (c->path2)
 		at = add_string(s, at, c->path2, c->saved);
 	s->ev.size = at - start;

@@ -155,6 +155,18 @@ static inline u64 call_number(struct bpf_raw_tracepoint_args *ctx)
 	return LOAD(u64, (char *)ctx->args[0] + offsetof(struct pt_regs, orig_ax));
 }
 
+/* Whether process `tgid` is tracked; it is looked up once while this CPU serves nobody else. */
+static inline int is_tracked_now(struct dk_scratch *s, u32 tgid)
+{
+	u64 process = control_value(DK_C_EXITS) << 32 | tgid;
+	if (s->tracked_process == process)
+		return 1;
+	if (!is_tracked(tgid))
+		return 0;
+	s->tracked_process = process;
+	return 1;
+}
+
 /* Common entry of all handlers: this CPU's scratch with the registers in it, when the task is tracked and 64-bit. */
 static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -165,13 +177,7 @@ static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 			count(DK_C_LOST, 1); /* a CPU that was plugged in meanwhile */
 		return 0;
 	}
-	u64 process = control_value(DK_C_EXITS) << 32 | id >> 32;
-	if (s->tracked_process != process) {
-		if (!is_tracked(id >> 32))
-			return 0;
-		s->tracked_process = process;
-	}
-	if (is_compat())
+	if (!is_tracked_now(s, id >> 32) || is_compat())
 		return 0; /* its numbers mean other calls; process.c counts the program */
 	s->again = 0;
 	s->stamps_of = id;

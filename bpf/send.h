@@ -158,6 +158,24 @@ static inline int is_seen(struct dk_inode *inode, char *dentry, char *mnt, char 
 	return 0;
 }
 
+static inline int is_key(struct dk_key *key, struct dk_inode *inode)
+{
+	return key->ino == inode->ino && key->dev == inode->dev && key->gen == inode->gen;
+}
+
+/* The same of a directory that a path starts from, or that something was made in: mostly the one of the call before. */
+static inline int is_place_seen(struct dk_scratch *s, struct dk_inode *inode, char *dentry, char *mnt, char *raw)
+{
+	if (judges()) /* the path of any may have to be judged anew */
+		return is_seen(inode, dentry, mnt, raw);
+	if (is_key(&s->last_directory, inode))
+		return 1;
+	if (!is_seen(inode, dentry, mnt, raw))
+		return 0;
+	key_of(&s->last_directory, inode);
+	return 1;
+}
+
 static inline void mark_seen(struct dk_inode *inode, struct dk_question *question, u32 epoch)
 {
 	struct dk_key key = {};
@@ -218,7 +236,7 @@ static inline char *known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch
 	if (!(KIND(mode) & kinds))
 		return 0;
 	read_inode(inode, raw);
-	if (inode->ino == s->last.ino && inode->dev == s->last.dev && inode->gen == s->last.gen)
+	if (is_key(&s->last, inode))
 		return file;
 	if (skipped_devs.lookup(&inode->dev))
 		return 0;

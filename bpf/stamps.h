@@ -12,26 +12,27 @@ static inline u32 name_tag(char *dentry)
 	return tag << 8 | length;
 }
 
-/* Put the inodes that the thread `stamps_of` touched into the slots from `at` on, and forget them. */
+/*
+ * Put the inodes that the thread `stamps_of` touched into `slots`, and forget them: s->stamps of them. The number lives in
+ * memory, so that the verifier sees the same state at every turn.
+ */
 static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
 {
 	struct dk_touched *t = touched.lookup(&s->stamps_of);
-	for (int i = 0; i < DK_STAMPS; i++) {
-		slots[i].ino = 0;
-		s->taken[i] = 0;
-	}
-	slots[DK_STAMPS].ino = 0;
+	s->stamps = 0;
 	if (!t)
 		return;
 	for (int i = 0; i < DK_STAMPS; i++) {
-		struct dk_inode *out = &slots[i];
+		u32 at = s->stamps & (DK_STAMPS - 1);
+		struct dk_inode *out = &slots[at];
 		char *inode = (char *)t->inode[i];
 		t->inode[i] = 0;
 		/* The pointer may be stale: an inode that is gone does not answer with its number. */
 		if (!inode || (t->ino[i] && (u64)rdp(inode + INODE_INO) != t->ino[i])) /* XFS gives a new one its number late */
 			continue;
 		read_inode(out, inode);
-		s->taken[i] = (u64)inode;
+		s->taken[at] = (u64)inode;
+		s->stamps = at + 1;
 		char *alias = rdp(inode + INODE_ALIASES);
 		if (alias && (out->nlink == 1 || (out->mode & S_IFMT) == S_IFDIR)) { /* else any of its names may come first */
 			char *dentry = alias - DENTRY_ALIAS;
@@ -62,18 +63,18 @@ static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, str
 	wanted->head = wanted->link = 0;
 	out->ino = 0;
 	for (int i = 0; i < DK_STAMPS; i++)
-		if (s->taken[i] && slots[i].dev == dev)
+		if (i < s->stamps && slots[i].dev == dev)
 			wanted->near = 1;
 	for (int i = 0; i < LOOKS; i++) {
 		if (!wanted->link || wanted->link == wanted->head || !wanted->left) { /* on to the next directory */
 			u32 stamp = wanted->stamp;
-			if (stamp >= DK_STAMPS)
+			if (stamp >= s->stamps || stamp >= DK_STAMPS)
 				return;
 			wanted->stamp = stamp + 1;
 			wanted->link = 0;
 			char *directory = (char *)s->taken[stamp];
 			struct dk_inode *slot = &slots[stamp];
-			if (!directory || (slot->mode & S_IFMT) != S_IFDIR || (wanted->near && slot->dev != wanted->dev))
+			if ((slot->mode & S_IFMT) != S_IFDIR || (wanted->near && slot->dev != wanted->dev))
 				continue;
 			char *alias = rdp(directory + INODE_ALIASES);
 			if (!alias)
@@ -100,5 +101,10 @@ static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, str
 static inline void drop_stamps(void)
 {
 	u32 tid = bpf_get_current_pid_tgid();
-	touched.delete(&tid);
+	struct dk_touched *t = touched.lookup(&tid);
+	if (!t)
+		return;
+	for (int i = 0; i < DK_STAMPS; i++)
+		t->inode[i] = 0;
+	t->count = 0;
 }

@@ -10,13 +10,11 @@ static inline int touch(char *inode)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	u32 tid = id;
-	if (!is_tracked(id >> 32))
+	struct dk_scratch *s = get_scratch();
+	if (!s || !is_tracked_now(s, id >> 32))
 		return 0;
 	struct dk_touched *t = touched.lookup(&tid);
 	if (!t) {
-		struct dk_scratch *s = get_scratch();
-		if (!s)
-			return 0;
 		touched.update(&tid, &s->untouched);
 		t = touched.lookup(&tid);
 		if (!t)

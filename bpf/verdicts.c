@@ -28,11 +28,11 @@ static inline void judge_stamps(struct dk_scratch *s, struct dk_inode *slots, st
 	u32 dev = slots[0].dev;
 	j->kept = j->rejected = j->directories = j->moved = j->moved_directory = j->near = 0;
 	for (int i = 0; i < DK_STAMPS; i++)
-		if (stamps[i].ino && stamps[i].dev == dev)
+		if (i < s->stamps && stamps[i].dev == dev)
 			j->near = 1;
 	for (int i = 0; i < DK_STAMPS; i++) {
 		struct dk_inode *stamp = &stamps[i];
-		if (!stamp->ino || (j->near && stamp->dev != dev)) /* overlayfs has each twice */
+		if (i >= s->stamps || (j->near && stamp->dev != dev)) /* overlayfs has each twice */
 			continue;
 		struct dk_key key = {};
 		key_of(&key, stamp);
@@ -55,11 +55,11 @@ static inline void judge_stamps(struct dk_scratch *s, struct dk_inode *slots, st
 }
 
 /* Inodes that are gone; and those that have another path now, if something is `moved` to a name with this end. */
-static inline void forget_stamps(struct dk_inode *stamps, int moved, u32 end)
+static inline void forget_stamps(struct dk_scratch *s, struct dk_inode *stamps, int moved, u32 end)
 {
 	for (int i = 0; i < DK_STAMPS; i++) {
 		struct dk_inode *stamp = &stamps[i];
-		if (stamp->ino && (!stamp->nlink || (moved && !is_directory(stamp) && may_be_named(stamp, end))))
+		if (i < s->stamps && (!stamp->nlink || (moved && !is_directory(stamp) && may_be_named(stamp, end))))
 			forget(stamp);
 	}
 }
@@ -70,7 +70,7 @@ static inline void tell_moved(struct dk_scratch *s, struct dk_inode *stamps, u32
 	count(DK_C_MOVES, 1);
 	if (s->judged.moved_directory || (s->ev.op == DK_OP_RENAME && s->ev.offset & RENAME_EXCHANGE_))
 		count(DK_C_EPOCH, 1);
-	forget_stamps(stamps, 1, end);
+	forget_stamps(s, stamps, 1, end);
 	/* What was rejected comes out, maybe: then its writer stands still until it was read. The work of io_uring does not. */
 	int waits = s->judged.moved && !s->call.saved && may_stop();
 	s->ev.length = waits;
@@ -91,7 +91,7 @@ HANDLER(judge_call)
 	u16 op = s->ev.op;
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	int renames = op == DK_OP_LINK || op == DK_OP_RENAME;
-	struct dk_inode *stamps = renames ? &slots[2] : &slots[1], *made = &stamps[DK_STAMPS];
+	struct dk_inode *stamps = renames ? &slots[2] : &slots[1], *made = &stamps[s->stamps & (2 * DK_STAMPS - 1)];
 	u32 size = s->record & (PIECE - 1);
 	u32 end = renames ? name_end(s, size - sizeof(struct dk_event)) : 0;
 	judge_stamps(s, slots, stamps, end);
@@ -99,7 +99,7 @@ HANDLER(judge_call)
 	if (op == DK_OP_MKDIR || op == DK_OP_MKNOD || op == DK_OP_SYMLINK) {
 		for (int i = 0; i < DK_STAMPS; i++) {
 			struct dk_inode *stamp = &stamps[i];
-			if (made->ino && stamp->ino == made->parent && stamp->dev == made->dev && is_left_out_with(made, stamp))
+			if (i < s->stamps && made->ino && stamp->ino == made->parent && stamp->dev == made->dev && is_left_out_with(made, stamp))
 				return 0;
 		}
 		forget(made);
@@ -110,13 +110,13 @@ HANDLER(judge_call)
 	if (j->rejected && !j->kept && (j->directories || !names)) {
 		count_left_out(j->filter);
 		if (names)
-			forget_stamps(stamps, 0, 0);
+			forget_stamps(s, stamps, 0, 0);
 		return 0;
 	}
 	send(s, size);
 	if (renames)
 		tell_moved(s, stamps, end, size);
 	else if (names)
-		forget_stamps(stamps, 0, 0);
+		forget_stamps(s, stamps, 0, 0);
 	return 0;
 }
