@@ -92,7 +92,7 @@ enum dk_op {
 	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path */
 	DK_OP_SETTLE = 39,    /* payload = "key=value" fact about the finished recording (verified paths, tracepoints missing, ...) */
 	DK_OP_SAME = 40,      /* the file that SNAPSHOT gave the handle `length` has the content that it had at path `payload` before the recording in TRACE/earlier */
-	DK_OP_MOUNTS = 41,    /* the mounts that the recorder sees from now on: for each s_dev in decimal, the path within that filesystem, and where it is mounted, each closed by a NUL */
+	DK_OP_MOUNTS = 41,    /* the mounts that the recorder sees from now on: for each s_dev in decimal, the path within that filesystem, where it is mounted, and what kind it is of, each closed by a NUL */
 };
 
 enum dk_flag {

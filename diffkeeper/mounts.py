@@ -16,11 +16,12 @@ MOST = 100_000
 
 
 class Mount(NamedTuple):
-    """The directory `top` of the filesystem `device` (s_dev) is at `point`."""
+    """The directory `top` of the filesystem `device` (s_dev), of the `kind` that mount(8) names, is at `point`."""
 
     device: int
     top: bytes
     point: bytes
+    kind: bytes = b"none"
 
 
 class Mounts:
@@ -46,6 +47,11 @@ class Mounts:
                 if not self._is_covered(mount, path):
                     found.append((not self._is_recorded(path), len(mount.top), path))
         return min(found)[2] if found else None
+
+    def kind(self, path: bytes) -> bytes:
+        """Of the filesystem that an absolute path leads to; empty: not known."""
+        above = [mount for mount in self.table if is_below(path, mount.point)]
+        return max(above, key=lambda mount: len(mount.point)).kind if above else b""
 
     def has_aliases(self) -> bool:
         """Whether anything below the roots has another path as well."""
@@ -75,19 +81,19 @@ class Mounts:
 
     def packed(self) -> bytes:
         """As the payload of a MOUNTS record has it."""
-        return b"".join(b"%d\0%b\0%b\0" % mount for mount in self.table)
+        return b"".join(b"%d\0%b\0%b\0%b\0" % mount for mount in self.table)
 
 
 def unpack(payload: bytes) -> list[Mount]:
     """Raises TraceDamagedError."""
     parts = payload.split(b"\0")
-    if len(parts) % 3 != 1 or parts[-1] or len(parts) > 3 * MOST:
+    if len(parts) % 4 != 1 or parts[-1] or len(parts) > 4 * MOST:
         raise TraceDamagedError("damaged journal: a table of mounts is cut off")
     table = []
-    for number, top, point in zip(parts[0::3], parts[1::3], parts[2::3], strict=False):
+    for number, top, point, kind in zip(parts[0::4], parts[1::4], parts[2::4], parts[3::4], strict=False):
         if not number.isdigit() or len(number) > 10 or not top.startswith(b"/") or not point.startswith(b"/"):
             raise TraceDamagedError("damaged journal: a mount makes no sense")
-        table.append(Mount(int(number), top, point))
+        table.append(Mount(int(number), top, point, kind))
     return table
 
 

@@ -20,7 +20,6 @@ class _Entry(NamedTuple):
     number: int
     parent: int
     mount: Mount
-    kind: str
 
 
 class Mounting:
@@ -54,8 +53,8 @@ def _entries() -> list[_Entry]:
         fields, _, tail = line.partition(b" - ")
         number, parent, device, top, point = fields.split(b" ")[:5]
         major, minor = map(int, device.split(b":"))
-        mount = Mount(major << 20 | minor, scope.unescaped(top), scope.unescaped(point))
-        entries.append(_Entry(int(number), int(parent), mount, tail.split(b" ")[0].decode()))
+        mount = Mount(major << 20 | minor, scope.unescaped(top), scope.unescaped(point), tail.split(b" ")[0])
+        entries.append(_Entry(int(number), int(parent), mount))
     return entries
 
 
@@ -74,7 +73,7 @@ def _visible(entries: Sequence[_Entry]) -> list[Mount]:
         if entry.mount.point in points:  # one mounted over the whole of it
             pending += [each for each in on_it if each.mount.point == entry.mount.point]
             continue
-        if entry.kind not in scope.PSEUDO_FILESYSTEMS and entry.mount.top.startswith(b"/"):
+        if entry.mount.kind.decode() not in scope.PSEUDO_FILESYSTEMS and entry.mount.top.startswith(b"/"):
             found.append(entry.mount)
         pending += [
             each for each in on_it

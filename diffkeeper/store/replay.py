@@ -351,8 +351,9 @@ class Replay:
         if not record.flags & Flag.PATH:
             self._cut(state, seq, record.offset, record.inodes[0])
             return
-        # Where the size stays, a stamp says whether times were set: XFS leaves an empty file alone.
-        if state.size != record.offset or len(record.inodes) == 1:
+        if state.size == record.offset == 0 and self._mounts.kind(path) == b"xfs":
+            return  # it leaves an empty file alone, its set-id bits and all
+        if state.size != record.offset:  # else a stamp says whether times were set
             state.mtime = state.ctime = self.timeline.wall
         state.drop_xattr(CAPABILITY)
         if record.length:  # not root's: the set-id bits go, of which tmpfs says nothing where the size stays

@@ -8,10 +8,10 @@ from diffkeeper.errors import TraceDamagedError
 from diffkeeper.mounts import Mount, Mounts, unpack
 
 TABLE = (
-    Mount(1, b"/", b"/"),
-    Mount(1, b"/srv/data", b"/mnt"),
-    Mount(2, b"/", b"/srv/data/inner"),
-    Mount(3, b"/@home", b"/home"),
+    Mount(1, b"/", b"/", b"ext4"),
+    Mount(1, b"/srv/data", b"/mnt", b"ext4"),
+    Mount(2, b"/", b"/srv/data/inner", b"xfs"),
+    Mount(3, b"/@home", b"/home", b"btrfs"),
 )
 
 
@@ -50,7 +50,18 @@ def test_a_table_comes_back() -> None:
     assert unpack(b"") == []
 
 
-@pytest.mark.parametrize("payload", [b"1\0/\0", b"1\0/\0/\0x", b"x\0/\0/\0", b"1\0a\0/\0", b"99999999999\0/\0/\0"])
+def test_the_kind_of_filesystem() -> None:
+    """That of the mount which a path is below, the innermost one."""
+    mounts = Mounts(TABLE, [])
+    assert [mounts.kind(path) for path in (b"/etc", b"/srv/data/inner/f", b"/home", b"/homes")] == [
+        b"ext4", b"xfs", b"btrfs", b"ext4",
+    ]  # fmt: skip
+    assert Mounts([], []).kind(b"/") == b""
+
+
+@pytest.mark.parametrize("payload", [
+    b"1\0/\0/\0", b"1\0/\0/\0xfs\0x", b"x\0/\0/\0xfs\0", b"1\0a\0/\0xfs\0", b"99999999999\0/\0/\0xfs\0",
+])  # fmt: skip
 def test_a_damaged_table(payload: bytes) -> None:
     """One error, whatever is in it."""
     with pytest.raises(TraceDamagedError):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from diffkeeper.errors import PathError
 from diffkeeper.model import Attrs, Event, Fidelity, Op
+from diffkeeper.mounts import Mount, Mounts
 from diffkeeper.store.assembly import mark
 from diffkeeper.store.reader import Reader, open_reader
 from diffkeeper.wire import TIME_NOW, TIME_OMIT, Flag, WireOp
@@ -194,7 +195,7 @@ def test_renaming_one_hard_link_onto_the_other_does_nothing(builder: TraceBuilde
 
 
 def test_paths_are_walked_as_the_kernel_does(builder: TraceBuilder) -> None:
-    """".", "..", doubled slashes and symlinks in the middle lead where they led the call."""
+    """ ".", "..", doubled slashes and symlinks in the middle lead where they led the call."""
     builder.symlink("dir", "way")
     builder.emit(
         WireOp.MKDIR, flags=Flag.PATH, inodes=(builder._inode(builder.node("")),), payload=b"./way//../dir/./new",
@@ -229,6 +230,22 @@ def test_symlink_in_the_last_place(builder: TraceBuilder) -> None:
         assert content(reader, "old") == b"123"
         assert reader.resolve(b"/opt/root/link", reader.last_seq) is None
         assert reader.resolve(b"/opt/root/old", reader.last_seq) is not None
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(b"tmpfs", 0o755), (b"xfs", 0o4755)])
+def test_an_empty_file_that_is_cut_to_nothing(builder: TraceBuilder, kind: bytes, mode: int) -> None:
+    """An ordinary user's truncate(2) takes the set-user-id bit, but XFS leaves a file alone that is empty already."""
+    builder.emit(WireOp.MOUNTS, payload=Mounts([Mount(1, b"/", b"/", kind)], []).packed())
+    builder.create("empty")
+    builder.chmod("empty", 0o4755)
+    changed = builder.node("empty").ctime
+    base = (builder._inode(builder.node("")),)
+    builder.emit(WireOp.TRUNCATE, flags=Flag.PATH, inodes=base, payload=b"empty", offset=0, length=1000)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        found = at(reader, "empty")
+        assert stat.S_IMODE(found.mode) == mode
+        assert found.ctime == changed
 
 
 def test_without_stamps_the_arguments_count(tmp_path: Path) -> None:
