@@ -89,7 +89,8 @@ HANDLER(add_request)
 
 /*
  * A call that failed has changed times all the same, and perhaps a size: a write does before it finds that the bytes
- * cannot be had. What the thread touched since its last record is told as it is now.
+ * cannot be had. That file is told as it is now, or what else the thread touched since its last record: but no other file, which
+ * an earlier call may have touched, and of which overlayfs has the times of then.
  */
 HANDLER(report_failed)
 {
@@ -114,9 +115,10 @@ HANDLER(report_failed)
 		t->inode[i] = 0;
 		struct dk_key key = {};
 		key_of(&key, inode);
-		if (!(KIND(inode->mode) & ON_DISK) || (!seen.lookup(&key) && !is_key(&s->last, inode)))
+		u32 is_file = KIND(inode->mode) & REGULAR;
+		if ((is_file && s->written != (u64)raw) || !(KIND(inode->mode) & ON_DISK) || (!seen.lookup(&key) && !is_key(&s->last, inode)))
 			continue;
-		begin(s, DK_OP_UTIME, KIND(inode->mode) & REGULAR ? DK_F_TRUNC : 0, 1);
+		begin(s, DK_OP_UTIME, is_file ? DK_F_TRUNC : 0, 1);
 		s->ev.offset = inode->size;
 		s->ev.length = inode->mtime;
 		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));

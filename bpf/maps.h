@@ -174,6 +174,7 @@ struct dk_scratch {
 	u32 record; /* bytes of the one that is to be judged */
 	struct dk_request request;
 	u64 file;  /* that the request is about */
+	u64 written; /* the inode that a call failed to write to; 0: none */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
 	struct dk_key last_directory; /* that a path started from, the same */
 	u64 tracked_process; /* that called last, after so many exits (above): not looked up again */

@@ -193,8 +193,10 @@ HANDLER(on_name)
 	struct pt_regs *regs = &s->regs;
 	u64 nr = regs->orig_ax;
 	if ((s64)ctx->args[1] < 0) {
-		if (nr == NR_RENAMEAT2 && (regs->r8 & RENAME_WHITEOUT_))
-			helpers.call(ctx, HELPER_FAILED); /* the whiteout may have been made, and taken away again */
+		if (nr != NR_RENAMEAT2 || !(regs->r8 & RENAME_WHITEOUT_))
+			return 0;
+		s->written = 0;
+		helpers.call(ctx, HELPER_FAILED); /* the whiteout may have been made, and taken away again */
 		return 0;
 	}
 	struct dk_call c = {.dirfd1 = AT_FDCWD_, .dirfd2 = AT_FDCWD_, .bases = 1};

@@ -264,8 +264,11 @@ static inline void wrote_fifo(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct dk_touched *t = touched.lookup(&tid);
-	if (t && t->count)
-		helpers.call(ctx, HELPER_FAILED);
+	struct dk_scratch *s = get_scratch();
+	if (!t || !t->count || !s)
+		return;
+	s->written = 0;
+	helpers.call(ctx, HELPER_FAILED);
 }
 
 #define EIO_ 5
@@ -292,6 +295,8 @@ static inline void failed(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch
 	int changed = 0;
 	for (int i = 0; i < DK_STAMPS; i++)
 		changed |= t->inode[i] == (u64)inode;
-	if (changed && known_file(ctx, s, fd, REGULAR))
-		helpers.call(ctx, HELPER_FAILED);
+	if (!changed || !known_file(ctx, s, fd, REGULAR))
+		return;
+	s->written = (u64)inode;
+	helpers.call(ctx, HELPER_FAILED);
 }

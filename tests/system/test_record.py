@@ -682,6 +682,27 @@ for number in range(300):
         harness.assert_faithful(tmp_path / "trace", point)
 
 
+def test_a_rename_that_fails_tells_of_no_file(workspace: Path, trace: Path) -> None:
+    """A file that the thread wrote to before, and somebody else changed since, has not changed again."""
+    script = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+os.close(os.open('other', os.O_CREAT | os.O_WRONLY))
+fd = os.open('file', os.O_CREAT | os.O_WRONLY, 0o644)
+os.write(fd, b'written')
+if not os.fork():
+    os.setxattr('file', b'security.capability', bytes.fromhex('0100000200040000000000000000000000000000'))
+    os._exit(0)
+os.wait()
+assert libc.renameat2(-100, b'other', -100, b'none/other', 4) == -1
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    with diffkeeper.open(trace) as opened:
+        told = [event.op.label for event in opened.events(path=os.fsencode(workspace / "file"))]
+    assert told == ["create", "write", "setxattr"]
+
+
 def test_files_that_did_not_change_are_not_read_again(tmp_path: Path) -> None:
     """Recorded over the trace of before, they come from there; what changed meanwhile is read; each moment is right."""
     with mounted("ext4", tmp_path) as point:

@@ -195,7 +195,7 @@ def test_renaming_one_hard_link_onto_the_other_does_nothing(builder: TraceBuilde
 
 
 def test_paths_are_walked_as_the_kernel_does(builder: TraceBuilder) -> None:
-    """ ".", "..", doubled slashes and symlinks in the middle lead where they led the call."""
+    """".", "..", doubled slashes and symlinks in the middle lead where they led the call."""
     builder.symlink("dir", "way")
     builder.emit(
         WireOp.MKDIR, flags=Flag.PATH, inodes=(builder._inode(builder.node("")),), payload=b"./way//../dir/./new",
@@ -246,6 +246,19 @@ def test_an_empty_file_that_is_cut_to_nothing(builder: TraceBuilder, kind: bytes
         found = at(reader, "empty")
         assert stat.S_IMODE(found.mode) == mode
         assert found.ctime == changed
+
+
+@pytest.mark.parametrize(("kind", "kept"), [(b"ext4", False), (b"btrfs", True)])
+def test_a_hole_punched_where_there_is_one(builder: TraceBuilder, kind: bytes, kept: bool) -> None:
+    """A fallocate takes a capability away, but btrfs leaves a file alone where it has nothing to do."""
+    builder.emit(WireOp.MOUNTS, payload=Mounts([Mount(1, b"/", b"/", kind)], []).packed())
+    builder.create("file", b"data")
+    builder.setxattr("file", b"security.capability", b"held")
+    inode = builder._inode(builder.node("file"))
+    builder.emit(WireOp.ZERO, inodes=(inode,), offset=1, length=2)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert (b"security.capability" in at(reader, "file").xattrs) is kept
 
 
 def test_without_stamps_the_arguments_count(tmp_path: Path) -> None:
