@@ -2,8 +2,9 @@
 
     python -m tests.bench [--quick] [--rounds N] [--part PART]... [--page] [WORKLOAD...]
 
-`--quick`: smaller, fewer rounds, no peers, printed and not kept. `--page`: measure nothing, write the page anew from
-the figures there are. A run that lost an event or did not do its work ends the bench.
+Each figure is kept as soon as it is there, in the place of the one of before. `--quick`: smaller, fewer rounds, no
+peers, printed and not kept. `--page`: measure nothing, write the page anew from the figures there are. A run that lost
+an event or did not do its work ends the bench.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--page", action="store_true")
-    parser.add_argument("workloads", nargs="*", help="of the part `capture` only those with one of these words")
+    parser.add_argument("workloads", nargs="*", help="of the part `capture` only rows with one of these words")
     arguments = parser.parse_args()
     if not arguments.page:
         measure(arguments)
-    if arguments.page or not (arguments.quick or arguments.workloads):
+    if not arguments.quick:
         page.write()
 
 
@@ -50,32 +51,47 @@ def measure(arguments: argparse.Namespace) -> None:
         plan = Plan(arguments.quick, arguments.rounds or (1 if arguments.quick else 3), Path(top))
         parts = arguments.part or (["capture"] if arguments.workloads else PARTS)
         for part in parts:
-            before = os.getloadavg()[0]
-            found = _part(part, plan, arguments.workloads)
-            found["load"] = [round(load, 1) for load in (before, os.getloadavg()[0])]
-            if not (arguments.quick or arguments.workloads):
-                _keep(part, plan, found)
+            if part == "growth":
+                _grow(plan)
+            else:
+                _part(part, plan, arguments.workloads)
 
 
-def _part(part: str, plan: Plan, workloads: list[str]) -> dict[str, Any]:
-    if part == "growth":
-        curves = growth.curves(plan)
-        for what, found in curves.items():
-            print(
-                f"{what:52}", *(f"{int(events):>11,}: {figure:.3f} s" for events, figure in found.items()), flush=True
-            )
-        return {"curves": curves}
+def _load() -> float:
+    return round(os.getloadavg()[0], 1)
+
+
+def _grow(plan: Plan) -> None:
+    load = _load()
+    curves = growth.curves(plan)
+    for what, found in curves.items():
+        print(f"{what:52}", *(f"{int(events):>11,}: {figure:.3f} s" for events, figure in found.items()), flush=True)
+    if plan.quick:
+        return
+    file = _keep("growth", plan, {"curves": curves, "load": [load, load], "date": _today()})
+    plot = Path(__file__).with_name("plot.py")
+    subprocess.run([peers.BIN / "python", plot, file, file.with_suffix(".svg")], check=True)
+
+
+def _part(part: str, plan: Plan, workloads: list[str]) -> None:
     measured: dict[str, Callable[[], Iterable[Row]]] = {
         "capture": lambda: capture.rows(plan, workloads),
         "index": lambda: index.rows(plan),
         "size": lambda: size.rows(plan),
         "look": lambda: look.rows(plan),
     }
-    rows = []
+    kept = {row["what"]: row for row in page.figures(part).get("rows", ())} if workloads else {}
+    load = _load()
     for row in measured[part]():
         print(_line(row), flush=True)
-        rows.append(asdict(row))
-    return {"rows": rows}
+        kept[row.what] = {**asdict(row), "load": load, "date": _today()}
+        load = _load()
+        if not plan.quick:
+            _keep(part, plan, {"rows": list(kept.values())})
+
+
+def _today() -> str:
+    return dt.datetime.now(tz=dt.UTC).date().isoformat()
 
 
 def _line(row: Row) -> str:
@@ -84,18 +100,15 @@ def _line(row: Row) -> str:
     return f"{row.what:52}{row.figure:10.3f} {row.unit:15}{bar:9}{'' if row.met else 'NOT MET':9}{others}"
 
 
-def _keep(part: str, plan: Plan, found: dict[str, Any]) -> None:
+def _keep(part: str, plan: Plan, found: dict[str, Any]) -> Path:
     figures = {
         "command": f"python -m tests.bench --part {part} --rounds {plan.rounds}", "rounds": plan.rounds,
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "machine": machine(), "versions": peers.versions(), **found,
     }  # fmt: skip
     file = page.FIGURES / f"{part}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
-    if part == "growth":
-        plot = Path(__file__).with_name("plot.py")
-        subprocess.run([peers.BIN / "python", plot, file, file.with_suffix(".svg")], check=True)
+    return file
 
 
 if __name__ == "__main__":

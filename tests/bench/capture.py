@@ -83,6 +83,7 @@ class Workload:
     bar: float
     prepare: Callable[[Path], None] = _nothing
     real: bool = False  # a program no one here wrote
+    times: int = 1  # in each round: more where a run is over soon
 
     def argv(self, plan: Plan) -> list[str]:
         """Of our own workloads, the second word is how often: in a quick bench less."""
@@ -95,7 +96,7 @@ WORKLOADS = (
     Workload("1,000,000 x 64 B writes", ("{work}", "appends", "1000000", "64"), 1_000_000, 1.9),
     Workload("200,000 x 4 KiB writes", ("{work}", "appends", "200000", "4096"), 200_000, 1.6),
     Workload("400 x 1 MiB writes", ("{work}", "appends", "400", "1048576"), 400, 1.7),
-    Workload("5,000 x create, rename, unlink", ("{work}", "names", "5000", "0"), 15_000, 1.5),
+    Workload("5,000 x create, rename, unlink", ("{work}", "names", "5000", "0"), 15_000, 1.5, times=5),
     Workload("1,000,000 x stat", ("{work}", "stats", "1000000", "0"), 0, 1.25),
     Workload("sqlite, 5 x 100,000 inserts", ("sh", "-c", SQLITE), 1000, 1.03, real=True),
     Workload("gcc, 6 files", ("sh", "-c", "for f in part*.c; do gcc -O2 -c $f; done"), 20, 1.05, _sources, real=True),
@@ -129,17 +130,21 @@ def timed(plan: Plan, workload: Workload, prefix: Sequence[str]) -> Timed:
 
 
 def rows(plan: Plan, chosen: Sequence[str]) -> Iterator[Row]:
-    """One after the other, as they are measured. `chosen`: only workloads with one of these words in their names."""
+    """One after the other, as they are measured. `chosen`: only rows with one of these words in their names."""
+
+    def is_chosen(name: str) -> bool:
+        return not chosen or any(word in name for word in chosen)
+
     ready: list[Row] = []
     for workload in WORKLOADS:
-        if not chosen or any(word in workload.name for word in chosen):
+        if is_chosen(workload.name):
             cost, waiting = _workload(plan, workload)
             yield cost
             ready += [waiting] if workload.real else []
     yield from ready
-    if not chosen:
-        yield from _start(plan)
-        yield from _baseline(plan)
+    for name, rows_of in (("record -- true", _start), ("baseline", _baseline), ("memory", _memory)):
+        if is_chosen(name):
+            yield from rows_of(plan)
 
 
 def _workload(plan: Plan, workload: Workload) -> tuple[Row, Row]:
@@ -157,7 +162,9 @@ def _workload(plan: Plan, workload: Workload) -> tuple[Row, Row]:
         after.append(result.after / result.alone)
         return result.alone
 
-    median = in_turn(plan.rounds, {"bare": lambda: timed(plan, workload, []).alone, "recorded": recorded})
+    median = in_turn(
+        plan.rounds * workload.times, {"bare": lambda: timed(plan, workload, []).alone, "recorded": recorded}
+    )
     others = {} if plan.quick else {
         name: timed(plan, workload, prefix).alone / median["bare"] for name, prefix in peers.tracers(plan.top).items()
     }  # fmt: skip
@@ -176,14 +183,13 @@ def _start(plan: Plan) -> list[Row]:
 
 
 def _baseline(plan: Plan) -> list[Row]:
-    """A tree that stands there before, once and again; and what the recorder takes while a long command runs."""
+    """A tree that stands there before, once and again."""
     files, size = plan.size(10_000), plan.size(500_000_000)
     where = tree(fresh(plan.top / "standing"), files, size)
     first = in_turn(plan.rounds, {"first": lambda: _until_begun(plan, where)})["first"]
     empty = fresh(plan.top / "empty")
     begun = in_turn(3, {"start": lambda: _until_begun(plan, empty)})["start"]
     amount = f"{files:,} files, {size // 1_000_000} MB"
-    peak, events = _recorder_memory(plan)
     return [
         Row(
             f"baseline of {amount}", first - begun, "s", 1.5, note="until the command begins, less that of an empty one"
@@ -194,7 +200,6 @@ def _baseline(plan: Plan) -> list[Row]:
             "s",
             0.5,
         ),
-        Row("recorder's memory", peak, "MB", 120, note=f"its own, ring apart, at most, in {events:,} events"),
     ]
 
 
@@ -207,7 +212,8 @@ def _until_begun(plan: Plan, where: Path) -> float:
     return float(said.read_text().split()[0]) - began
 
 
-def _recorder_memory(plan: Plan) -> tuple[float, int]:
+def _memory(plan: Plan) -> list[Row]:
+    """What the recorder takes while a long command runs."""
     where, trace, events = fresh(plan.top / "work"), plan.top / "trace", plan.size(3_000_000)
     command = [*DIFFKEEPER, "record", "--force", "-o", str(trace), "--", worker(plan), "appends", str(events), "64"]
     recorder = subprocess.Popen(command, cwd=where, stderr=subprocess.DEVNULL)
@@ -215,4 +221,5 @@ def _recorder_memory(plan: Plan) -> tuple[float, int]:
         recorder.wait()
     if facts(trace)["events"] < events or not bytes_of(trace):
         raise NotComparedError("recorder's memory: events are missing")
-    return memory.peak, events
+    note = f"its own, ring apart, at most, in {events:,} events"
+    return [Row("recorder's memory", memory.peak, "MB", 120, note=note)]

@@ -6,7 +6,7 @@ Owns the page's words. Measures nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,14 @@ def text() -> str:
     parts = [HEAD]
     missed: list[str] = []
     for name, (title, words) in PARTS.items():
-        if figures := _figures(name):
-            parts.append(f"## {title}\n\n{words}\n\n{_table(figures['rows'])}\n{_made(figures)}")
-            missed += [_missed(row) for row in figures["rows"] if not _met(row)]
-    if figures := _figures("growth"):
-        parts.append(_growth(figures))
+        if found := figures(name):
+            parts.append(f"## {title}\n\n{words}\n\n{_table(found['rows'])}\n{_made(found)}")
+            missed += [_missed(row) for row in found["rows"] if not _met(row)]
+    if found := figures("growth"):
+        parts.append(_growth(found))
     if missed:
         parts.append("## Bars that are not met\n\n" + "\n".join(missed) + "\n")
-    parts += [_machine(figures) for figures in [_figures("look") or _figures("capture")] if figures]
+    parts += [_machine(found) for found in [figures("look") or figures("capture")] if found]
     return "\n".join(parts)
 
 
@@ -77,7 +77,8 @@ def write() -> None:
     PAGE.write_text(text(), "utf-8")
 
 
-def _figures(part: str) -> dict[str, Any]:
+def figures(part: str) -> dict[str, Any]:
+    """As they are kept; empty where there are none."""
     try:
         found: dict[str, Any] = json.loads((FIGURES / f"{part}.json").read_text("utf-8"))
     except FileNotFoundError:
@@ -109,11 +110,17 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _made(figures: Mapping[str, Any]) -> str:
-    before, after = figures["load"]
+    rows = figures.get("rows") or [{"load": figures["load"][0], "date": figures["date"]}]
+    dates, loads = (_span(row[key] for row in rows) for key in ("date", "load"))
     return (
-        f"Made by `{figures['command']}`, {figures['date']}, {figures['rounds']} rounds; load average of the machine "
-        f"{before} before and {after} after.\n"
+        f"Made by `{figures['command']}`, {dates}, {figures['rounds']} rounds; load average of the machine before a "
+        f"row {loads}.\n"
     )
+
+
+def _span(values: Iterable[Any]) -> str:
+    least, *_, most = sorted([*values] * 2)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _growth(figures: Mapping[str, Any]) -> str:
