@@ -27,8 +27,8 @@ what was asked for; **bold**: not met, see below.
 
 PARTS = {
     "capture": ("Capture", """Seconds of the command recorded by those of the command bare, start-up and end apart.
-Beside it the same command under `strace -f -e trace=%file,%desc` and `reprozip trace`, once each; neither keeps what
-is written."""),
+Beside it the same command under `strace -f -e trace=%file,%desc` and `reprozip trace`, once each, and with a tenth of
+the calls where these are counted; neither keeps what is written."""),
     "index": ("Index", "A recorded journal is indexed afterwards, by itself."),
     "size": ("Size", """The same versions, kept by others: a snapshot (or commit) after every rewrite, and
 `git gc` at the end. They run one program a version, that is their way; ours is the time of `record` as a whole, with

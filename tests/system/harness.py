@@ -12,6 +12,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -170,3 +171,22 @@ def assert_faithful(trace: Path, root: Path, *, leave_out: Sequence[Path] = ()) 
     assert facts["lost"] in ({}, 0), facts["lost"]
     assert facts["verified"]["mismatches"] == 0, facts["verified"]
     return facts
+
+
+def small_ring(ring_bytes: int, script: str, workspace: Path, trace: Path) -> subprocess.Popen[bytes]:
+    """A recorder whose ring is far too small for the Python script that it records."""
+    words = [sys.executable, "-m", "tests.system.small_ring", str(trace), str(ring_bytes), sys.executable, "-c", script]
+    return subprocess.Popen(words, cwd=workspace, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Until a condition holds; fails when it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def process_state(pid: int) -> str:
+    """One letter, as ps(1) has it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

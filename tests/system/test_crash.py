@@ -21,7 +21,6 @@ from diffkeeper.wire import WireOp, records
 from tests.crash.cases import Case
 from tests.crash.power import Cut
 from tests.system import harness
-from tests.system.test_record import process_state, small_ring, wait_for
 
 
 @pytest.mark.parametrize(
@@ -72,19 +71,19 @@ if not os.fork():
     open('done', 'w').close()
 while not os.path.exists('../end'): time.sleep(0.01)
 """
-    recorder = small_ring(1 << 16, script, workspace, trace)
+    recorder = harness.small_ring(1 << 16, script, workspace, trace)
 
     def told() -> bool:
         frames = JournalReader(trace / "journal").frames()
         return any(record.op == WireOp.GAP for payload, _ in frames for record in records(payload))
 
     try:
-        wait_for((workspace / "ready").exists)
+        harness.wait_for((workspace / "ready").exists)
         os.kill(recorder.pid, signal.SIGSTOP)
         (workspace.parent / "go").touch()
-        wait_for((workspace / "done").exists)
+        harness.wait_for((workspace / "done").exists)
         os.kill(recorder.pid, signal.SIGCONT)
-        wait_for(told)
+        harness.wait_for(told)
     finally:
         recorder.kill()
         recorder.wait()
@@ -106,7 +105,7 @@ for number in range(40):
 os.pwrite(fd, b'last' * 500_000, 17)
 os.close(fd)
 """
-    assert small_ring(1 << 16, script, workspace, trace).wait(120) == 0
+    assert harness.small_ring(1 << 16, script, workspace, trace).wait(120) == 0
     facts = harness.assert_faithful(trace, workspace)
     assert set(facts["fidelity"].items()) & {("unknown", 0), ("reread", 0), ("partial", 0)} == {
         ("unknown", 0), ("reread", 0), ("partial", 0),
@@ -130,13 +129,13 @@ fd = os.open('out', os.O_CREAT | os.O_WRONLY)
 for number in range(20000): os.write(fd, b'x' * 4096)
 open('finished', 'w').close()
 """
-    recorder = small_ring(1 << 19, script, workspace, trace)
-    wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > 4 << 20)
+    recorder = harness.small_ring(1 << 19, script, workspace, trace)
+    harness.wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > 4 << 20)
     children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
     ours = [int(pid) for pid in children if os.getsid(int(pid)) != os.getsid(recorder.pid)]
     (command,) = {int(pid) for pid in children} - {*ours}
     os.kill(recorder.pid, signal.SIGSTOP)
-    wait_for(lambda: process_state(command) == "T")
+    harness.wait_for(lambda: harness.process_state(command) == "T")
     return recorder, command, ours
 
 
@@ -153,7 +152,7 @@ def test_the_guardians_have_a_name_of_their_own(workspace: Path, trace: Path) ->
         os.kill(pid, signal.SIGKILL)
     recorder.wait(60)
     assert len(ours) == 3 and len(victims) == 1  # the indexer, and no guardian
-    wait_for((workspace / "finished").exists)
+    harness.wait_for((workspace / "finished").exists)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -165,7 +164,7 @@ def test_the_recorder_dies_with_guardians(workspace: Path, trace: Path, count: i
     for pid in (recorder.pid, *guardians[:count]):
         os.kill(pid, signal.SIGKILL)
     recorder.wait(60)
-    wait_for((workspace / "finished").exists)
+    harness.wait_for((workspace / "finished").exists)
 
 
 def test_guardians_that_are_killed_harm_nothing(workspace: Path, trace: Path) -> None:
@@ -177,7 +176,7 @@ def test_guardians_that_are_killed_harm_nothing(workspace: Path, trace: Path) ->
         children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
         return [int(pid) for pid in children if _words(int(pid)) == b"dk-guardian"]
 
-    wait_for(lambda: len(guardians()) == 2)
+    harness.wait_for(lambda: len(guardians()) == 2)
     for pid in guardians():
         os.kill(pid, signal.SIGKILL)
     (workspace.parent / "go").touch()

@@ -1,0 +1,287 @@
+"""Being recorded harms nobody: the command has its streams, signals and exit code, and outlives its recorder."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import diffkeeper
+from tests.system import harness
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -9 $$", 137)]
+)
+def test_the_exit_code_is_the_commands(workspace: Path, trace: Path, command: str, code: int) -> None:
+    """As a shell would report it: its own, or 128+N when signal N killed it; the trace says the same."""
+    assert harness.record(trace, ["sh", "-c", command], cwd=workspace).returncode == code
+    assert harness.info(trace)["exit_code"] == code
+
+
+def test_standard_streams_are_the_commands_own(workspace: Path, trace: Path) -> None:
+    """Input reaches the command, output comes back untouched; our own words are on stderr only."""
+    result = harness.record(trace, ["sh", "-c", "cat; echo oops >&2"], cwd=workspace, input="through\n")
+    assert result.stdout == "through\n"
+    assert "oops" in result.stderr
+    assert "diffkeeper timeline" in result.stderr
+
+
+def test_the_command_keeps_the_terminal(workspace: Path, trace: Path) -> None:
+    """On a terminal, the command sees a terminal on all three streams and stays in its foreground."""
+    check = "import os,sys; sys.exit(0 if all(map(os.isatty,(0,1,2))) and os.tcgetpgrp(0)==os.getpgrp() else 9)"
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(workspace)
+        os.execv(sys.executable, [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", sys.executable, "-c", check])
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:
+        pass  # EIO: the other side is closed
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_command(workspace: Path, trace: Path, number: signal.Signals) -> None:
+    """A signal sent to the recorder is the command's to handle, and the trace is whole."""
+    script = f"""
+import signal, sys, time
+def stop(*_):
+    open('handled', 'w').write('yes')
+    sys.exit(7)
+signal.signal({int(number)}, stop)
+open('ready', 'w').close()
+while True: time.sleep(0.05)
+"""
+    recorder = subprocess.Popen(
+        [*harness.DIFFKEEPER, "record", "-o", trace, "--", sys.executable, "-c", script],
+        cwd=workspace, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    harness.wait_for((workspace / "ready").exists)
+    recorder.send_signal(number)
+    assert recorder.wait(60) == 7
+    harness.assert_faithful(trace, workspace)
+
+
+def test_a_command_that_daemonises(workspace: Path, trace: Path) -> None:
+    """Recording ends with the command; what it left behind runs on, not stopped."""
+    script = "import os,time\nif os.fork()==0:\n os.setsid()\n open('pid','w').write(str(os.getpid()))\n time.sleep(60)"
+    result = harness.record(
+        trace, ["sh", "-c", f'{sys.executable} -c "{script}" > /dev/null 2>&1 & sleep 0.5'], cwd=workspace
+    )
+    assert result.returncode == 0, result.stderr
+    harness.wait_for(lambda: (workspace / "pid").exists() and (workspace / "pid").read_text() != "")
+    pid = int((workspace / "pid").read_text())
+    try:
+        assert harness.process_state(pid) == "S"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_shell_with_job_control_does_not_see_its_jobs_stopped(workspace: Path, trace: Path) -> None:
+    """`cp` has no buffer to read and is held for that, except where a shell would take it for suspended."""
+    script = "set -m; head -c 100000 /dev/urandom > a; for i in $(seq 100); do cp a b$i || exit 9; done"
+    result = harness.record(trace, ["bash", "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
+    facts = harness.info(trace)
+    assert facts["fidelity"].get("reread", 0) > 50
+    assert facts["verified"]["mismatches"] == 0
+
+
+def test_a_tiny_ring_holds_the_writer_and_loses_nothing(workspace: Path, trace: Path) -> None:
+    """With a ring far too small for the command's speed it is slowed down, and every byte is there."""
+    script = """
+import os
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+for number in range(20000): os.write(fd, b'%08d' % number * 512)
+"""
+    assert harness.small_ring(1 << 20, script, workspace, trace).wait(300) == 0
+    facts = harness.assert_faithful(trace, workspace)
+    assert any(note.startswith("held writers") for note in facts["notes"])
+
+
+def test_killing_the_recorder_does_not_harm_the_command(workspace: Path, trace: Path) -> None:
+    """kill -9 of the recorder: the command goes on and ends well, and the trace holds what was drained."""
+    script = """
+import os, time
+for number in range(2000):
+    with open('log', 'a') as file: file.write(f'{number}\\n' * 100)
+    if number == 200: open('go', 'w').close()
+    time.sleep(0.001)
+open('finished', 'w').close()
+"""
+    recorder = subprocess.Popen(
+        [*harness.DIFFKEEPER, "record", "-o", trace, "--", sys.executable, "-c", script],
+        cwd=workspace, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    harness.wait_for((workspace / "go").exists)
+    time.sleep(0.1)  # one more batch than the mark of 200
+    recorder.kill()
+    recorder.wait()
+    harness.wait_for((workspace / "finished").exists)
+    with diffkeeper.open(trace) as opened:
+        text = (opened.at("end") / "log").read_text()
+        assert (workspace / "log").read_text().startswith(text)
+        assert text.count("\n") > 200 * 100
+        assert opened.session.duration is None
+        assert list(opened.problems()) == []
+
+
+@pytest.mark.parametrize("after", [1, 7, 31, 63])
+def test_a_killed_recorder_leaves_no_one_stopped(workspace: Path, trace: Path, after: int) -> None:
+    """kill -9 while writers are held by a full ring: the guardian lets them go."""
+    script = """
+import os
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+for number in range(50000): os.write(fd, b'x' * 4096)
+open('finished', 'w').close()
+"""
+    recorder = harness.small_ring(1 << 19, script, workspace, trace)
+    harness.wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > after << 20)
+    recorder.kill()
+    recorder.wait()
+    harness.wait_for((workspace / "finished").exists)
+
+
+def test_a_full_disk_stops_the_recording_and_not_the_command(workspace: Path, tmp_path: Path) -> None:
+    """The trace's filesystem fills up: the command runs on with its own exit code, and the trace says so."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", small], check=True)
+    try:
+        trace = small / "trace"
+        script = """
+import os, sys
+fd = os.open('out', os.O_CREAT | os.O_WRONLY)
+for _ in range(1000): os.write(fd, os.urandom(65536))
+sys.exit(4)
+"""
+        result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+        assert result.returncode == 4, result.stderr
+        assert (workspace / "out").stat().st_size == 65536 * 1000
+        assert "runs on" in result.stderr
+        shutil.copytree(trace, tmp_path / "moved")  # where there is room to index the rest
+        facts = harness.info(tmp_path / "moved")
+        assert "disk full" in facts["lost_by_cause"]
+        assert facts["events"] > 20
+        assert harness.run("check", tmp_path / "moved").returncode == 0
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "word"),
+    [(["no-such-command-here"], 127, "not found"), (["./plain"], 126, "chmod"), (["./"], 126, "directory")],
+)
+def test_commands_that_cannot_start(workspace: Path, trace: Path, command: list[str], code: int, word: str) -> None:
+    """127 and 126 as in a shell, one line, and no trace left behind."""
+    (workspace / "plain").write_text("not a program")
+    result = harness.record(trace, command, cwd=workspace)
+    assert result.returncode == code
+    assert word in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not trace.exists()
+
+
+def test_an_existing_trace_is_kept(workspace: Path, trace: Path) -> None:
+    """A second recording into the same place is refused, --force replaces it; what is no trace is never replaced."""
+    assert harness.record(trace, ["sh", "-c", "echo 1 > one"], cwd=workspace).returncode == 0
+    refused = harness.record(trace, ["sh", "-c", "echo 2 > two"], cwd=workspace)
+    assert refused.returncode == 84
+    assert "--force" in refused.stderr
+    assert not (workspace / "two").exists()
+    assert harness.info(trace)["exit_code"] == 0
+    assert harness.record(trace, ["sh", "-c", "echo 2 > two"], cwd=workspace, options=["--force"]).returncode == 0
+    with diffkeeper.open(trace) as opened:
+        assert (opened.at("end") / "two").read_text() == "2\n"
+    other = workspace / "precious"
+    other.mkdir()
+    (other / "data").write_text("x")
+    assert harness.record(other, ["true"], cwd=workspace, options=["--force"]).returncode == 84
+    assert (other / "data").read_text() == "x"
+
+
+def test_without_root_recording_is_refused_in_one_line(workspace: Path, tmp_path: Path) -> None:
+    """Not root: exit code 77 and what to type instead."""
+    tmp_path.chmod(0o777)
+    result = harness.record(tmp_path / "t", ["true"], cwd=workspace, as_user=65534)
+    assert result.returncode == 77
+    assert "sudo" in result.stderr
+
+
+def test_under_sudo_the_command_and_the_trace_are_the_users(workspace: Path, tmp_path: Path) -> None:
+    """With sudo's variables set, the command runs as that user and can read the trace afterwards."""
+    workspace.chmod(0o777)
+    trace = tmp_path / "trace"
+    env = {**os.environ, "SUDO_UID": "65534", "SUDO_GID": "65534"}
+    result = harness.record(trace, ["sh", "-c", "id -u > who; id -g >> who"], cwd=workspace, env=env)
+    assert result.returncode == 0, result.stderr
+    assert (workspace / "who").read_text().split() == ["65534", "65534"]
+    owners = {path.stat().st_uid for path in [trace, *trace.rglob("*")]}
+    assert owners == {65534}
+    assert trace.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_outlives_the_command_is_recorded_when_asked(workspace: Path, trace: Path) -> None:
+    """`--wait-tree` records a daemon to its end; the exit code is the command's."""
+    script = "(while [ ! -e go ]; do sleep 0.01; done; echo late > late) >/dev/null 2>&1 & touch go; exit 3"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace, options=["--wait-tree"])
+    assert result.returncode == 3, result.stderr
+    harness.assert_faithful(trace, workspace)
+    with diffkeeper.open(trace) as opened:
+        assert (opened.at("end") / "late").read_text() == "late\n"
+
+
+def test_waiting_for_what_outlives_the_command_ends_with_a_signal(workspace: Path, trace: Path) -> None:
+    """With `--wait-tree` and a daemon that never ends, SIGTERM ends the recording; the daemon runs on."""
+    script = "sleep 300 >/dev/null 2>&1 & echo $! > pid; exit 0"
+    arguments = ["record", "--wait-tree", "-o", trace, "--", "sh", "-c", script]
+    with subprocess.Popen(
+        [*harness.DIFFKEEPER, *map(str, arguments)], cwd=workspace, stderr=subprocess.PIPE, text=True
+    ) as recorder:
+        assert recorder.stderr is not None
+        assert "has ended" in recorder.stderr.readline()
+        recorder.send_signal(signal.SIGTERM)
+        assert recorder.wait(60) == 0
+    daemon = int((workspace / "pid").read_text())
+    os.kill(daemon, signal.SIGKILL)
+    assert any(str(daemon) in note for note in harness.info(trace)["notes"])
+
+
+def test_a_process_with_a_session_of_its_own_can_be_held(workspace: Path, trace: Path) -> None:
+    """setsid(2) makes a process group of its own as well, but no job of a shell: what it copies is exact."""
+    (workspace / "from").write_bytes(os.urandom(100_000))
+    script = "for i in 1 2 3 4 5; do setsid --fork --wait cp from to$i; done"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    facts = harness.assert_faithful(trace, workspace)
+    assert facts["fidelity"]["reread"] == 0
+    assert not any("could not be held" in note for note in facts["notes"])
+
+
+def test_a_recorder_that_fails_while_it_holds_somebody(workspace: Path, trace: Path) -> None:
+    """Whatever goes wrong in looking at a range, the writer that stood still for it goes on, and the trace says it."""
+    (workspace / "from").write_bytes(bytes(100_000))
+    code = """
+import sys
+from pathlib import Path
+from diffkeeper.progress import Silent
+from diffkeeper.record import reread, session
+def fills(request, others):
+    raise OverflowError("on purpose")
+reread.fills = fills
+sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Silent()))
+"""
+    command = [sys.executable, "-c", code, str(trace), "cp", "from", "to"]
+    assert subprocess.run(command, cwd=workspace, check=False, timeout=30).returncode == 0
+    assert (workspace / "to").read_bytes() == bytes(100_000)
+    assert any("on purpose" in cause for cause in harness.info(trace)["lost_by_cause"])
