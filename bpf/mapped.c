@@ -9,7 +9,10 @@
 #define NR_MPROTECT 10
 #define NR_MUNMAP 11
 #define NR_MREMAP 25
+#define NR_FSYNC 74
+#define NR_FDATASYNC 75
 #define NR_PTRACE 101
+#define NR_SYNC_FILE_RANGE 277
 #define NR_PKEY_MPROTECT 329
 #define NR_PROCESS_VM_WRITEV 311
 #define PROT_WRITE_ 2
@@ -168,7 +171,26 @@ static inline void inherit_mappings(char *parent, char *child)
 		count(DK_C_UNMAPPED, 1);
 }
 
-/* From here on others count on what was written: fsync and the like; and who writes into another process's memory. */
+/* Whether the file behind a descriptor is one that this process may write to through memory. */
+static inline int writes_mapped(struct dk_mappings *all, int fd)
+{
+	char *file = file_of(fd), *inode = file ? rdp(file + FILE_INODE) : 0;
+	if (!inode)
+		return 0;
+	u64 ino = (u64)rdp(inode + INODE_INO);
+	u32 dev = sb_dev(inode);
+	int found = all->many;
+	for (int i = 0; i < DK_MAPPINGS; i++) {
+		struct dk_mapping *m = &all->of[i];
+		found |= m->end && m->writable && m->ino == ino && m->dev == dev;
+	}
+	return found;
+}
+
+/*
+ * From here on others count on what was written to memory: fsync and the like, but only of a file that is mapped, as a
+ * database calls it often for another one; and who writes into another process's memory.
+ */
 HANDLER(on_sync)
 {
 	if ((s64)ctx->args[1] < 0)
@@ -176,10 +198,13 @@ HANDLER(on_sync)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u64 nr = call_number(ctx);
 	int pokes = nr == NR_PTRACE || nr == NR_PROCESS_VM_WRITEV;
-	if (pokes ? !control_value(DK_C_MAPPED) : !mappings.lookup(&tgid))
+	struct dk_mappings *all = mappings.lookup(&tgid);
+	if (pokes ? !control_value(DK_C_MAPPED) : !all)
 		return 0;
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
+		return 0;
+	if (all && (nr == NR_FSYNC || nr == NR_FDATASYNC || nr == NR_SYNC_FILE_RANGE) && !writes_mapped(all, s->regs.di))
 		return 0;
 	if (nr == NR_PTRACE && s->regs.di != PTRACE_POKETEXT_ && s->regs.di != PTRACE_POKEDATA_)
 		return 0;

@@ -90,8 +90,11 @@ struct dk_request {
 	char path[REQUEST_PATH]; /* kernel path of the file: for when the descriptor is gone */
 };
 
-/* Shared mappings of files by one process; a slot with end 0 is free. */
-#define DK_MAPPINGS 8
+/*
+ * Shared mappings of files by one process; a slot with end 0 is free. Where there are more of them, whatever the process
+ * unmaps may be one, and it is held for that.
+ */
+#define DK_MAPPINGS 64
 struct dk_mapping {
 	u64 start;
 	u64 end;
@@ -233,6 +236,7 @@ enum dk_control {
 	DK_C_APART,      /* set from user space: paths of all processes may lead through mounts that we do not see as they do */
 	DK_C_MOUNTS,     /* the mount namespace that the command began in; set to 1 from user space: to be found out */
 	DK_C_EXITS,      /* tracked processes that ended: a number may be another process's now */
+	DK_C_CHANGES,    /* grows with `written` and with what is noted in `followed` */
 	DK_C_SLOTS = 32,
 };
 
@@ -242,11 +246,11 @@ enum dk_control {
 
 BPF_F_TABLE("array", u32, u64, control, DK_C_SLOTS, BPF_F_MMAPABLE);
 BPF_HASH(tracked, u32, u8, 65536);
-BPF_HASH(stopped, u32, u8, 65536);
+BPF_HASH(stopped, u32, u8, 4096); /* small: it is searched whenever somebody waits */
 BPF_HASH(requests, u64, struct dk_request, 4096);
 BPF_HASH(followed, struct dk_key, u64, 4096); /* files whose pages user space knows; 1: not any more, none of them */
 BPF_HASH(written, struct dk_block, u8, 16384);
-BPF_HASH(mappings, u32, struct dk_mappings, 8192);
+BPF_HASH(mappings, u32, struct dk_mappings, 2048);
 BPF_HASH(holds, u32, u8, 4096); /* processes whose threads do not come back from the ring before a request is served */
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(workers, u32, u32, 4096); /* process -> its io_uring worker that touched an inode last */

@@ -55,7 +55,11 @@ static inline int stop_current(void)
 		count(DK_C_UNSTOPPABLE, 1);
 		return -1;
 	}
-	stopped.update(&tgid, &one);
+	if (stopped.update(&tgid, &one)) { /* nobody would continue it */
+		bpf_send_signal(18 /* SIGCONT */);
+		count(DK_C_UNSTOPPABLE, 1);
+		return -1;
+	}
 	count(DK_C_STOPS, 1);
 	count(DK_C_STOPPED, 1);
 	return 0;
@@ -203,18 +207,17 @@ static inline void note_change(struct dk_scratch *s, u64 offset, u64 length)
 		return;
 	struct dk_block b = {.ino = inode->ino, .dev = inode->dev, .block = offset >> BLOCK_SHIFT};
 	u32 last = (offset + length - 1) >> BLOCK_SHIFT;
-	if (length > ((u64)(BLOCKS - 1) << BLOCK_SHIFT) || !length) {
+	if (length > ((u64)(BLOCKS - 1) << BLOCK_SHIFT) || !length)
 		*stale = 1;
-		return;
-	}
 	for (int i = 0; i < BLOCKS; i++) {
 		u8 one = 1;
-		if (b.block > last)
+		if (*stale || b.block > last)
 			break;
 		if (written.update(&b, &one))
 			*stale = 1;
 		b.block++;
 	}
+	count(DK_C_CHANGES, 1);
 }
 #define WHOLE_FILE 0, 0
 

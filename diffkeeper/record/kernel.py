@@ -61,7 +61,7 @@ QUESTIONS_BYTES = 1 << 20
 _RING_PLACEHOLDER, _QUESTIONS_PLACEHOLDER = 999_983, 999_979  # in the bytecode, where the rings' descriptors will be
 _REQUEST_TAIL = struct.Struct("<QQQQIIiIIIII")
 _MAPPING = struct.Struct("<QQQII")  # struct dk_mapping
-_MAPPINGS = 8
+_MAPPINGS = 64
 _KEY = struct.Struct("<QII")  # struct dk_key and struct dk_block
 _BLOCK_SHIFT = 16
 _QUESTION = struct.Struct("<QQ")  # struct dk_question
@@ -74,7 +74,7 @@ class Control:
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
-    APART, MOUNTS = range(16, 18)
+    APART, MOUNTS, EXITS, CHANGES = range(16, 20)
 
 
 class Ask(enum.IntEnum):
@@ -190,6 +190,7 @@ class Kernel:
         self.questions_fd = self._maps["dk_questions"].fd
         self._control_map = mmap.mmap(self._maps["control"].fd, mmap.PAGESIZE)
         self.control = memoryview(self._control_map).cast("Q")
+        self._changes = 0  # of the control slot, when the maps were looked at last
         self.control[Control.THRESHOLD] = ring_bytes // 2
 
     def attach(self) -> None:
@@ -312,6 +313,10 @@ class Kernel:
 
     def changed_blocks(self) -> Iterator[tuple[tuple[int, int], range | None]]:
         """(device, inode number) and bytes of followed files that calls changed meanwhile; None: all of it."""
+        changes = self.control[Control.CHANGES]
+        if changes == self._changes:
+            return
+        self._changes = changes
         followed, written = self._maps["followed"], self._maps["written"]
         for key in list(followed):
             if followed.get(key) not in (None, bytes(8)):

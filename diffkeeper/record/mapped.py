@@ -21,6 +21,9 @@ from .baseline import CONTENT_PIECE, Piece, data_ranges
 from .kernel import Ask, Control, Kernel, Request
 
 PAGE = mmap.PAGESIZE
+SMALL = 1 << 18
+"""Bytes of a file that are compared as a whole before they are looked at page by page."""
+
 LARGEST = 1 << 30
 """Bytes of one file that are followed: a writer waits while they are read, half a second for so many."""
 
@@ -45,6 +48,7 @@ class _File:
         self.inode = request.inode
         self._fd = -1
         self._digests: dict[int, bytes] = {}
+        self._whole: bytes | None = None  # what the digests are of, where that is small and all of it is known
         self._times = (request.inode.mtime, request.inode.ctime)
 
     def follow(self, part: range, others: Callable[[], Iterable[int]], *, untouched: bool) -> bool:
@@ -59,12 +63,14 @@ class _File:
         start = min(part.start, known.start) if known else part.start
         stop = max(part.stop, known.stop)
         self.followed = range(start, min(stop, start + LARGEST))
+        self._whole = None
         if untouched:
             self._digests.update((at, blake3(data).digest()) for at, data in self._pages() if at not in known)
         return min(stop, os.fstat(self._fd).st_size) <= start + LARGEST
 
     def forget(self, part: range | None) -> None:
         """The pages of this part, or all, are to be told again, whatever is in them."""
+        self._whole = None
         if part is None:
             self._digests.clear()
         else:
@@ -75,15 +81,18 @@ class _File:
         if self._fd >= 0:
             os.close(self._fd)
 
-    def _pages(self) -> Iterator[tuple[int, memoryview]]:
-        """(offset, bytes) of each page of the followed part that is not all hole."""
+    def _pages(self, whole: bytes | None = None) -> Iterator[tuple[int, memoryview]]:
+        """(offset, bytes) of each page of the followed part that is not all hole. `whole`: that part, if it is read."""
         size = os.fstat(self._fd).st_size
         done = self.followed.start
         for start, length in data_ranges(self._fd, size):
             offset = max(start // PAGE * PAGE, done)
             done = max(done, min(-(-(start + length) // PAGE) * PAGE, self.followed.stop))
             while offset < done:
-                piece = memoryview(os.pread(self._fd, min(CONTENT_PIECE, done - offset), offset))
+                if whole is None:
+                    piece = memoryview(os.pread(self._fd, min(CONTENT_PIECE, done - offset), offset))
+                else:
+                    piece = memoryview(whole)[offset - self.followed.start : done - self.followed.start]
                 if not piece:
                     return
                 for at in range(0, len(piece), PAGE):
@@ -92,9 +101,15 @@ class _File:
 
     def changes(self) -> Iterator[tuple[int, bytes]]:
         """(offset, bytes) of each run of pages that are not what they were."""
+        whole, begin = None, self.followed.start
+        if min(os.fstat(self._fd).st_size, self.followed.stop) - begin <= SMALL:
+            whole = os.pread(self._fd, SMALL, begin)
+            if whole == self._whole:
+                return
+        self._whole = whole
         start, run = 0, b""
         digests = self._digests
-        for at, data in self._pages():
+        for at, data in self._pages(whole):
             digest = blake3(data).digest()
             if digests.get(at) == digest:
                 continue
@@ -111,15 +126,16 @@ class _File:
     def status(self) -> Inode:
         """The inode as it is now, under the kernel's own identity."""
         status = os.fstat(self._fd)
+        self._times = status.st_mtime_ns, status.st_ctime_ns
         return self.inode._replace(
             size=status.st_size, mtime=status.st_mtime_ns, ctime=status.st_ctime_ns, mode=status.st_mode,
             uid=status.st_uid, gid=status.st_gid, nlink=status.st_nlink,
         )  # fmt: skip
 
-    def times_changed(self, now: Inode) -> bool:
-        """Whether the times are other ones than when this was asked last."""
-        before, self._times = self._times, (now.mtime, now.ctime)
-        return before != self._times
+    def times_changed(self) -> bool:
+        """Whether the times are other ones than when `status` was asked last."""
+        status = os.fstat(self._fd)
+        return (status.st_mtime_ns, status.st_ctime_ns) != self._times
 
 
 class Mapped:
@@ -205,8 +221,8 @@ class Mapped:
                 emit(pieces(WireOp.DIRTY, time=moment, pid=pid, tid=_TID, flags=flags, inodes=(inode,), offset=offset,
                             length=len(data)))  # fmt: skip
                 emit(pieces(WireOp.FILL, time=moment, pid=pid, tid=_TID, flags=flags, offset=offset, payload=data))
-            inode = file.status()
-            if file.times_changed(inode) and not found:
+            if not found and file.times_changed():
+                inode = file.status()
                 emit((encode(WireOp.UTIME, time=moment, pid=pid, tid=_TID, inodes=(inode,), length=inode.mtime),))
         except OSError as error:
             self._lose(moment, pid, error.strerror, emit)

@@ -152,18 +152,40 @@ child(pokes)
 
 
 def test_more_mappings_than_are_told_apart(workspace: Path, trace: Path) -> None:
-    """Twenty files mapped by one process at once are followed like one."""
+    """A hundred files mapped by one process at once are followed like one."""
     script = """
 maps = []
-for number in range(20):
+for number in range(100):
     other = os.open(f'other-{number}', os.O_RDWR | os.O_CREAT); os.ftruncate(other, 4096 * 3)
     maps.append(mmap.mmap(other, 4096 * 3))
 for number, each in enumerate(maps):
     each[number:number + 4] = b'many'; each.flush()
-maps[3][8000:8004] = b'last'; maps.clear()
+os.fsync(other); maps[3][8000:8004] = b'last'; maps.clear()
 """
     run(trace, workspace, script)
     harness.assert_faithful(trace, workspace)
+
+
+def test_what_has_nothing_to_do_with_a_mapped_file_holds_nobody(workspace: Path, trace: Path) -> None:
+    """A process with forty files mapped syncs another one, and unmaps other memory, without standing still for it."""
+    script = PRELUDE + """
+maps = []
+for number in range(40):
+    each = os.open(f'many{number}', os.O_RDWR | os.O_CREAT)
+    os.ftruncate(each, 100)
+    maps.append(mmap.mmap(each, 100))
+for _ in range(200):
+    os.write(fd, b'x'); os.fsync(fd)
+    mmap.mmap(-1, 4096).close()
+maps[7][:4] = b'told'; os.fsync(each); mark('done')
+for each in maps: each.close()
+json.dump(told, open('told', 'w'))
+"""
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+    held = next(int(note.split()[2]) for note in harness.info(trace)["notes"] if note.startswith("held writers"))
+    assert 80 <= held < 120  # when they were mapped, and when they were unmapped
 
 
 def test_a_mapped_file_outside_the_roots(tmp_path: Path, workspace: Path, trace: Path) -> None:
