@@ -125,5 +125,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale that lacks a letter of a path is no failure
-    cli.main(prog_name="diffkeeper")
+    try:
+        cli.main(prog_name="diffkeeper")
+    finally:
+        gc.freeze()  # all goes with the process: to look once more for what lies in rings takes 30 ms
     raise AssertionError("click ends the process itself")

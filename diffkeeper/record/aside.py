@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import signal
 import time
 import traceback
@@ -17,6 +18,9 @@ from pathlib import Path
 from ..progress import Progress
 from ..store import differing, indexer
 from . import child
+
+PROGRESS = 0.1
+"""Seconds between two signs of life while it comes to the end."""
 
 QUIET = 0.1
 """Seconds without a change after which indexing goes on."""
@@ -81,9 +85,11 @@ class Aside:
             os.sched_setscheduler(self._pid, os.SCHED_OTHER, os.sched_param(0))
             os.setpriority(os.PRIO_PROCESS, self._pid, 0)
         os.close(self._input)
-        while not os.waitpid(self._pid, os.WNOHANG)[0]:
+        ended = os.pidfd_open(self._pid)
+        while not select.select([ended], [], [], PROGRESS)[0]:
             ui.progress("indexing", 0, 0)
-            time.sleep(0.01)
+        os.close(ended)
+        os.waitpid(self._pid, 0)
         log = self._trace / INDEXER_LOG
         if not log.stat().st_size:
             log.unlink()

@@ -23,6 +23,7 @@ from .codec import (
     compress,
     damaged,
     decompress,
+    distinct,
     pack_columns,
     pack_rows,
     pack_strings,
@@ -194,10 +195,10 @@ def changes(blocks: Iterable[bytes]) -> Changes:
         columns, strings = _decode(value)
         op, path, to = columns[1], columns[3], columns[4]
         here, new = np.isin(op, _WITH_PATH), np.isin(op, _TO_PATH) & (to != NONE)
-        moved = {strings[index] for index in np.unique(np.append(to[new], path[op == Op.EXCHANGE])).tolist()}
-        total.paths.update({strings[index] for index in np.unique(path[here]).tolist()}, moved)
+        moved = {strings[index] for index in distinct(np.append(to[new], path[op == Op.EXCHANGE])).tolist()}
+        total.paths.update({strings[index] for index in distinct(path[here]).tolist()}, moved)
         total.moved.update(moved)
-        total.nodes.update(np.unique(columns[5][here]).tolist())
+        total.nodes.update(distinct(columns[5][here]).tolist())
     return total
 
 

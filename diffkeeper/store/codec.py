@@ -35,6 +35,13 @@ _compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=False, w
 _decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
 
 
+def distinct(numbers: Column) -> Column:
+    """In order, each once: what np.unique is for, but that imports numpy.ma to ask whether they are masked."""
+    ordered = np.sort(numbers, axis=None)
+    once: Column = ordered[np.diff(ordered, prepend=ordered[:1] - 1) != 0]
+    return once
+
+
 def damaged(what: str) -> TraceDamagedError:
     """The one way this package says that bytes make no sense."""
     return TraceDamagedError(f"damaged trace: {what}; run `diffkeeper check` to see how much is affected")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .codec import Column
+from .codec import Column, distinct
 
 
 def visible(starts: Column, ends: Column) -> tuple[Column, Column, Column]:
@@ -16,7 +16,7 @@ def visible(starts: Column, ends: Column) -> tuple[Column, Column, Column]:
     if not len(some):
         nothing = np.zeros(0, np.int64)
         return nothing, nothing, nothing
-    edges = np.unique(np.concatenate((starts[some], ends[some])))
+    edges = distinct(np.concatenate((starts[some], ends[some])))
     first, last = np.searchsorted(edges, starts[some]), np.searchsorted(edges, ends[some])
     # An extent covers the fields `first` to `last` between edges: with two powers of two that overlap, the greatest
     # number wins. Then each power is handed down to the next smaller one, until single fields are left.

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TraceDamagedError
+from .codec import distinct
 
 Pages = npt.NDArray[np.int64]
 
@@ -119,8 +120,7 @@ class _Walk:
         for depth in range(tree.depth):
             if int(level.min()) < 2 or int(level.max()) >= self._end:
                 raise damaged(f"{name} leads out of the file")
-            ordered = np.sort(level)  # np.unique would import numpy.ma, for nothing
-            if self._met[level].any() or (ordered[1:] == ordered[:-1]).any():
+            if self._met[level].any() or len(distinct(level)) < len(level):
                 raise damaged(f"{name} leads to a page twice")
             self._met[level] = True
             below: list[Pages] = []

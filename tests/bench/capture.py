@@ -98,10 +98,10 @@ WORKLOADS = (
     Workload("400 x 1 MiB writes", ("{work}", "appends", "400", "1048576"), 400, 1.7),
     Workload("5,000 x create, rename, unlink", ("{work}", "names", "5000", "0"), 15_000, 1.5, times=5),
     Workload("1,000,000 x stat", ("{work}", "stats", "1000000", "0"), 0, 1.25),
-    Workload("sqlite, 5 x 100,000 inserts", ("sh", "-c", SQLITE), 1000, 1.03, real=True),
+    Workload("sqlite, 5 x 100,000 inserts", ("sh", "-c", SQLITE), 1000, 1.03, real=True, times=5),
     Workload("gcc, 6 files", ("sh", "-c", "for f in part*.c; do gcc -O2 -c $f; done"), 20, 1.05, _sources, real=True),
     Workload("python compileall", ("{python}", "-m", "compileall", "-qf", "."), 200, 1.05, _library, real=True),
-    Workload("git clone, two checkouts", ("sh", "-c", CLONE), 1000, 1.05, _repository, real=True),
+    Workload("git clone, two checkouts", ("sh", "-c", CLONE), 1000, 1.05, _repository, real=True, times=5),
     Workload(
         "pytest, seven files of this project's own suite",
         ("{python}", "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/unit/{name}.py" for name in SUITE)),
