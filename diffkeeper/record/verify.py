@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 
 from ..model import Attrs
 from ..progress import Progress
@@ -19,6 +20,7 @@ from . import baseline, scope
 from .deep import within_reach
 
 _MODE_MATTERS = 0o7777 | 0o170000
+DIRECTORIES = 4096  # whose nodes are remembered while paths are compared
 _LARGE = 16 << 20  # from here on holes are worth looking for
 
 
@@ -56,6 +58,8 @@ class Verifier:
         self._settled = set[bytes]()  # what was healed with all that is below it
         self._hasty = False  # bytes are compared only of what events changed
         self._changes = reader.changes()
+        # The index stays as it is while it is compared, and most paths lie in the directory of the one before.
+        self._directory = lru_cache(DIRECTORIES)(partial(reader.resolve, seq=reader.last_seq))
         self._roots = reader.session.roots
         self._trace = reader.session.trace
         self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
@@ -167,12 +171,19 @@ class Verifier:
 
         `all_of_it`: it may be another directory than the trace says, so what else is in it counts as well.
         """
-        node = self._reader.resolve(path, self._reader.last_seq)
+        node = self._node(path)
         recorded = {name for name, _ in self._reader.children(node, self._reader.last_seq)} if node else set()
         real: set[bytes] = set()
         with suppress(OSError), within_reach(path) as near:
             real.update(os.listdir(near))
         yield from (os.path.join(path, name) for name in (recorded | real if all_of_it else recorded ^ real))
+
+    def _node(self, path: bytes) -> int | None:
+        parent, _, name = path.rpartition(b"/")
+        directory = self._directory(parent)
+        if not name or directory is None:
+            return directory
+        return self._reader.lookup(directory, name, self._reader.last_seq)
 
     def _compare(self, path: bytes) -> str:
         try:
@@ -186,7 +197,7 @@ class Verifier:
     def _compare_at(self, path: bytes, near: bytes) -> str:
         """`near`: where system calls reach it."""
         reader = self._reader
-        node = reader.resolve(path, reader.last_seq)
+        node = self._node(path)
         recorded = reader.attrs(node, reader.last_seq) if node else None
         try:
             status = os.lstat(near)

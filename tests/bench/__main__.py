@@ -80,14 +80,18 @@ def _part(part: str, plan: Plan, workloads: list[str]) -> None:
         "size": lambda: size.rows(plan),
         "look": lambda: look.rows(plan),
     }
-    kept = {row["what"]: row for row in page.figures(part).get("rows", ())} if workloads else {}
+    kept = {row["what"]: row for row in page.figures(part).get("rows", ())}
+    done = set()
     load = _load()
     for row in measured[part]():
         print(_line(row), flush=True)
         kept[row.what] = {**asdict(row), "load": load, "date": _today()}
         load = _load()
+        done.add(row.what)
         if not plan.quick:
             _keep(part, plan, {"rows": list(kept.values())})
+    if not (plan.quick or workloads):  # rows that there are no more
+        _keep(part, plan, {"rows": [row for what, row in kept.items() if what in done]})
 
 
 def _today() -> str:
