@@ -43,12 +43,12 @@ STARTING = (
 )
 WHY: Mapping[str, str] = {
     "1,000,000 x 64 B": (
-        "Of what a write takes longer, our program is 3 tenths, finding room in the ring and copying there 2, copying from "
-        "the writer 2, the clock and the way into the program 1 each. With a ring so large that nobody reads it meanwhile "
-        "it is 0.15 less: the recorder on the other processor takes memory bandwidth."
+        "Of what a write takes longer, our program is 3 tenths, finding room in the ring and copying there 2, copying "
+        "from the writer 2, the clock and the way into the program 1 each. With a ring so large that nobody reads it "
+        "meanwhile it is 0.15 less: the recorder on the other processor takes memory bandwidth."
     ),
     "git clone": "A command of 70 ms.",
-    "record -- true": "Half of it is spent in the kernel, on checking the programs; the rest on starting Python.",
+    "record -- true": "Most passes before the command begins: modules are imported while the kernel checks the programs.",
     "mount ready": STARTING,
     "find -size": "20 µs of processor time a file, on two look-ups in the index and on making the reply.",
     "diff -rq": "20 µs a file on the side that is listed first, 4 µs on the other.",
