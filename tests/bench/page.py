@@ -48,7 +48,7 @@ WHY: Mapping[str, str] = {
         "meanwhile it is 0.15 less: the recorder on the other processor takes memory bandwidth."
     ),
     "git clone": "A command of 70 ms.",
-    "record -- true": "Most passes before the command begins: modules are imported while the kernel checks the programs.",
+    "record -- true": "Most of it before the command begins: the kernel checks the programs, and modules are imported.",
     "mount ready": STARTING,
     "find -size": "20 µs of processor time a file, on two look-ups in the index and on making the reply.",
     "diff -rq": "20 µs a file on the side that is listed first, 4 µs on the other.",
