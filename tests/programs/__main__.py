@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -39,7 +40,10 @@ def place_on(kind: str) -> Iterator[Place]:
         top = Path(name)
         top.chmod(0o755)  # a program may run as somebody else
         if kind == HERE:
-            yield Place(top)
+            try:
+                yield Place(top)
+            finally:  # stress-ng now and then leaves a file that may only be appended to, which nobody can remove
+                subprocess.run(["chattr", "-R", "-f", "-i", "-a", name], check=False, stderr=subprocess.DEVNULL)
         else:
             with mounted(kind, top, SPACE) as point:
                 yield Place(top, point)
