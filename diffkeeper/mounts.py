@@ -30,7 +30,7 @@ class Mounts:
     def __init__(self, table: Sequence[Mount], roots: Iterable[bytes]) -> None:
         self.table = tuple(table)
         self._roots = tuple(roots)
-        self._points = {mount.point for mount in table}
+        self._points = {mount.point: mount.kind for mount in table}
         self._by_device: dict[int, list[Mount]] = {}
         for mount in table:
             self._by_device.setdefault(mount.device, []).append(mount)
@@ -50,8 +50,9 @@ class Mounts:
 
     def kind(self, path: bytes) -> bytes:
         """Of the filesystem that an absolute path leads to; empty: not known."""
-        above = [mount for mount in self.table if is_below(path, mount.point)]
-        return max(above, key=lambda mount: len(mount.point)).kind if above else b""
+        while path not in self._points and path != b"/":
+            path = path.rpartition(b"/")[0] or b"/"
+        return self._points.get(path, b"")
 
     def has_aliases(self) -> bool:
         """Whether anything below the roots has another path as well."""
