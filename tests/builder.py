@@ -265,11 +265,14 @@ class TraceBuilder:
         return self.write(path, content)
 
     def truncate(self, path: str | bytes, size: int, at: float | None = None) -> int:
+        """truncate(2). Where the size stays, times are set if a stamp says so: some filesystems leave them."""
         self._tick(at)
         node = self.node(path)
+        changes = size != len(node.data)
         del node.data[size:]
         node.data.extend(bytes(size - len(node.data)))
-        self._touch(node)
+        if changes or self._stamps:
+            self._touch(node)
         return self._path_call(WireOp.TRUNCATE, path, (node,), offset=size)
 
     def zero(self, path: str | bytes, offset: int, length: int, at: float | None = None) -> int:
