@@ -10,7 +10,8 @@ static inline void start_over(struct bpf_raw_tracepoint_args *ctx)
 	on_exit.call(ctx, call_number(ctx));
 }
 
-/* A call whose number is in the program is jumped to; for the others the kernel takes an address from the table, which is slower. */
+/* A call whose number is in the program is jumped to; for the others the kernel takes an address from the table, which
+ * is slower. */
 HANDLER(sys_exit)
 {
 	u64 nr = call_number(ctx);
@@ -89,8 +90,8 @@ HANDLER(add_request)
 
 /*
  * A call that failed has changed times all the same, and perhaps a size: a write does before it finds that the bytes
- * cannot be had. That file is told as it is now, or what else the thread touched since its last record: but no other file, which
- * an earlier call may have touched, and of which overlayfs has the times of then.
+ * cannot be had. That file is told as it is now, or what else the thread touched since its last record: but no other
+ * file, which an earlier call may have touched, and of which overlayfs has the times of then.
  */
 HANDLER(report_failed)
 {
@@ -116,7 +117,8 @@ HANDLER(report_failed)
 		struct dk_key key = {};
 		key_of(&key, inode);
 		u32 is_file = KIND(inode->mode) & REGULAR;
-		if ((is_file && s->written != (u64)raw) || !(KIND(inode->mode) & ON_DISK) || (!seen.lookup(&key) && !is_key(&s->last, inode)))
+		if ((is_file && s->written != (u64)raw) || !(KIND(inode->mode) & ON_DISK) ||
+		    (!seen.lookup(&key) && !is_key(&s->last, inode)))
 			continue;
 		begin(s, DK_OP_UTIME, is_file ? DK_F_TRUNC : 0, 1);
 		s->ev.offset = inode->size;
