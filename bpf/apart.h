@@ -31,6 +31,19 @@ static inline int is_apart(void)
 	return (own && own != kept) || control_value(DK_C_APART);
 }
 
+/*
+ * Whether paths by way of a mount are others than the recorder has: of another table of mounts, or of none any more. That
+ * is the mount's own affair, not the caller's: a descriptor may come from a process apart.
+ */
+static inline int is_mounted_apart(char *mnt)
+{
+	u64 kept = control_value(DK_C_MOUNTS);
+	if (kept <= 1)
+		return 0;
+	u64 own = (u64)rdp(mnt - MOUNT_MNT + MOUNT_NAMESPACE);
+	return (own != kept && own < -4096ULL) || control_value(DK_C_APART); /* an error: the kernel's own, nowhere to be seen */
+}
+
 /* The name call in scratch goes to who sends it. */
 static inline void call_on_name(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -42,7 +42,7 @@ HANDLER(bind_inode)
 	if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry)
 		s->ev.flags = DK_F_GONE;
 	char *mnt = (char *)b->mnt;
-	if (is_apart())
+	if (mnt && is_mounted_apart(mnt))
 		mnt = 0;
 	if (!mnt) /* which no dentry is the root of: the path is the one in its filesystem */
 		s->ev.flags |= DK_F_APART;
@@ -78,7 +78,12 @@ HANDLER(add_request)
 		return 0;
 	struct dk_request *r = &s->request;
 	char *file = (char *)s->file;
-	if (file && walk_path(s, 0, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT))) {
+	char *mnt = file ? rdp(file + FILE_PATH + PATH_MNT) : 0;
+	if (mnt && is_mounted_apart(mnt)) {
+		r->apart = 1;
+		mnt = 0;
+	}
+	if (file && walk_path(s, 0, rdp(file + FILE_PATH + PATH_DENTRY), mnt)) {
 		if (s->ev.size <= REQUEST_PATH) {
 			r->path_size = s->ev.size;
 			bpf_probe_read_kernel(r->path, REQUEST_PATH, s->body);

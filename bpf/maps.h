@@ -87,6 +87,8 @@ struct dk_request {
 	u32 sent;     /* its DIRTY record is in the ring */
 	u32 writable; /* MAP: from the beginning */
 	u32 path_size;
+	u32 apart; /* the path ends at the root of its filesystem */
+	u32 pad;
 	char path[REQUEST_PATH]; /* kernel path of the file: for when the descriptor is gone */
 };
 

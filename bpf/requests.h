@@ -16,6 +16,7 @@ static inline struct dk_request *new_request(struct dk_scratch *s, u32 kind, int
 	r->stopped = 0;
 	r->sent = 1;
 	r->path_size = 0;
+	r->apart = 0;
 	return r;
 }
 

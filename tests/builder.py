@@ -10,6 +10,7 @@ returns the number of the event it makes.
 from __future__ import annotations
 
 import os
+import random
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ class TraceBuilder:
         self._bound: set[Node] = set()
         self._next_ino, self._free_inos = 100, list[int]()
         self.reuse_inodes = False
+        self.apart: random.Random | None = None
+        """Calls are of a process with mounts of its own from now on; this shuffles what they say they touched."""
         self.differ: tuple[str, Mapping[str, str]] = ("auto", {})
         self.filters: tuple[tuple[str, Mapping[str, str]], ...] = ()
         self._top = self._new(stat.S_IFDIR | 0o755)
@@ -221,6 +224,11 @@ class TraceBuilder:
             self._event(WireOp.OPEN, flags=Flag.TRUNC, inodes=(self._inode(node),))
         return Open(self, node)
 
+    def use(self, *paths: str | bytes) -> None:
+        """Something is done that makes these inodes known."""
+        for path in paths:
+            self._bind(self.node(path), self.absolute(path))
+
     def create(self, path: str | bytes, content: bytes = b"", mode: int = 0o644, at: float | None = None) -> int:
         """open(O_CREAT|O_EXCL), and a write when there is content."""
         self._tick(at)
@@ -343,6 +351,8 @@ class TraceBuilder:
         self._tick(at)
         _, parent, name = self._place(new)
         node = self.node(old)
+        if self.apart:
+            self.use(old)
         parent.entries[name] = node
         node.nlink, node.ctime = node.nlink + 1, self._wall
         self._touch(parent)
@@ -372,7 +382,8 @@ class TraceBuilder:
                 node.ctime = self._wall
             self._touch(source)
             self._touch(target)
-        return self._path_call(WireOp.RENAME, old, (source, *stamped), other=new, offset=flags)
+        touched = () if self.apart and moved is replaced else (source, *stamped)
+        return self._path_call(WireOp.RENAME, old, touched, other=new, offset=flags)
 
     def unlink(self, path: str | bytes, at: float | None = None) -> int:
         return self._remove(WireOp.UNLINK, path, at)
@@ -451,6 +462,13 @@ class TraceBuilder:
             bases.append(self._inode(base))
             payload += to_bytes(name) + (b"" if other is None else b"\0")
         stamps = list(dict.fromkeys(stamped)) if self._stamps else []
+        named = STALE
+        if self.apart:
+            flags |= Flag.APART
+            if op in (WireOp.MKDIR, WireOp.MKNOD, WireOp.SYMLINK, WireOp.LINK):
+                named = self._named(stamps[0], other or path)
+            self.apart.shuffle(stamps)
+            payload = payload.replace(self.roots[0], b"/elsewhere")
         inodes = [self._inode(node) for node in stamps]
         if self._overlay:
             shift = 10**6
@@ -460,7 +478,7 @@ class TraceBuilder:
             ]
             inodes = [both for pair in zip(upper, inodes, strict=True) for both in pair][:8]
         # Nine slots as the kernel side has them: one inode may come twice, and what is in an empty one means nothing.
-        slots = (inodes + inodes[:1] + [STALE] * 9)[:9] if self._stamps else []
+        slots = [*(inodes + inodes[:1] + [STALE] * 8)[:8], named] if self._stamps else []
         return self._event(op, inodes=(*bases, *slots), payload=payload + rest, flags=Flag.PATH | flags, **fields)
 
     def _bind(self, node: Node, path: bytes) -> None:
@@ -474,6 +492,11 @@ class TraceBuilder:
             node.ino, OVERLAY_DEVICE if self._overlay else DEVICE, node.gen, node.size, node.mtime, node.ctime,
             *self._place_of(node, node.mode, node.uid, node.gid, node.nlink, node.rdev),
         )  # fmt: skip
+
+    def _named(self, node: Node, path: str | bytes) -> Inode:
+        """What a directory's entry says of a node, as the kernel side looks it up."""
+        _, parent, name = self._place(path)
+        return self._inode(node)._replace(parent=parent.ino, tag=name_tag(name))
 
     # -- the model ---------------------------------------------------------------------------
 

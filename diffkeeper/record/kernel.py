@@ -59,7 +59,7 @@ FILTERS = 64  # whose verdicts the kernel half can tell apart
 MINIMUM_KERNEL = (5, 8)
 QUESTIONS_BYTES = 1 << 20
 _RING_PLACEHOLDER, _QUESTIONS_PLACEHOLDER = 999_983, 999_979  # in the bytecode, where the rings' descriptors will be
-_REQUEST_TAIL = struct.Struct("<QQQQIIiIIIII")
+_REQUEST_TAIL = struct.Struct("<QQQQIIiIIIIII4x")
 _MAPPING = struct.Struct("<QQQII")  # struct dk_mapping
 _MAPPINGS = 64
 _KEY = struct.Struct("<QII")  # struct dk_key and struct dk_block
@@ -98,7 +98,8 @@ class Request(NamedTuple):
     stopped: bool
     sent: bool  # RANGE: its DIRTY record is in the ring
     writable: bool  # MAP: from the beginning
-    path: bytes  # of the file; empty: longer than a request holds
+    path: bytes  # of the file; empty: longer than a request holds, or nowhere to be seen
+    apart: bool  # the path begins at the root of its filesystem
 
 
 def sources() -> Path:
@@ -254,7 +255,7 @@ class Kernel:
             if raw is None:
                 continue
             inode = Inode(*INODE.unpack_from(raw))
-            (time, offset, length, position, pid, tid, fd, kind, stopped, sent, writable, size) = (
+            (time, offset, length, position, pid, tid, fd, kind, stopped, sent, writable, size, apart) = (
                 _REQUEST_TAIL.unpack_from(raw, INODE.size)
             )
             names = raw[INODE.size + _REQUEST_TAIL.size :][:size]
@@ -274,6 +275,7 @@ class Kernel:
                     bool(sent),
                     bool(writable),
                     path,
+                    bool(apart),
                 )
             )
         return sorted(found, key=lambda request: (request.position, request.time))

@@ -18,7 +18,7 @@ from ..errors import KernelTooOldError, NoBtfError
 from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 12
+LAYOUT_VERSION = 13
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -82,6 +82,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "MOUNT_MNT": (("mount", "mnt"),),
     "MOUNT_PARENT": (("mount", "mnt_parent"),),
     "MOUNT_MOUNTPOINT": (("mount", "mnt_mountpoint"),),
+    "MOUNT_NAMESPACE": (("mount", "mnt_ns"),),
 }
 
 OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {

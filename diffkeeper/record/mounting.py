@@ -13,7 +13,7 @@ from ..mounts import Mount, Mounts, is_below
 from ..wire import WireOp, encode
 from . import scope
 from .baseline import Piece
-from .kernel import Control, Kernel
+from .kernel import Control, Kernel, Request
 
 
 class _Entry(NamedTuple):
@@ -35,6 +35,13 @@ class Mounting:
         """From now on the kernel half is told where paths do not say what they lead to."""
         self._kernel = kernel
         kernel.control[Control.APART] |= self.mounts.has_aliases()
+
+    def placed(self, request: Request) -> Request:
+        """A request with the path that its file has for the recorder: its process may be gone, mounts and all."""
+        if not request.apart:
+            return request
+        path = self.mounts.path(request.inode.dev, request.path) if request.path else None
+        return request._replace(path=path or b"", apart=False)
 
     def look(self, time: int) -> None:
         """Tell of the mounts if they are other ones than before. `time`: monotonic ns."""

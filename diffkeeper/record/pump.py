@@ -160,7 +160,7 @@ class Pump:
             requests = kernel.take_requests()
             if not requests:
                 break
-            for request in requests:
+            for request in map(self._mounting.placed, requests):
                 self._drain_all(ring, request.position)
                 self._answer(kernel, request)
                 if request.fd < 0 and request.kind is not Ask.JUDGE:

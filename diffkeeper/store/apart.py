@@ -1,13 +1,15 @@
 """Where names are that a process with mounts of its own passed: told by what its call touched.
 
-Owns the choice of the directories. Of the path's text only the last name counts. What touched inodes say of their own
-names and directories counts first, then which of the directories has the name.
+Owns the choice of the directories. Each that the call touched may be it; what is known of the tree and what touched
+inodes say of their own names speaks against some, and the text of the path, whose beginning means nothing here, against
+others.
 """
 
 from __future__ import annotations
 
+import itertools
 import stat
-from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 from ..wire import Flag, Inode, Record, WireOp, name_tag
 from .nodes import Nodes
@@ -15,95 +17,154 @@ from .state import NodeState
 from .walk import Place
 
 _EXCHANGE = 2
+_IMPOSSIBLE, _UNLIKELY, _ODD = 100, 10, 1
+"""How much speaks against a directory: the tree does not allow it; an inode says otherwise; it is spelt otherwise."""
+
+
+class Found(NamedTuple):
+    """The places of a call's names, none when it touched no directory that is known. `sure`: they can be no others."""
+
+    places: list[Place]
+    sure: bool = True
+
+
+class _Directory(NamedTuple):
+    """One that the call touched: what it says of itself now, and what is known of it."""
+
+    stamp: Inode
+    state: NodeState
+
+    def holds(self, stamp: Inode, name: bytes) -> bool:
+        return (stamp.dev, stamp.parent, stamp.tag) == (self.stamp.dev, self.stamp.ino, name_tag(name))
+
+
+At = TypeVar("At", bound=tuple[_Directory, ...])
 
 
 def is_apart(record: Record) -> bool:
     return bool(record.flags & Flag.APART)
 
 
-def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -> list[Place]:
-    """Where a call's names are, that of `old` and that of `new`; empty when it touched no directory that is known.
-
-    Of a LINK only the new one is asked for.
-    """
-    stamps = [stamp for stamp in record.inodes[2 if record.op in (WireOp.LINK, WireOp.RENAME) else 1 :] if stamp.ino]
-    first, second = _last(old), _last(new or b"")
-    given = (first, second) if record.offset & _EXCHANGE or new is None else (second,)
-    found = _around(_directories(nodes, stamps), {name_tag(name) for name in given if name})
-    if not found:
-        return []
+def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -> Found:
+    """Where a call's names are, that of `old` and that of `new`. Of a LINK only the new one is asked for."""
+    clues = _Clues(nodes, record)
+    if not clues.directories:
+        return Found([])
     if new is None:
-        removes = record.op in (WireOp.UNLINK, WireOp.RMDIR)
-        at = _having(nodes, found, first, stamps) if removes else _holder(stamps, found, first)[0]
-        return [_place(nodes, at or found[0][1], first)]
-    target, moved = _holder(stamps, found, second)
-    others = [each for each in found if each[1] is not target] if first == second else found
-    source = _holder(stamps, others, first)[0] if record.offset & _EXCHANGE else None
-    if source is None:
-        source = _having(nodes, others, first, [moved] if moved else [s for s in stamps if not stat.S_ISDIR(s.mode)])
-    if source is None:  # in the same directory, unless there is another one, which nobody has looked into
-        source = next((state for _, state in found if state is not target), found[0][1])
-    if target is None:
-        target = next((state for _, state in found if state is not source), source)
-    return [_place(nodes, source, first), _place(nodes, target, second)]
+        name = _last(old)
+        at, sure = _best({(one,): clues.against(one, name, old) for one in clues.directories})
+        return Found([_place(nodes, one.state, name) for one in at], sure)
+    first, second = _last(old), _last(new)
+    (source, target), sure = _best({
+        (one, other):
+            clues.against_move(one, other, first, second) + clues.spelt(one, 0, old) + clues.spelt(other, 1, new)
+        for one, other in itertools.product(clues.directories, repeat=2)
+    })  # fmt: skip
+    return Found([_place(nodes, source.state, first), _place(nodes, target.state, second)], sure)
 
 
-def linked(nodes: Nodes, record: Record) -> NodeState | None:
-    """The file that a LINK gave another name: the one that was touched last.
+def linked(nodes: Nodes, record: Record, old: bytes) -> NodeState | None:
+    """The file that a LINK gave another name; without an `old` one it is what the call started from. None: it is not known.
 
-    overlayfs touches only the file below, which has the same number. None: it is not known.
+    The kernel half has looked up the new name; but overlayfs keeps no entry of it, and touches only the file below,
+    which has the same number.
     """
-    stamps = [stamp for stamp in record.inodes[2:] if stamp.ino]
-    device = next((stamp.dev for stamp, _ in _directories(nodes, stamps)), 0)
+    *stamps, named = record.inodes[2:] or [Inode(0, 0, 0)]
+    if named.ino or not old:
+        return nodes.find(named.identity if named.ino else record.inodes[0].identity)
+    device = next((one.stamp.dev for one in _Clues(nodes, record).directories), 0)
     for stamp in stamps:
-        if not stat.S_ISDIR(stamp.mode):
-            above = (device, stamp.ino, 0)
-            return nodes.find(stamp.identity if stamp.dev == device else above)
+        identity = stamp.identity if stamp.dev == device else (device, stamp.ino, 0)
+        state = nodes.find(identity) or nodes.noted(identity)
+        if state and stat.S_IFMT(stamp.mode) == stat.S_IFMT(state.mode) and stamp.nlink > state.names > 0:
+            return state
     return None
 
 
-def _directories(nodes: Nodes, stamps: Sequence[Inode]) -> list[tuple[Inode, NodeState]]:
-    """Those that are there still and are known, the latest first: overlayfs touches its own after the one below."""
-    found: list[tuple[Inode, NodeState]] = []
-    for stamp in stamps:
-        if not stat.S_ISDIR(stamp.mode) or not stamp.nlink or (found and stamp.dev != found[0][0].dev):
-            continue
-        state = nodes.find(stamp.identity)
-        if state is not None and state.is_dir and all(state is not other for _, other in found):
-            found.append((stamp, state))
-    return found
+class _Clues:
+    """What a record says of directories that its names may be in, and of what has these names now."""
+
+    def __init__(self, nodes: Nodes, record: Record) -> None:
+        self._nodes, self._record = nodes, record
+        bases = 2 if record.op in (WireOp.LINK, WireOp.RENAME) else 1
+        stamps = [stamp for stamp in record.inodes[bases:] if stamp.ino]
+        self._stamps = {stamp.identity: stamp for stamp in reversed(stamps)}
+        self.directories: list[_Directory] = []
+        """Those that are there still and are known, the latest first: overlayfs touches its own after the one below."""
+        for stamp in stamps:
+            if not stat.S_ISDIR(stamp.mode) or not stamp.nlink:
+                continue
+            state = nodes.find(stamp.identity) or nodes.noted(stamp.identity)
+            near = not self.directories or stamp.dev == self.directories[0].stamp.dev
+            if near and state and state.is_dir and all(state is not other for _, other in self.directories):
+                self.directories.append(_Directory(stamp, state))
+        self._changed = [one for one in self.directories if one.stamp.mtime != one.state.mtime]
+
+    def against(self, at: _Directory, name: bytes, path: bytes) -> int:
+        """What speaks against a directory in which a name was made or removed."""
+        op, there = self._record.op, self._nodes.child(at.state, name)
+        if op in (WireOp.UNLINK, WireOp.RMDIR):
+            said = self._against_end(there)
+            said += _IMPOSSIBLE if there and there.is_dir != (op == WireOp.RMDIR) else 0
+        else:
+            said = _IMPOSSIBLE if there and not there.implicit else 0
+            said += 0 if at.holds(self._record.inodes[-1], name) else _UNLIKELY
+        return said + self._unchanged(at) + self.spelt(at, 1 if op == WireOp.LINK else 0, path)
+
+    def against_move(self, source: _Directory, target: _Directory, old: bytes, new: bytes) -> int:
+        """What speaks against `old` in one directory having been renamed to, or exchanged with, `new` in the other."""
+        moved, replaced = self._nodes.child(source.state, old), self._nodes.child(target.state, new)
+        said = self._against_name(moved, target, new) + self._unchanged(source, target)
+        if self._record.offset & _EXCHANGE:
+            said += self._against_name(replaced, source, old)
+        elif replaced is not None:
+            said += self._against_end(replaced)
+            said += _IMPOSSIBLE if moved and moved.is_dir != replaced.is_dir else 0
+        within = moved is target.state or replaced is source.state
+        return said + (_IMPOSSIBLE if within or moved is replaced else 0)
+
+    def spelt(self, at: _Directory, base: int, path: bytes) -> int:
+        """How much of the path's text calls the directory otherwise; one without any is where the call started."""
+        above = [part for part in path.rstrip(b"/").split(b"/")[:-1] if part not in (b"", b".")]
+        if not above:
+            is_base = self._record.inodes[base].identity == at.stamp.identity
+            return 0 if is_base or path.startswith(b"/") else _UNLIKELY
+        state, said = at.state, len(above)
+        while said and above[said - 1] == state.name and state.parent:
+            state, said = self._nodes.get(state.parent), said - 1
+        return _ODD * said
+
+    def _against_name(self, node: NodeState | None, at: _Directory, name: bytes) -> int:
+        """What speaks against a node having got a name by this call."""
+        if node is None:
+            return _IMPOSSIBLE
+        if node.ident is None:
+            return 0 if any(at.holds(stamp, name) for stamp in self._stamps.values()) else _ODD
+        stamp = self._stamps.get(node.ident)
+        if stamp is None:
+            return _UNLIKELY
+        return _IMPOSSIBLE if stamp.tag and not at.holds(stamp, name) else 0
+
+    def _against_end(self, node: NodeState | None) -> int:
+        """What speaks against a node having lost a name by this call."""
+        if node is None:
+            return _IMPOSSIBLE
+        stamp = self._stamps.get(node.ident) if node.ident else None
+        if stamp is None:
+            return _ODD if node.ident is None else _UNLIKELY
+        return 0 if stamp.nlink < max(node.names, node.is_dir) else _UNLIKELY
+
+    def _unchanged(self, *at: _Directory) -> int:
+        """A directory whose names change gets another mtime; the clock may have stood still for all of them."""
+        chosen = [one for one in at if self._changed and one not in self._changed]
+        return _ODD * (len(chosen) + sum(one not in at for one in self._changed))
 
 
-def _around(found: list[tuple[Inode, NodeState]], tags: set[int]) -> list[tuple[Inode, NodeState]]:
-    """Without those that have got one of the names, in another of them: it is in that one that the call did so."""
-    within = {(stamp.dev, stamp.ino) for stamp, _ in found}
-    return [each for each in found if each[0].tag not in tags or (each[0].dev, each[0].parent) not in within] or found
-
-
-def _holder(
-    stamps: Sequence[Inode], directories: Sequence[tuple[Inode, NodeState]], name: bytes
-) -> tuple[NodeState | None, Inode | None]:
-    """The directory in which something touched has this name now, as it says of itself; and what that is."""
-    for stamp in stamps:
-        if stamp.tag == name_tag(name):
-            for directory, state in directories:
-                if (stamp.dev, stamp.parent) == (directory.dev, directory.ino):
-                    return state, stamp
-    return None, None
-
-
-def _having(
-    nodes: Nodes, directories: Sequence[tuple[Inode, NodeState]], name: bytes, wanted: Sequence[Inode]
-) -> NodeState | None:
-    """The one that has the name by now; of several, where it is one of the `wanted`, or unknown, or of their kind."""
-    identities, kinds = {stamp.identity for stamp in wanted}, {stat.S_IFMT(stamp.mode) for stamp in wanted}
-    having = [(state, child) for _, state in directories if (child := nodes.child(state, name))]
-    having.sort(
-        key=lambda each: (
-            each[1].ident not in identities, each[1].ident is not None, stat.S_IFMT(each[1].mode) not in kinds
-        )
-    )  # fmt: skip
-    return having[0][0] if having else None
+def _best(said: dict[At, int]) -> tuple[At, bool]:
+    """Against which least is said; and whether that is one alone."""
+    least = min(said.values())
+    best = [at for at, much in said.items() if much == least]
+    return best[0], len(best) == 1
 
 
 def _last(path: bytes) -> bytes:

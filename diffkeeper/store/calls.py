@@ -13,6 +13,7 @@ from ..model import Fidelity, Op
 from ..wire import Flag, Inode, Record, WireOp, strings
 from . import acl, apart, processes
 from .codec import damaged
+from .course import Course
 from .nodes import MAX_DEPTH, Nodes
 from .stamps import match
 from .state import NodeState
@@ -23,6 +24,7 @@ from .writer import ContentWriter
 AT_SYMLINK_FOLLOW = 0x400
 RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
 UNCHANGED = 0xFFFFFFFF
+UNDECIDED = b"a name that a process with mounts of its own passed may be in several directories"
 
 CAPABILITY = b"security.capability"
 """Goes when a file is written, cut or given away."""
@@ -31,8 +33,8 @@ CAPABILITY = b"security.capability"
 class Calls:
     """Applies one record at a time; `apply` maps an op to what does it."""
 
-    def __init__(self, timeline: Timeline, nodes: Nodes, writer: ContentWriter) -> None:
-        self._timeline, self._nodes, self._writer = timeline, nodes, writer
+    def __init__(self, timeline: Timeline, nodes: Nodes, writer: ContentWriter, course: Course) -> None:
+        self._timeline, self._nodes, self._writer, self._course = timeline, nodes, writer, course
         self._walker = Walker(nodes)
         self.apply: dict[int, Callable[[Record], None]] = {
             WireOp.MKDIR: self._make,
@@ -124,9 +126,18 @@ class Calls:
     def _places(self, record: Record, old: bytes, new: bytes | None = None) -> list[tuple[Place, bytes]]:
         """Where the names of a call are, and their paths; empty when nothing tells."""
         if apart.is_apart(record):
-            return [(place, self._walker.where(place)) for place in apart.places(self._nodes, record, old, new)]
+            found = apart.places(self._nodes, record, old, new)
+            places = [(place, self._walker.where(place)) for place in found.places]
+            if not found.sure:
+                self._undecided(record, [where for _, where in places])
+            return places
         paths = (old,) if new is None else (old, new)
         return [self.place(record, base, path, follow=False) for base, path in enumerate(paths)]
+
+    def _undecided(self, record: Record, told: Sequence[bytes]) -> None:
+        """What a call of a process apart did may have been done elsewhere, or to something else."""
+        if any(not outside and not hidden for outside, hidden in map(self._nodes.judge, told)):
+            self._course.missed(record, UNDECIDED, path=told[0], to=told[-1])
 
     def _unseen(self, place: Place, stamps: Sequence[Inode], into: NodeState | None = None) -> NodeState:
         """A node for something that stood there before anyone looked. `into`: the directory it is in now."""
@@ -245,7 +256,7 @@ class Calls:
             place, where = found[0]
         else:
             place, where = self.place(record, 1, new, follow=False)
-        state, source = self._linked(record, old)
+        state, source = self._linked(record, old, place)
         outside, hidden = self._nodes.judge(where)
         if hidden or not place.name or state.is_dir:
             self._nodes.pass_over(where)
@@ -271,9 +282,13 @@ class Calls:
         if len(found) == 1 and state.ident is None:
             self._nodes.bind((found[0].dev, found[0].ino, found[0].gen), state)
 
-    def _linked(self, record: Record, old: bytes) -> tuple[NodeState, bytes]:
+    def _linked(self, record: Record, old: bytes, new: Place) -> tuple[NodeState, bytes]:
         """The file a LINK gives another name. Of /proc/self/fd/N, where no one looked what it is, its stamp tells."""
-        if apart.is_apart(record) and (touched := apart.linked(self._nodes, record)):
+        if apart.is_apart(record):
+            touched = apart.linked(self._nodes, record, old)
+            if touched is None:
+                self._undecided(record, [self._walker.where(new)])
+                touched = self._nodes.new(stat.S_IFREG | 0o644, fidelity=Fidelity.UNKNOWN, version=self._timeline.seq)
             return touched, self._nodes.path(touched)
         if old.startswith(b"/proc/"):
             for stamp in record.inodes[2:]:
@@ -308,7 +323,7 @@ class Calls:
         if exchange and replaced is None:
             replaced = self._unseen(target, ())
         if self._makes_ring(moved, target.parent) or (exchange and self._makes_ring(replaced, source.parent)):
-            timeline.event(record, Op.GAP, where, to=to, count=1, detail=b"a directory was moved into itself")
+            self._course.missed(record, b"a directory was moved into itself", path=where, to=to)
             return  # it was not: something was missed, and the paths mean other things than here
         outside = nodes.judge(where)[0] and nodes.judge(to)[0]
         op = Op.EXCHANGE if exchange else Op.RENAME

@@ -93,12 +93,20 @@ class Course:
         processes.put_mark(self._timeline.txn, Mark(processes.text(name), seq, self._timeline.time))
 
     def _gap(self, record: Record) -> None:
-        cause = processes.text(record.payload)[:MAX_TEXT]
-        self._timeline.event(record, Op.GAP, count=record.offset, detail=bytes(record.payload))
+        self.missed(record, bytes(record.payload), count=record.offset)
+
+    def missed(
+        self, record: Record, cause: bytes, *, count: int = 1, path: bytes = b"", to: bytes | None = None
+    ) -> None:
+        """Something was not recorded, or cannot be told: an event, and one of the losses."""
+        self._timeline.event(record, Op.GAP, path, to=to, count=count, detail=cause)
+        self._lose(processes.text(cause)[:MAX_TEXT], count)
+
+    def _lose(self, cause: str, count: int) -> None:
         lost = self.session.lost
         if cause not in lost and len(lost) >= MAX_CAUSES:
             cause = "other causes"
-        self._note(lost={**lost, cause: lost.get(cause, 0) + max(1, record.offset)})
+        self._note(lost={**lost, cause: lost.get(cause, 0) + max(1, count)})
 
     def _settle(self, record: Record) -> None:
         key, _, value = processes.text(record.payload).partition("=")

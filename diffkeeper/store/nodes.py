@@ -47,6 +47,8 @@ class Nodes:
         self._cache: dict[int, NodeState] = {}
         self._children: dict[tuple[int, bytes], int] = {}  # as in NAMES now; 0: nothing
         self.filters = Filters(session.filters, session.roots)
+        self.overlays: frozenset[int] = frozenset()
+        """Devices of overlayfs."""
         self.age = 0
         """Of all cached paths: grows when a directory moves."""
 
@@ -108,12 +110,16 @@ class Nodes:
         return state
 
     def note(self, inode: Inode, state: NodeState) -> None:
-        """Of a directory that stood there before: what stat() said of it, mostly without the generation (0)."""
-        key = _IDENT.pack(_kernel_device(inode.dev), inode.ino, inode.gen)
-        self.txn.put(Table.IDENTS, key + _NOTED, U64.pack(state.node))
+        """Of a directory that stood there before: what stat() said of it, mostly without the generation (0).
+
+        On overlayfs of all, as calls tell of the file below.
+        """
+        device = _kernel_device(inode.dev)
+        if state.is_dir or device in self.overlays:
+            self.txn.put(Table.IDENTS, _IDENT.pack(device, inode.ino, inode.gen) + _NOTED, U64.pack(state.node))
 
     def noted(self, ident: Identity) -> NodeState | None:
-        """The directory that was noted as having an identity, unless it is bound or gone by now."""
+        """What was noted as having an identity, unless it is bound or gone by now."""
         for generation in (ident[2], 0):
             node = self.txn.get(Table.IDENTS, _IDENT.pack(ident[0], ident[1], generation) + _NOTED)
             state = self.get(int.from_bytes(node, "big")) if node is not None else None

@@ -54,12 +54,12 @@ class Replay:
         self.timeline = Timeline(progress)
         self.writer = ContentWriter(Choice(*session.differ))
         self.nodes = Nodes(session, self.writer, progress.next_node)
-        self.calls = Calls(self.timeline, self.nodes, self.writer)
+        self._course = Course(self.timeline, session)
+        self.calls = Calls(self.timeline, self.nodes, self.writer, self._course)
         self._walker = Walker(self.nodes)
         self._roots = session.roots
-        self._mounts = Mounts(unpack(progress.mounts), self._roots)
+        self._see_mounts()
         self._trust = {trust: session.fidelity.get(trust.label, 0) for trust in Fidelity}
-        self._course = Course(self.timeline, session)
         self._standing = Standing(
             self.timeline, self.nodes, self.writer, self.calls, session.mismatches, earlier, self.gap
         )
@@ -194,7 +194,11 @@ class Replay:
     def _mount(self, record: Record) -> None:
         """What paths lead to, from here on."""
         self.progress.mounts = bytes(record.payload)
+        self._see_mounts()
+
+    def _see_mounts(self) -> None:
         self._mounts = Mounts(unpack(self.progress.mounts), self._roots)
+        self.nodes.overlays = frozenset(mount.device for mount in self._mounts.table if mount.kind == b"overlay")
 
     def _bind(self, record: Record) -> None:
         inode, path = first_inode(record), kernel_path(record.payload)

@@ -47,8 +47,7 @@ class Standing:
     def _snapshot(self, record: Record) -> None:
         path, other, xattrs = strings(record.payload, 2)
         state = self._stand(record, path, other, xattrs, self._timeline.seq)
-        if state.is_dir:
-            self._nodes.note(record.inodes[0], state)
+        self._nodes.note(record.inodes[0], state)
 
     def _heal(self, record: Record) -> None:
         path, other, xattrs = strings(record.payload, 2)
