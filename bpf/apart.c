@@ -59,28 +59,6 @@ static inline char *directory_of(struct dk_touched *t, int i)
 	return dentry;
 }
 
-/* Another name of what the entry `dentry` names, if one is in use: the one that was there before. */
-static inline char *older_name(char *inode, char *dentry)
-{
-	char *alias = rdp(inode + INODE_ALIASES), *other = alias == dentry + DENTRY_ALIAS ? rdp(alias) : alias;
-	return other ? other - DENTRY_ALIAS : dentry;
-}
-
-/*
- * The file that has got a name which ends with `end`, by its older name. It is the entry that tells, not what the call
- * touched: overlayfs touches the file below. Says 0 when nobody knows where it is.
- */
-static inline int is_linked_seen(struct dk_scratch *s, u32 end)
-{
-	struct dk_inode *slots = (struct dk_inode *)s->body, *inode = &slots[DK_STAMPS];
-	read_stamps(s, slots, 0);
-	stamp_child(s, slots, inode, end, slots[0].dev);
-	if (!inode->ino || skipped_devs.lookup(&inode->dev))
-		return 1;
-	char *dentry = s->wanted.link - DENTRY_SIBLING, *raw = rdp(dentry + DENTRY_INODE);
-	return is_seen(inode, older_name(raw, dentry), 0, raw);
-}
-
 /*
  * The path call in scratch, when user space knows all directories that it touched, and of a LINK the file. Only not what
  * has got its name by this very call: it would be told at a place where it is to come to.
@@ -93,17 +71,22 @@ HANDLER(send_apart)
 		return 0;
 	struct dk_call *c = &s->call;
 	u32 end = path_end(s, c->bases == 2 ? c->path2 : c->path1, c->limit), other = end;
-	if (c->op == DK_OP_LINK && !is_linked_seen(s, end)) {
-		helpers.call(ctx, HELPER_BIND);
-		return 0;
-	}
 	if (c->op == DK_OP_RENAME && c->offset & RENAME_EXCHANGE_)
 		other = path_end(s, c->path1, 0);
 	for (int i = 0; i < DK_STAMPS; i++) {
 		char *raw = (char *)t->inode[i], *dentry = directory_of(t, i);
-		if (!dentry || ((ends_with(dentry, end) || ends_with(dentry, other)) &&
-				rdp(dentry + DENTRY_PARENT) != dentry && is_touched(t, parent_of(dentry))))
-			continue;
+		if (dentry) {
+			if ((ends_with(dentry, end) || ends_with(dentry, other)) && rdp(dentry + DENTRY_PARENT) != dentry &&
+			    is_touched(t, parent_of(dentry)))
+				continue;
+		} else {
+			char *alias = raw && c->op == DK_OP_LINK ? rdp(raw + INODE_ALIASES) : 0, *older = alias ? rdp(alias) : 0;
+			if (!alias || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) == KIND(S_IFDIR) ||
+			    rd32(raw + INODE_NLINK) < 2) /* of an earlier call; or it never had a name, and is known */
+				continue;
+			/* the latest of its names is the one that the call gave it */
+			dentry = older ? older - DENTRY_ALIAS : alias - DENTRY_ALIAS;
+		}
 		struct dk_inode *inode = (struct dk_inode *)s->body;
 		read_inode(inode, raw);
 		if (!skipped_devs.lookup(&inode->dev) && !is_seen(inode, dentry, 0, raw)) {

@@ -165,8 +165,7 @@ static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_
 		take_stamps(s, &slots[1]);
 	}
 	int makes = c->op == DK_OP_MKDIR || c->op == DK_OP_MKNOD || c->op == DK_OP_SYMLINK;
-	int gives = makes || (c->op == DK_OP_LINK && c->flags & DK_F_APART); /* something a name, by which it is found */
-	u32 inodes = c->bases + (s->stamps & (2 * DK_STAMPS - 1)) + gives;
+	u32 inodes = c->bases + (s->stamps & (2 * DK_STAMPS - 1)) + makes;
 	begin(s, c->op, DK_F_PATH | c->flags, inodes);
 	u32 start = inodes * sizeof(struct dk_inode), at = start;
 	s->ev.offset = c->offset;
@@ -181,10 +180,6 @@ static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_
 		stamp_child(s, &slots[1], &slots[1 + (s->stamps & (2 * DK_STAMPS - 1))], name_end(s, at), slots[0].dev);
 	if (c->path2)
 		at = add_string(s, at, c->path2, c->saved);
-	if (gives && !makes) {
-		u32 stamps = s->stamps & (2 * DK_STAMPS - 1);
-		stamp_child(s, &slots[2], &slots[2 + stamps], name_end(s, at), slots[2].dev);
-	}
 	s->ev.size = at - start;
 	send_judged(ctx, s, (sizeof(struct dk_event) + at) & 32767);
 	return 0;

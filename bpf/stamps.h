@@ -13,10 +13,10 @@ static inline u32 name_tag(char *dentry)
 }
 
 /*
- * Put the inodes that the thread `stamps_of` touched into `slots`, and `forget` them: s->stamps of them. The number lives
- * in memory, so that the verifier sees the same state at every turn.
+ * Put the inodes that the thread `stamps_of` touched into `slots`, and forget them: s->stamps of them. The number lives in
+ * memory, so that the verifier sees the same state at every turn.
  */
-static inline void read_stamps(struct dk_scratch *s, struct dk_inode *slots, int forget)
+static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
 {
 	struct dk_touched *t = touched.lookup(&s->stamps_of);
 	s->stamps = 0;
@@ -26,8 +26,7 @@ static inline void read_stamps(struct dk_scratch *s, struct dk_inode *slots, int
 		u32 at = s->stamps & (DK_STAMPS - 1);
 		struct dk_inode *out = &slots[at];
 		char *inode = (char *)t->inode[i];
-		if (forget)
-			t->inode[i] = 0;
+		t->inode[i] = 0;
 		/* The pointer may be stale: an inode that is gone does not answer with its number. */
 		if (!inode || (t->ino[i] && (u64)rdp(inode + INODE_INO) != t->ino[i])) /* XFS gives a new one its number late */
 			continue;
@@ -43,13 +42,7 @@ static inline void read_stamps(struct dk_scratch *s, struct dk_inode *slots, int
 			}
 		}
 	}
-	if (forget)
-		t->count = 0;
-}
-
-static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
-{
-	read_stamps(s, slots, 1);
+	t->count = 0;
 }
 
 /*

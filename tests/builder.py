@@ -88,6 +88,8 @@ class TraceBuilder:
         self.reuse_inodes = False
         self.apart: random.Random | None = None
         """Calls are of a process with mounts of its own from now on; this shuffles what they say they touched."""
+        self.touched_before: list[str | bytes] = []
+        """By calls of other kinds of the same thread: said again by those with paths."""
         self.differ: tuple[str, Mapping[str, str]] = ("auto", {})
         self.filters: tuple[tuple[str, Mapping[str, str]], ...] = ()
         self._top = self._new(stat.S_IFDIR | 0o755)
@@ -465,8 +467,9 @@ class TraceBuilder:
         named = STALE
         if self.apart:
             flags |= Flag.APART
-            if op in (WireOp.MKDIR, WireOp.MKNOD, WireOp.SYMLINK, WireOp.LINK):
+            if op in (WireOp.MKDIR, WireOp.MKNOD, WireOp.SYMLINK):
                 named = self._named(stamps[0], other or path)
+            stamps = list(dict.fromkeys((*stamps, *map(self.node, self.touched_before))))
             self.apart.shuffle(stamps)
             payload = payload.replace(self.roots[0], b"/elsewhere")
         inodes = [self._inode(node) for node in stamps]

@@ -64,16 +64,15 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
 
 
 def linked(nodes: Nodes, record: Record, old: bytes) -> NodeState | None:
-    """The file that a LINK gave another name; without an `old` one it is what the call started from. None: it is not known.
+    """The file that a LINK gave another name; without an `old` one what the call started from. None: not known.
 
-    The kernel half has looked up the new name; but overlayfs keeps no entry of it, and touches only the file below,
-    which has the same number.
+    Of what was touched, the latest that has more names than are known. overlayfs touches only the file below, which has
+    the same number.
     """
-    *stamps, named = record.inodes[2:] or [Inode(0, 0, 0)]
-    if named.ino or not old:
-        return nodes.find(named.identity if named.ino else record.inodes[0].identity)
+    if not old:
+        return nodes.find(record.inodes[0].identity)
     device = next((one.stamp.dev for one in _Clues(nodes, record).directories), 0)
-    for stamp in stamps:
+    for stamp in (stamp for stamp in record.inodes[2:] if not stat.S_ISDIR(stamp.mode)):
         identity = stamp.identity if stamp.dev == device else (device, stamp.ino, 0)
         state = nodes.find(identity) or nodes.noted(identity)
         if state and stat.S_IFMT(stamp.mode) == stat.S_IFMT(state.mode) and stamp.nlink > state.names > 0:
@@ -108,7 +107,7 @@ class _Clues:
             said += _IMPOSSIBLE if there and there.is_dir != (op == WireOp.RMDIR) else 0
         else:
             said = _IMPOSSIBLE if there and not there.implicit else 0
-            said += 0 if at.holds(self._record.inodes[-1], name) else _UNLIKELY
+            said += 0 if op == WireOp.LINK or at.holds(self._record.inodes[-1], name) else _UNLIKELY
         return said + self._unchanged(at) + self.spelt(at, 1 if op == WireOp.LINK else 0, path)
 
     def against_move(self, source: _Directory, target: _Directory, old: bytes, new: bytes) -> int:

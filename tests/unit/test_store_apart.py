@@ -64,11 +64,11 @@ def test_a_file_moved_into_a_directory_of_its_new_name(builder: TraceBuilder) ->
     assert_told(builder)
 
 
-def test_a_link_is_to_what_got_the_name(builder: TraceBuilder) -> None:
-    """Of several files with several names that a thread touched, that one has another name that is found under it."""
+def test_a_link_is_to_what_has_one_name_more(builder: TraceBuilder) -> None:
+    """Of several files with several names that a thread touched, the one of which not all names are known."""
     builder.link("a", "sub/c")
-    held = builder.open("dir/a")
-    held.write(b"more")
+    builder.use("dir/a")
+    builder.touched_before = ["dir/a"]
     builder.link("a", "dir/long.name")
     assert_told(builder)
 
