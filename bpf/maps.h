@@ -19,6 +19,7 @@
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
 #define S_IFIFO 0010000
+#define S_IFBLK 0060000
 #define S_IFLNK 0120000
 #define AT_FDCWD_ (-100)
 #define PIDTYPE_PGID 2

@@ -6,6 +6,14 @@
  * before 6.13 lack the ctime ones; then directory times are estimates.
  */
 
+#define BDEVFS_MAGIC_ 0x62646576
+
+/* Whether an inode is that of a whole block device, which a filesystem on it writes its own records to: no call is about it. */
+static inline int is_device_itself(char *inode)
+{
+	return LOAD(u16, inode + INODE_MODE) == S_IFBLK && (u64)rdp((char *)rdp(inode + INODE_SB) + SB_MAGIC) == BDEVFS_MAGIC_;
+}
+
 static inline int touch(char *inode)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -20,7 +28,7 @@ static inline int touch(char *inode)
 		if (!t)
 			return 0;
 	}
-	if (t->inode[0] == (u64)inode)
+	if (t->inode[0] == (u64)inode || is_device_itself(inode))
 		return 0;
 	if (is_worker()) {
 		u32 tgid = id >> 32;

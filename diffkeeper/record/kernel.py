@@ -99,7 +99,7 @@ class Request(NamedTuple):
     sent: bool  # RANGE: its DIRTY record is in the ring
     writable: bool  # MAP: from the beginning
     path: bytes  # of the file; empty: longer than a request holds, or nowhere to be seen
-    apart: bool  # the path begins at the root of its filesystem
+    apart: bool  # by way of a mount that the recorder does not have: the path begins at the root of its filesystem
 
 
 def sources() -> Path:

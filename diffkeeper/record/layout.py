@@ -70,6 +70,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "INODE_MTIME_NSEC": (("inode", "i_mtime_nsec"), ("inode", "__i_mtime+8"), ("inode", "i_mtime+8")),
     "INODE_CTIME_NSEC": (("inode", "i_ctime_nsec"), ("inode", "__i_ctime+8"), ("inode", "i_ctime+8")),
     "SB_DEV": (("super_block", "s_dev"),),
+    "SB_MAGIC": (("super_block", "s_magic"),),
     "DENTRY_PARENT": (("dentry", "d_parent"),),
     "DENTRY_NAME": (("dentry", "d_name.name"),),
     "DENTRY_NAME_LEN": (("dentry", "d_name.len"),),

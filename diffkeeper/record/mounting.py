@@ -41,7 +41,7 @@ class Mounting:
         if not request.apart:
             return request
         path = self.mounts.path(request.inode.dev, request.path) if request.path else None
-        return request._replace(path=path or b"", apart=False)
+        return request._replace(path=path or b"")
 
     def look(self, time: int) -> None:
         """Tell of the mounts if they are other ones than before. `time`: monotonic ns."""

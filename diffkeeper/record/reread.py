@@ -90,7 +90,7 @@ def open_file(request: Request, others: Callable[[], Iterable[int]]) -> int:
     names = {request.path, request.path + b" (deleted)"}
     for entry in _handles(dict.fromkeys((request.pid, *others()))):
         with suppress(OSError):
-            if not request.path or _name(entry) in names:
+            if request.apart or not request.path or _name(entry) in names:  # its name is by its own mounts
                 fd = os.open(entry, flags)
                 if os.fstat(fd).st_ino == request.inode.ino:
                     return fd

@@ -38,18 +38,18 @@ def unescaped(path: bytes) -> bytes:
 
 def pseudo_devices() -> set[int]:
     """Kernel device numbers of filesystems that hold no files of anybody's."""
-    return {device for device, _, kind in mounts() if kind in PSEUDO_FILESYSTEMS} | {_device_of_pipes()}
+    return {device for device, _, kind in mounts() if kind in PSEUDO_FILESYSTEMS} | set(_unmounted_devices())
 
 
-def _device_of_pipes() -> int:
-    """Pipes without a name lie on a filesystem that is not mounted anywhere."""
-    ends = os.pipe()
-    try:
-        device = os.fstat(ends[0]).st_dev
-    finally:
-        for end in ends:
-            os.close(end)
-    return os.major(device) << 20 | os.minor(device)
+def _unmounted_devices() -> Iterator[int]:
+    """Pipes without a name, and memory that is shared without one, lie on filesystems that are not mounted anywhere."""
+    for ends in os.pipe(), (os.memfd_create("diffkeeper"),):
+        try:
+            device = os.fstat(ends[0]).st_dev
+        finally:
+            for end in ends:
+                os.close(end)
+        yield os.major(device) << 20 | os.minor(device)
 
 
 def pseudo_mountpoints() -> set[bytes]:

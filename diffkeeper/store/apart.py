@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import stat
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ..wire import Flag, Inode, Record, WireOp, name_tag
 from .nodes import Nodes
@@ -38,9 +38,6 @@ class _Directory(NamedTuple):
         return (stamp.dev, stamp.parent, stamp.tag) == (self.stamp.dev, self.stamp.ino, name_tag(name))
 
 
-At = TypeVar("At", bound=tuple[_Directory, ...])
-
-
 def is_apart(record: Record) -> bool:
     return bool(record.flags & Flag.APART)
 
@@ -50,17 +47,21 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
     clues = _Clues(nodes, record)
     if not clues.directories:
         return Found([])
+    names = [_last(path) for path in (old, new) if path is not None]
+    said: dict[tuple[_Directory, ...], int]
     if new is None:
-        name = _last(old)
-        at, sure = _best({(one,): clues.against(one, name, old) for one in clues.directories})
-        return Found([_place(nodes, one.state, name) for one in at], sure)
-    first, second = _last(old), _last(new)
-    (source, target), sure = _best({
-        (one, other):
-            clues.against_move(one, other, first, second) + clues.spelt(one, 0, old) + clues.spelt(other, 1, new)
-        for one, other in itertools.product(clues.directories, repeat=2)
-    })  # fmt: skip
-    return Found([_place(nodes, source.state, first), _place(nodes, target.state, second)], sure)
+        said = {(one,): clues.against(one, names[0], old) for one in clues.directories}
+    else:
+        said = {
+            (one, other): clues.against_move(one, other, *names) + clues.spelt(one, 0, old) + clues.spelt(other, 1, new)
+            for one, other in itertools.product(clues.directories, repeat=2)
+        }
+    least = min(said.values())
+    best = [at for at, much in said.items() if much == least]
+    if least >= _IMPOSSIBLE and not clues.changed:
+        return Found([])  # as two names of one file were renamed to each other: what was touched, earlier calls touched
+    found = [_place(nodes, one.state, name) for one, name in zip(best[0], names, strict=True)]
+    return Found(found, len(best) == 1 and least < _IMPOSSIBLE)
 
 
 def linked(nodes: Nodes, record: Record, old: bytes) -> NodeState | None:
@@ -97,7 +98,8 @@ class _Clues:
             near = not self.directories or stamp.dev == self.directories[0].stamp.dev
             if near and state and state.is_dir and all(state is not other for _, other in self.directories):
                 self.directories.append(_Directory(stamp, state))
-        self._changed = [one for one in self.directories if one.stamp.mtime != one.state.mtime]
+        self.changed = [one for one in self.directories if one.stamp.mtime != one.state.mtime]
+        """Those that certainly have got or lost a name. The clock may have stood still for others."""
 
     def against(self, at: _Directory, name: bytes, path: bytes) -> int:
         """What speaks against a directory in which a name was made or removed."""
@@ -154,16 +156,9 @@ class _Clues:
         return 0 if stamp.nlink < max(node.names, node.is_dir) else _UNLIKELY
 
     def _unchanged(self, *at: _Directory) -> int:
-        """A directory whose names change gets another mtime; the clock may have stood still for all of them."""
-        chosen = [one for one in at if self._changed and one not in self._changed]
-        return _ODD * (len(chosen) + sum(one not in at for one in self._changed))
-
-
-def _best(said: dict[At, int]) -> tuple[At, bool]:
-    """Against which least is said; and whether that is one alone."""
-    least = min(said.values())
-    best = [at for at, much in said.items() if much == least]
-    return best[0], len(best) == 1
+        """A directory whose names change gets another mtime, if one does."""
+        chosen = [one for one in at if self.changed and one not in self.changed]
+        return _ODD * (len(chosen) + sum(one not in at for one in self.changed))
 
 
 def _last(path: bytes) -> bytes:

@@ -210,6 +210,8 @@ class Replay:
             self.nodes.bind(ident, noted)
             return
         gone = bool(record.flags & Flag.GONE)
+        if path == b"/" and not stat.S_ISDIR(inode.mode):  # in no directory: shared memory, or a whole device
+            return
         if known is not None and (gone or (known.names and not self.nodes.is_hidden(known))):
             return
         top = None

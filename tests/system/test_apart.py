@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,31 @@ def test_mounts_that_the_command_makes_for_all(workspace: Path, trace: Path) -> 
             assert (opened.at("end") / "sub/there").read_text() == "t\n"
     finally:
         subprocess.run(["umount", workspace / "sub"], check=True)
+
+
+def test_a_filesystem_that_writes_its_records_at_once(tmp_path: Path, trace: Path) -> None:
+    """On ext4 without a journal calls also touch the device that it lies on: that is not what they are about."""
+    image, point = tmp_path / "image", tmp_path / "mounted"
+    point.mkdir()
+    subprocess.run(["truncate", "-s", "32M", image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, point], check=True)
+    try:
+        root, script = point / "root", tmp_path / "changes"
+        root.mkdir()
+        script.write_text(CHANGES + 'for i in 1 2 3 4 5 6 7; do sync -f "$1"; chown $i "$1/kept"; done')
+        subprocess.run(["sh", "-euc", PREPARE], cwd=root, check=True)
+        apart = f"mount --bind {root}/sub {root}/other; sh -eu {script} {root}/other"
+        result = harness.record(trace, ["unshare", "-m", "sh", "-euc", apart], cwd=root)
+        assert result.returncode == 0, result.stderr
+        harness.assert_faithful(trace, root)
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_memory_that_is_shared_without_a_name(workspace: Path, trace: Path) -> None:
+    """What a program does to a memfd is nobody's file: it is not told, and nothing else is lost."""
+    script = "import os; f = os.memfd_create('x'); os.write(f, b'a'); os.fchmod(f, 0o600); os.mkdir('after')"
+    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)

@@ -80,6 +80,14 @@ def test_names_that_change_places(builder: TraceBuilder) -> None:
     assert_told(builder)
 
 
+def test_names_of_one_file_renamed_to_each_other(builder: TraceBuilder) -> None:
+    """That does nothing, whatever the thread touched before."""
+    builder.use("dir/a")
+    builder.touched_before = ["dir/dir", "sub"]
+    builder.rename("dir/a", "dir/b")
+    assert_told(builder)
+
+
 def test_what_nothing_tells_is_a_loss(tmp_path: Path) -> None:
     """One of two names of a file goes away, in either of two directories: nothing says which, and that is told."""
     builder = TraceBuilder(tmp_path / "trace")

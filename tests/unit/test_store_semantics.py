@@ -515,6 +515,19 @@ def test_versions(builder: TraceBuilder) -> None:
         assert (after.version, after.changed) == (1, 4)
 
 
+def test_a_file_that_is_in_no_directory(builder: TraceBuilder) -> None:
+    """A file whose kernel path is "/", as of memory that is shared without a name: nothing is lost, "/" stays."""
+    inode = builder.inode("old")._replace(ino=4711)
+    builder.emit(WireOp.BIND, inodes=(inode,))
+    builder.emit(WireOp.BIND, inodes=(inode._replace(ino=4712),), flags=Flag.APART)
+    builder.emit(WireOp.CHMOD, inodes=(inode,), offset=0o600)
+    builder.write("old", b"more")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert reader.session.lost == {}
+        assert content(reader, "old")[-4:] == b"more"
+
+
 def test_holes_are_told_apart(builder: TraceBuilder) -> None:
     """`extents` gives what was written; the rest reads as zeroes; clearing and truncating make holes."""
     builder.create("sparse")
