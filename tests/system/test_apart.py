@@ -109,7 +109,7 @@ def test_a_filesystem_that_writes_its_records_at_once(tmp_path: Path, trace: Pat
     try:
         root, script = point / "root", tmp_path / "changes"
         root.mkdir()
-        script.write_text(CHANGES + 'for i in 1 2 3 4 5 6 7; do sync -f "$1"; chown $i "$1/kept"; done')
+        script.write_text(CHANGES + 'for i in 1 2 3 4 5 6 7; do sync -f "$1"; chmod 64$i "$1/kept"; done')
         subprocess.run(["sh", "-euc", PREPARE], cwd=root, check=True)
         apart = f"mount --bind {root}/sub {root}/other; sh -eu {script} {root}/other"
         result = harness.record(trace, ["unshare", "-m", "sh", "-euc", apart], cwd=root)
