@@ -130,6 +130,7 @@ class _Clues:
         if not above:
             is_base = self._record.inodes[base].identity == at.stamp.identity
             return 0 if is_base or path.startswith(b"/") else _UNLIKELY
+        above = above[1 - _UNLIKELY :]  # however long it is, what inodes say counts more
         state, said = at.state, len(above)
         while said and above[said - 1] == state.name and state.parent:
             state, said = self._nodes.get(state.parent), said - 1

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from diffkeeper.store.reader import Reader, open_reader
-from diffkeeper.wire import Flag, WireOp
-from tests.builder import STALE, TraceBuilder
+from diffkeeper.wire import Flag, WireOp, name_tag
+from tests.builder import STALE, WALL, TraceBuilder
 
 Tree = dict[bytes, tuple[Any, ...]]
 
@@ -71,6 +71,21 @@ def test_a_link_is_to_what_has_one_name_more(builder: TraceBuilder) -> None:
     builder.touched_before = ["dir/a"]
     builder.link("a", "dir/long.name")
     assert_told(builder)
+
+
+def test_a_way_about(builder: TraceBuilder) -> None:
+    """A path of hundreds of steps back and forth is as good as any."""
+    inodes = [builder.inode(path) for path in (b"/", "dir", "sub")]
+    made = inodes[1]._replace(ino=4711, parent=inodes[2].ino, tag=name_tag(b"new"))
+    changed = inodes[2]._replace(mtime=WALL + 1, ctime=WALL + 1)
+    builder.emit(
+        WireOp.MKDIR, flags=Flag.PATH | Flag.APART, inodes=(inodes[0], inodes[1], changed, made),
+        payload=b"/elsewhere" + b"/x/.." * 200 + b"/y/../new",
+    )  # fmt: skip
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert reader.session.lost == {}
+        assert reader.resolve(b"/opt/root/sub/new", 1)
 
 
 def test_names_that_change_places(builder: TraceBuilder) -> None:
