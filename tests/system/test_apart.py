@@ -99,6 +99,18 @@ def test_mounts_that_the_command_makes_for_all(workspace: Path, trace: Path) -> 
         subprocess.run(["umount", workspace / "sub"], check=True)
 
 
+def test_a_descriptor_from_a_process_apart(workspace: Path, trace: Path, tmp_path: Path) -> None:
+    """What is opened by a path that only its opener has, and written to by somebody else, is where it is."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(["sh", "-euc", PREPARE], cwd=workspace, check=True)
+    write = "nsenter --mount=/proc/$PPID/ns/mnt sh -euc 'echo more >&3'"
+    apart = f"mount --bind {workspace}/sub {elsewhere}; exec 3<>{elsewhere}/kept; {write}"
+    result = harness.record(trace, ["sh", "-c", 'unshare -m sh -euc "$0"; exit $?', apart], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
 def test_a_filesystem_that_writes_its_records_at_once(tmp_path: Path, trace: Path) -> None:
     """On ext4 without a journal calls also touch the device that it lies on: that is not what they are about."""
     image, point = tmp_path / "image", tmp_path / "mounted"
