@@ -48,7 +48,7 @@ def _tell(trial: Trial, kind: str, seconds: float) -> None:
     )
 
 
-def _explain(trial: Trial, place: Path, *, small: bool) -> None:
+def _explain(trial: Trial, place: Path, *, small: bool, links: bool) -> None:
     print(*trial.verdict.wrong[:1], *trial.verdict.marked[:1], sep="\n")
     print("what goes wrong, and where:")
     for onset, numbers in sorted(trial.verdict.onsets.items()):
@@ -56,8 +56,8 @@ def _explain(trial: Trial, place: Path, *, small: bool) -> None:
     if not small or not trial.verdict.wrong:
         return
     print("shrinking ...", flush=True)
-    task = shrink(trial, place)
-    again = run(task, place, first=True, mounts=0, sample=0)
+    task = shrink(trial, place, links=links)
+    again = run(task, place, first=True, mounts=0, sample=0, links=links)
     text = json.dumps({"prologue": task.prologue, "script": task.script})
     name = Path(tempfile.gettempdir(), f"oracle-{trial.task.seed}.json")
     name.write_text(text)
@@ -111,7 +111,8 @@ def _try(words: argparse.Namespace, kind: str, task: Task, report: Report) -> bo
         os.chmod(top, 0o755)
         start = time.monotonic()
         try:
-            trial = run(task, place, links=kind in filesystems.COUNT_LINKS, keep=words.keep, ring=words.ring)
+            links = kind in filesystems.COUNT_LINKS
+            trial = run(task, place, links=links, keep=words.keep, ring=words.ring)
         except (WorkerError, AssertionError, LookupError) as error:
             print(f"{kind:8} seed {task.seed:>5}: no verdict: {error!r}", flush=True)
             report.totals[kind]["failed"] += 1
@@ -120,7 +121,7 @@ def _try(words: argparse.Namespace, kind: str, task: Task, report: Report) -> bo
         report.take(kind, trial)
         report.write()
         if trial.verdict.wrong or trial.verdict.marked:
-            _explain(trial, place, small=not words.no_shrink)
+            _explain(trial, place, small=not words.no_shrink, links=links)
         return not trial.verdict.wrong
 
 

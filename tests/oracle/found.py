@@ -182,4 +182,22 @@ FOUND = {
          "by": 1},
         {"op": "chmod", "path": "g", "at": "abs", "mode": 0o4755, "by": 1},
     ), kind="overlay"),
+    "moved by a process apart to a directory of its new name": Found((
+        _write("f"), _mkdir("d"), _mkdir("d/d"),
+        {"op": "rename", "path": "f", "at": "cwd", "new": "d/d/d", "at2": "abs", "flags": 0, "by": 4},
+        {"op": "rename", "path": "d/d/d", "at": "cwd", "new": "d/f", "at2": "abs", "flags": 0, "by": 4},
+        {"op": "rename", "path": "d/f", "at": "cwd", "new": "d/d/d", "at2": "abs", "flags": 0, "by": 4},
+    )),
+    "a file without a name that a process apart writes to by io_uring": Found((
+        {"op": "keep", "path": "f", "at": "cwd", "flags": "rdwr creat", "mode": 0o644, "slot": 0, "by": 4},
+        {"op": "unlink", "path": "f", "at": "cwd", "by": 4},
+        {"op": "ring_splice", "slot": 0, "seed": 3, "size": 4095, "offset": 0, "way": "plain", "worker": False,
+         "by": 4},
+    )),
+    "a file of an overlay that nobody has used, linked by a process apart": Found(
+        before=(_write("f"), _mkdir("d")),
+        script=({"op": "link", "path": "f", "at": "abs", "new": "d/l", "at2": "cwd", "flags": 0, "by": 4},
+                {"op": "chmod", "path": "d/l", "at": "abs", "mode": 0o600, "by": 4}),
+        kind="overlay",
+    ),
 }  # fmt: skip

@@ -29,15 +29,18 @@ def smallest(script: Script, fails: Callable[[Script], bool]) -> Script:
     return script
 
 
-def shrink(trial: Trial, place: Path) -> Task:
-    """The task of a trial that had a wrong moment, as small scripts that go wrong in the same way."""
+def shrink(trial: Trial, place: Path, *, links: bool = True) -> Task:
+    """The task of a trial that had a wrong moment, as small scripts that go wrong in the same way.
+
+    `links` as `compare` has it.
+    """
     wrong = trial.verdict.wrong[0]
     signature = wrong.signature()
 
     def fails(prologue: Script, script: Script) -> bool:
         task = dataclasses.replace(trial.task, prologue=prologue, script=script)
         try:
-            again = run(task, place, first=True, mounts=0, sample=0)
+            again = run(task, place, first=True, mounts=0, sample=0, links=links)
         except WorkerError:
             return False
         return bool(again.verdict.wrong) and again.verdict.wrong[0].signature() == signature
