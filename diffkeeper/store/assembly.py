@@ -12,8 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
+from ..arrays import np
 from .codec import Column, damaged
 from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, block_key, decode, decode_ref
 from .db import Table, Txn

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-import numpy as np
-
+from ..arrays import np
 from .codec import (
     MAX_BLOB,
     MAX_COLUMNS,

@@ -16,11 +16,11 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 from lmdb import verify
+from msgspec import Struct
 
 from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError
 from . import pages
@@ -209,8 +209,7 @@ class _Snapshot:
             raise _translated(error) from error
 
 
-@dataclass
-class _Shared:
+class _Shared(Struct):
     env: lmdb.Environment
     writable: bool
     tables: dict[Table, lmdb._Database]

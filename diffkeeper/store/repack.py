@@ -13,8 +13,9 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from ..errors import DiffKeeperError
 from . import differing, indexer
@@ -28,8 +29,7 @@ _BATCH_BYTES = 64 << 20
 Report = Callable[[int, int], None]
 
 
-@dataclass(slots=True)
-class Figures:
+class Figures(Struct):
     """What the content of a trace costs. `kinds`: stored name of a differ, `raw` or `zstd` -> blobs stored so."""
 
     kinds: Counter[str] = field(default_factory=Counter)
