@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from msgspec.structs import replace
 
 import diffkeeper
 from diffkeeper import exporting, plugins, testing
@@ -226,7 +227,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(tmp_path: Path, name
     txn = database.begin()
     (digest,) = (digest for digest, _ in txn.scan(Table.BLOBS))
     blob = patches.load(txn, digest)
-    patches._store(txn, digest, blob._replace(data=blob.data[:-2]))
+    patches._store(txn, digest, replace(blob, data=blob.data[:-2]))
     txn.commit()
     database.close()
     with diffkeeper.open(path) as trace:
