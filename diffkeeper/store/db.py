@@ -23,7 +23,7 @@ from lmdb import verify
 from msgspec import Struct
 
 from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError
-from . import pages
+from . import pages, sound
 
 DATA_FILE = "index.lmdb"
 LOCK_FILE = "index.lmdb-lock"
@@ -217,7 +217,6 @@ class _Shared(Struct):
 
 
 _open: dict[tuple[int, int, int], _Shared] = {}
-_sound: set[tuple[int, ...]] = set()  # what was looked at last: opening a trace opens its index twice
 _open_lock = threading.Lock()
 
 
@@ -378,11 +377,10 @@ def _check_pages(path: Path, env: lmdb.Environment) -> None:
             with env.begin() as txn:
                 status = os.fstat(file)
                 seen = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, txn.id()
-                if seen in _sound:
+                if sound.is_known(seen, status.st_uid):
                     return
                 if pages.check(file, txn.id(), names):
-                    _sound.clear()
-                    _sound.add(seen)
+                    sound.remember(seen, status.st_uid)
                     return
     finally:
         os.close(file)
