@@ -28,8 +28,9 @@ from ..model import Session
 from ..wire import WireOp, records, strings
 from . import session
 from .codec import pack_value, unpack_value
-from .db import DATA_FILE, Database, Table, Txn
+from .db import Database, Table, Txn
 from .earlier import Earlier
+from .files import DATA_FILE
 from .nodes import is_under
 from .replay import Replay
 from .timeline import Progress

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from diffkeeper.store import names
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from tests.builder import TraceBuilder
 
 PROGRAM = (sys.executable, "-m", "diffkeeper")

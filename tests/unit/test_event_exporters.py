@@ -25,7 +25,8 @@ from diffkeeper.exporting import Exported, Selection
 from diffkeeper.plugins import Exporter
 from diffkeeper.progress import Silent
 from diffkeeper.store import patches
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.trace import Trace
 from tests.builder import TraceBuilder
 

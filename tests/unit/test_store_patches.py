@@ -12,7 +12,8 @@ from diffkeeper import plugins
 from diffkeeper.errors import PluginError, TraceDamagedError
 from diffkeeper.store import assembly, content, patches
 from diffkeeper.store.codec import compress
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import open_reader
 from tests.builder import TraceBuilder
 

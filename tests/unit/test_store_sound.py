@@ -13,7 +13,7 @@ import diffkeeper
 from diffkeeper import cache
 from diffkeeper.errors import TraceDamagedError
 from diffkeeper.store import pages, sound
-from diffkeeper.store.db import DATA_FILE
+from diffkeeper.store.files import DATA_FILE
 from tests.builder import TraceBuilder
 
 
