@@ -92,12 +92,16 @@ class Txn:
         return table in self._tables
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        with _quick:
+        try:
             return self._txn.get(key, db=self._tables[table])
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
-        with _quick:
+        try:
             self._txn.put(key, value, db=self._tables[table])
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def replace(self, table: Table, key: bytes, value: bytes) -> None:
         """`put` for what may be there already, and longer: LMDB would keep the longer value's pages."""
@@ -128,9 +132,9 @@ class Txn:
 
     def around(self, table: Table, prefix: bytes, key: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
         """As `floor`, and the key of the entry after `key` if it begins with `prefix`, else nothing."""
-        with _quick:
+        try:  # as `_quick`, which costs as much as a seek: a directory asks for many
             cursor = self._cursors.get(table)
-            if cursor is None:  # one for all: a directory asks for many
+            if cursor is None:
                 cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
             beyond = cursor.set_range(key)
             after = cursor.key() if beyond else b""
@@ -141,6 +145,8 @@ class Txn:
             found = cursor.prev() if beyond else cursor.last()
             item_there = found and cursor.key().startswith(prefix)
             return cursor.item() if item_there else None, after if after.startswith(prefix) else b""
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
         return self.floor(table, prefix, prefix + END)
