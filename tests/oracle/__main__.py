@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import filesystems
-from .grammar import GROUPS, MORE_GROUPS
+from .grammar import GROUPS
 from .shrink import shrink
 from .trials import Task, Trial, WorkerError, run
 
@@ -27,7 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2, help="how many on each filesystem (default 2)")
     parser.add_argument("--operations", type=int, default=1000, help="of each recording (default 1000)")
     parser.add_argument("--time", type=float, help="go on with further seeds for so many seconds")
-    parser.add_argument("--groups", default="", help=f"commas between: {', '.join((*GROUPS, *MORE_GROUPS))}")
+    parser.add_argument("--groups", default="", help=f"commas between: {', '.join(GROUPS)}")
     parser.add_argument("--ring", type=int, help="record with a ring of so many bytes: a small one is often full")
     parser.add_argument("--script", type=Path, help="do a script that a shrunken failure left, instead")
     parser.add_argument("--no-shrink", action="store_true", help="tell the first wrong moment as it is")

@@ -26,9 +26,7 @@ LARGE = (262143, 262144, 262145, 1 << 20, 4 << 20, (4 << 20) + 1, 5_000_000)
 OFFSETS = (0, 0, 0, 1, 5, 100, 512, 4000, 4096, 5000, 8192, 12288, 65536, 100_000, 300_000)
 TIMES = (0, 1, 999_999_999, 1_000_000_000, 1_234_567_890_123_456_789, 1 << 60, 1_795_000_000_000_000_001, -1)
 GROUPS = ("data", "copy", "names", "attributes", "slots", "programs", "actors", "sockets", "xattrs", "whiteouts",
-          "chroot", "large", "deep", "security", "proc", "mapped", "uring", "aio")
-MORE_GROUPS = ("namespace",)
-"""Not tried by default: a process with mounts of its own is followed by what its calls touch, not always surely."""
+          "chroot", "namespace", "large", "deep", "security", "proc", "mapped", "uring", "aio")
 
 MANY = 45
 """Paths in the tree from which on more is removed than made."""
