@@ -55,7 +55,7 @@ struct dk_event {
  * call, as they stand now, the latest first; the last one of MKDIR, MKNOD and SYMLINK is what they made. One
  * with ino 0 says nothing.
  * With DK_F_APART a path is that of a process with mounts of its own:
- * of its text only the last name counts, and the stamps say in which directory.
+ * of its text the last name counts, and the stamps say in which directory; the rest only where these leave a choice.
  */
 enum dk_op {
 	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked; DK_F_APART: that path ends at the root of its filesystem. Asked about paths: offset = question, length = also about so many directories above */
