@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..wire import Flag, Inode, Record, WireOp, name_tag
@@ -44,10 +45,10 @@ def is_apart(record: Record) -> bool:
 
 def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -> Found:
     """Where a call's names are, that of `old` and that of `new`. Of a LINK only the new one is asked for."""
-    clues = _Clues(nodes, record)
-    if not clues.directories:
-        return Found([])
     names = [_last(path) for path in (old, new) if path is not None]
+    clues = _Clues(nodes, record, names)
+    if not clues.directories:
+        return Found([], sure=not clues.unknown)
     said: dict[tuple[_Directory, ...], int]
     if new is None:
         said = {(one,): clues.against(one, names[0], old) for one in clues.directories}
@@ -61,7 +62,7 @@ def places(nodes: Nodes, record: Record, old: bytes, new: bytes | None = None) -
     if least >= _IMPOSSIBLE and not clues.changed:
         return Found([])  # as two names of one file were renamed to each other: what was touched, earlier calls touched
     found = [_place(nodes, one.state, name) for one, name in zip(best[0], names, strict=True)]
-    return Found(found, len(best) == 1 and least < _IMPOSSIBLE)
+    return Found(found, len(best) == 1 and least < _IMPOSSIBLE and not clues.unknown)
 
 
 def linked(nodes: Nodes, record: Record, old: bytes) -> NodeState | None:
@@ -84,17 +85,21 @@ def linked(nodes: Nodes, record: Record, old: bytes) -> NodeState | None:
 class _Clues:
     """What a record says of directories that its names may be in, and of what has these names now."""
 
-    def __init__(self, nodes: Nodes, record: Record) -> None:
+    def __init__(self, nodes: Nodes, record: Record, names: Sequence[bytes] = ()) -> None:
         self._nodes, self._record = nodes, record
         bases = 2 if record.op in (WireOp.LINK, WireOp.RENAME) else 1
         stamps = [stamp for stamp in record.inodes[bases:] if stamp.ino]
         self._stamps = {stamp.identity: stamp for stamp in reversed(stamps)}
         self.directories: list[_Directory] = []
         """Those that are there still and are known, the latest first: overlayfs touches its own after the one below."""
+        self.unknown = False
+        """There are others, where the recorder could have seen them; but for what has got one of the names just now."""
         for stamp in stamps:
             if not stat.S_ISDIR(stamp.mode) or not stamp.nlink:
                 continue
             state = nodes.find(stamp.identity) or nodes.noted(stamp.identity)
+            if state is None and stamp.dev in nodes.devices and stamp.tag not in map(name_tag, names):
+                self.unknown = True
             near = not self.directories or stamp.dev == self.directories[0].stamp.dev
             if near and state and state.is_dir and all(state is not other for _, other in self.directories):
                 self.directories.append(_Directory(stamp, state))

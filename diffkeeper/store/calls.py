@@ -136,7 +136,9 @@ class Calls:
 
     def _undecided(self, record: Record, told: Sequence[bytes]) -> None:
         """What a call of a process apart did may have been done elsewhere, or to something else."""
-        if any(not outside and not hidden for outside, hidden in map(self._nodes.judge, told)):
+        if not told:
+            self._course.missed(record, UNDECIDED)
+        elif any(not outside and not hidden for outside, hidden in map(self._nodes.judge, told)):
             self._course.missed(record, UNDECIDED, path=told[0], to=told[-1])
 
     def _unseen(self, place: Place, stamps: Sequence[Inode], into: NodeState | None = None) -> NodeState:

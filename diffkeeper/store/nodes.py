@@ -48,8 +48,10 @@ class Nodes:
         self._cache: dict[int, NodeState] = {}
         self._children: dict[tuple[int, bytes], int] = {}  # as in NAMES now; 0: nothing
         self.filters = Filters(session.filters, session.roots)
+        self.devices: frozenset[int] = frozenset()
+        """Of filesystems that the recorder sees."""
         self.overlays: frozenset[int] = frozenset()
-        """Devices of overlayfs."""
+        """Of these, the devices of overlayfs."""
         self.age = 0
         """Of all cached paths: grows when a directory moves."""
 

@@ -199,6 +199,7 @@ class Replay:
 
     def _see_mounts(self) -> None:
         self._mounts = Mounts(unpack(self.progress.mounts), self._roots)
+        self.nodes.devices = frozenset(mount.device for mount in self._mounts.table)
         self.nodes.overlays = frozenset(mount.device for mount in self._mounts.table if mount.kind == b"overlay")
 
     def _bind(self, record: Record) -> None:

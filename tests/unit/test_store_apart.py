@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from diffkeeper.mounts import Mount, Mounts
 from diffkeeper.store.reader import Reader, open_reader
 from diffkeeper.wire import Flag, WireOp, name_tag
-from tests.builder import STALE, WALL, TraceBuilder
+from tests.builder import DEVICE, STALE, WALL, TraceBuilder
 
 Tree = dict[bytes, tuple[Any, ...]]
 
@@ -114,6 +115,21 @@ def test_what_nothing_tells_is_a_loss(tmp_path: Path) -> None:
     file = builder.inode("x/same/f")._replace(nlink=1)
     builder.emit(
         WireOp.UNLINK, flags=Flag.PATH | Flag.APART, inodes=(*inodes, file, STALE), payload=b"/elsewhere/same/f"
+    )
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert sum(reader.session.lost.values()) == 1
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_directory_that_nobody_knows_is_a_loss(builder: TraceBuilder, others: int) -> None:
+    """A call that touched a directory of which no one has said where it is may have been in that one."""
+    table = (Mount(DEVICE, b"/", b"/", b"ext4"),)
+    builder.emit(WireOp.MOUNTS, payload=Mounts(table, builder.roots).packed())
+    unknown = builder.inode("sub")._replace(ino=4711)
+    inodes = (builder.inode(b"/"), unknown, *[builder.inode("dir")] * others)
+    builder.emit(
+        WireOp.UNLINK, flags=Flag.PATH | Flag.APART, inodes=(*inodes, STALE), payload=b"/elsewhere/x/a"
     )
     builder.end()
     with open_reader(builder.build()) as reader:
