@@ -93,12 +93,15 @@ class _Clues:
         self.directories: list[_Directory] = []
         """Those that are there still and are known, the latest first: overlayfs touches its own after the one below."""
         self.unknown = False
-        """There are others, where the recorder could have seen them; but for what has got one of the names just now."""
+        """There are others, where the recorder could have seen them; but for what has got one of the names just now.
+
+        What is in no directory does not count: btrfs keeps its own tree in such an inode.
+        """
         for stamp in stamps:
             if not stat.S_ISDIR(stamp.mode) or not stamp.nlink:
                 continue
             state = nodes.find(stamp.identity) or nodes.noted(stamp.identity)
-            if state is None and stamp.dev in nodes.devices and stamp.tag not in map(name_tag, names):
+            if state is None and stamp.dev in nodes.devices and stamp.tag not in (0, *map(name_tag, names)):
                 self.unknown = True
             near = not self.directories or stamp.dev == self.directories[0].stamp.dev
             if near and state and state.is_dir and all(state is not other for _, other in self.directories):
