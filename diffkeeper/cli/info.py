@@ -167,8 +167,8 @@ def needed(name: str, distribution: str) -> tuple[str, bool]:
     try:
         differ(name)
     except PluginError as error:
-        hint = f"; pip install {distribution}" if distribution else ""
-        return f"{printable(name)} is needed and missing: {printable(str(error))}{printable(hint)}", True
+        hint = f"; {distribution} brings it: pip install {distribution}" if distribution else ""
+        return printable(f"{error}{hint}"), True
     return f"{printable(name)}, by {printable(distribution)}", False
 
 

@@ -69,7 +69,7 @@ def test_a_differ_that_is_not_there_ends_it_before_the_command(tmp_path: Path) -
     """Neither the command runs nor a trace is begun; the error lists those there are."""
     result = record(tmp_path / "trace", ["touch", "ran"], cwd=tmp_path, options=["--differ", "none-such"])
     assert result.returncode == 92
-    assert "there is no differ 'none-such'; there are: bsdiff4, zstd" in result.stderr
+    assert "there is no differ 'none-such'; there are: auto, raw, bsdiff4, zstd" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
