@@ -141,7 +141,8 @@ class Exporter(ABC):
         A path does not exist yet (but see `resumes`), and lies in a private place: the caller moves the result where
         the user wants it once this returns, and removes it if this raises. So write straight to
         it, and to nowhere else. A binary file is written to and left open. Memory must not grow
-        with the content. Raises DiffKeeperError or OSError.
+        with the content. Tells `progress` how far it is, and lets through what that raises. Raises DiffKeeperError
+        or OSError.
         """
 
 

@@ -124,16 +124,17 @@ def filter_objects(trace: Trace) -> Iterator[dict[str, Any]]:
     hiding = event_filters_or_error(trace)
     for index, (name, options) in enumerate(session.filters):
         told = session.filtered[index] if session.filtered else Filtered(name)
-        hidden, error = 0, told.error
+        hidden, error, took = 0, told.error, told.time
         if isinstance(hiding, str):
             error = error or hiding
         elif (name, options) in hiding:
             kept = Filters.of(trace, [(name, options)])
             hidden = sum(not kept.keeps(event) for event in trace.reader.events())
-            error = error or kept.report()[0].error
+            asked = kept.report()[0]
+            error, took = error or asked.error, took + asked.time
         yield {
             "name": name, "options": dict(options), "before": told.before, "events": told.events, "hidden": hidden,
-            "examples": list(told.examples), "seconds": told.time / 1e9, "error": error,
+            "examples": list(told.examples), "seconds": took / 1e9, "error": error,
         }  # fmt: skip
 
 

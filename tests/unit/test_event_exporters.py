@@ -206,7 +206,7 @@ class Broken(Exporter):
 
 def test_an_exporter_that_raises_leaves_nothing(trace: Trace, tmp_path: Path) -> None:
     """A bug in a plugin is one line that names it, and there is no half destination."""
-    with pytest.raises(PluginError, match=r"the exporter Broken failed \(ZeroDivisionError\)"):
+    with pytest.raises(PluginError, match=r"the exporter 'Broken' failed \(ZeroDivisionError\)"):
         exporting.export(Broken(), trace, Selection(trace.moment("end")), tmp_path / "out", Silent())
     assert list(tmp_path.iterdir()) == []
 

@@ -138,6 +138,7 @@ def test_a_path_filter_of_a_recording_is_counted(tmp_path: Path) -> None:
     assert first["examples"] == ["build/", "main.o"]
     assert first["seconds"] > 0
     assert (second["events"], second["hidden"], second["error"]) == (0, 1, "")
+    assert second["seconds"] > 0  # also of one that judges events: it is asked when somebody looks
     text = run("info", trace).stdout
     assert "left out 6 changes (build/, main.o); took" in text
     assert "hides 1 events from the timeline" in text
