@@ -7,6 +7,7 @@ written anew and renamed, directories that move, a repository inside the recorde
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 import diffkeeper
-from tests.system.harness import assert_faithful, assert_same, record, run, truth
+from tests.system.harness import DIFFKEEPER, assert_faithful, assert_same, record, run, truth, wait_for
 
 SCRIPT = r"""
 set -eu
@@ -87,6 +88,20 @@ def test_directory_and_archives(recorded: tuple[Path, Path], tmp_path: Path) -> 
     export(trace, tmp_path / "thirty.tar", "--time", "thirty", "--path", "report")
     with tarfile.open(tmp_path / "thirty.tar") as archive:
         assert archive.getnames() == [".", "report"]
+
+
+@pytest.mark.parametrize("name", ["dir", "git"])
+def test_a_signal_leaves_nothing(name: str, recorded: tuple[Path, Path], tmp_path: Path) -> None:
+    """An export that a time limit ends takes away what it has made so far."""
+    trace, _ = recorded
+    out = tmp_path / "here"
+    out.mkdir()
+    words = ["export", trace, "--out", out / "made", "--format", name, *(["--time", "end"] if name == "dir" else [])]
+    with subprocess.Popen([*DIFFKEEPER, *map(str, words)], stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: any(out.rglob("made")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(out.iterdir()) == []
 
 
 def test_git_bisect_finds_the_bad_write(recorded: tuple[Path, Path], tmp_path: Path) -> None:
