@@ -42,7 +42,7 @@ PER = ("change", "close", "mark")
 BRANCH = b"refs/heads/main"
 # Logs of references would say who exports, and when.
 _GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false")
-_REMEMBERED = 100_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
+_REMEMBERED = 10_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
 
 
 class GitExporter(Exporter):
