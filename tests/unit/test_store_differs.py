@@ -233,7 +233,8 @@ def test_repack_shows_before_and_after(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = {line[:24].strip(): line[24:].split() for line in result.stdout.splitlines()}
     assert rows[""] == ["before", "after"]
-    assert rows["zstd/1 blobs"][0] == "0" and int(rows["zstd/1 blobs"][1]) > 20
+    assert rows["patches by zstd/1"][0] == "0" and int(rows["patches by zstd/1"][1]) > 20
+    assert int(rows["stored whole"][0]) > int(rows["stored whole"][1])
     assert rows.keys() >= {"content", "index on disk", "to read all content"}
     assert_readable(path, contents)
     result = CliRunner().invoke(cli, ["repack", str(path), "--differ", "none-such"])
