@@ -13,7 +13,6 @@ from diffkeeper.cli.options import PLUGIN_SPEC, trace_argument
 from diffkeeper.cli.ui import open_ui
 from diffkeeper.wording import human_size, printable
 
-
 WHOLE = {"raw": "stored whole", "zstd": "whole, compressed"}
 """What is stored without a differ; other names are those of differs."""
 
