@@ -14,8 +14,9 @@ import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .errors import PluginError, TraceDamagedError
 from .filtering import Filters, Spec
@@ -47,8 +48,7 @@ class Kind(enum.StrEnum):
     RENAMED = "renamed"  # content or attributes may differ too
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One path that differs. `path` is absolute, as it is at `b` (of what was removed: as it was at `a`).
 
     `before` is None for what was added, `after` for what was removed. `renamed_from` is the path at

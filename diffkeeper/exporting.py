@@ -13,9 +13,10 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from msgspec import Struct
 
 from . import partial
 from .errors import DestinationError, DiffKeeperError, PathError, PluginError, TraceDamagedError, UsageError
@@ -35,8 +36,7 @@ CHUNK = 1 << 20
 """Most bytes of content that are in memory at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Which part of a trace: what stands at `moment`, and of that what matches `paths` (all if empty).
 
     Of a range: the events from number `first` to the moment. `filters`: name and options of filter
@@ -49,8 +49,7 @@ class Selection:
     filters: tuple[tuple[str, Mapping[str, str]], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One name in an export, parents before children, siblings sorted by bytes.
 
     `path` is relative to the destination, safe to join (no empty, `.` or `..` part), and empty for
@@ -63,8 +62,7 @@ class Entry:
     link: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """What an exporter has written. `entries`: how many of its `unit`. `size`: bytes of content.
 
     `notes`: what is not as recorded, a line each. `damaged`: what had to be left out because it cannot be read,
@@ -231,8 +229,7 @@ def content(reader: Reader, entry: Entry, seq: int) -> Iterator[tuple[int, bytes
             yield at, data
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A directory that the walk is in. `inside`: all in it is selected. `given`: its entry was yielded."""
 
     path: bytes

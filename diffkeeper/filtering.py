@@ -7,12 +7,13 @@ and the settling of options before a recording. What a filter is, and how it is 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from .errors import DiffKeeperError, PluginError
 from .model import NO_SEQ, Event, Filtered, Op
@@ -221,7 +222,7 @@ def merged(one: Sequence[Filtered], other: Sequence[Filtered]) -> tuple[Filtered
     if not one or not other:
         return tuple(one or other)
     return tuple(
-        dataclasses.replace(
+        structs.replace(
             a, before=a.before + b.before, events=a.events + b.events, time=a.time + b.time, error=a.error or b.error,
             examples=tuple(dict.fromkeys((*a.examples, *b.examples)))[:EXAMPLES],
         )

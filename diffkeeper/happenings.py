@@ -8,8 +8,9 @@ another, as paths that are gone and paths where something new stands. What a mom
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .diffing import Kind, diff
 from .errors import TraceDamagedError
@@ -64,8 +65,7 @@ def data(trace: Trace, event: Event) -> Iterator[bytes]:
         at += len(piece)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """How the files of a selection differ between two events. Paths are relative, as `Entry.path`.
 
     To be applied in this order. `gone`: nothing of before stands there, nor below. `moved`: one directory

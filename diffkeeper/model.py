@@ -11,8 +11,9 @@ from __future__ import annotations
 import enum
 import stat as stat_module
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 ROOT_NODE = 1
 
@@ -66,8 +67,7 @@ class Fidelity(enum.IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """One change. `seq` (from 1, no holes) is the total order; `time` counts from the command's start.
 
     `path` is absolute ("" for process events that have none; for an unlinked file still open, its
@@ -91,8 +91,7 @@ class Event:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Attrs:
+class Attrs(Struct, frozen=True, gc=False):
     """What stat() says of a node at a moment.
 
     `version` changes exactly when the content may have (it is the seq of the last event that wrote
@@ -127,23 +126,20 @@ class Attrs:
         return stat_module.S_ISLNK(self.mode)
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True, gc=False):
     """A place in the total order: everything up to and including event `seq` has happened."""
 
     seq: int
     name: str  # a pasteable spelling, without "@"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True, gc=False):
     name: str
     seq: int  # of its MARK event
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True, gc=False):
     """A process of the recorded tree. Times count from the command's start; `end` None: still ran."""
 
     pid: int
@@ -156,8 +152,7 @@ class Process:
     status: int | None = None  # wait status
 
 
-@dataclass(frozen=True, slots=True)
-class Filtered:
+class Filtered(Struct, frozen=True, gc=False):
     """What one filter of a recording has left out of it."""
 
     name: str
@@ -168,8 +163,7 @@ class Filtered:
     error: str = ""  # what it raised first; what it could not judge was kept
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True, gc=False):
     """What was recorded, how, and how well: one per trace."""
 
     format: int  # of the store

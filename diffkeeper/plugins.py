@@ -19,10 +19,11 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, ClassVar
+
+from msgspec import Struct
 
 from .errors import PluginError
 
@@ -146,8 +147,7 @@ class Exporter(ABC):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """A constructor parameter. `default` is its source text, None: it must be given."""
 
     name: str
@@ -155,8 +155,7 @@ class Option:
     default: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
+class PluginInfo(Struct, frozen=True):
     """One entry point as found. `error`: why it cannot be used; None: it can."""
 
     kind: str  # "differ", "filter" or "exporter"

@@ -18,7 +18,7 @@ from .filtering import Filters, Spec
 from .journal import JOURNAL, segments
 from .model import NO_SEQ, Event, Mark, Moment, Op, Process, Session
 from .paths import PathPatterns, paths_of
-from .store.db import DATA_FILE
+from .store.files import DATA_FILE
 from .store.reader import Reader, open_reader
 from .view import moments
 from .view.paths import MomentPath

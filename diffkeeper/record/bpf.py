@@ -11,7 +11,8 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _SYSCALL = 321  # bpf(2) on x86_64
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD, _TRACEPOINT_OPEN = 0, 1, 2, 3, 4, 5, 17
@@ -28,8 +29,7 @@ _LOG_BYTES = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True)
-class MapSpec:
+class MapSpec(Struct, frozen=True):
     """What BPF_MAP_CREATE needs to know. `placeholder`: the descriptor number that the bytecode has for it."""
 
     name: str
@@ -41,8 +41,7 @@ class MapSpec:
     placeholder: int
 
 
-@dataclass(frozen=True)
-class Bytecode:
+class Bytecode(Struct, frozen=True):
     """Programs before they are loaded, by name, and the maps that they refer to."""
 
     maps: tuple[MapSpec, ...]

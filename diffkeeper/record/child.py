@@ -16,8 +16,9 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..errors import CommandNotExecutableError, CommandNotFoundError
 
@@ -29,8 +30,7 @@ _libc = ctypes.CDLL(None)
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these; a command expects the default
 
 
-@dataclass(frozen=True)
-class User:
+class User(Struct, frozen=True):
     """Whom the command runs as and the trace belongs to."""
 
     uid: int

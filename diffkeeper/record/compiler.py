@@ -19,8 +19,9 @@ from typing import Any
 
 import msgspec
 
+from .. import cache
 from ..errors import NoBccError
-from . import cache, headers
+from . import headers
 from .bpf import Bytecode, MapSpec
 
 SYSTEM_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")

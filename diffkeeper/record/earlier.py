@@ -21,8 +21,8 @@ from pathlib import Path
 import msgspec
 
 from ..errors import DiffKeeperError
-from ..store.db import DATA_FILE
 from ..store.earlier import DIRECTORY
+from ..store.files import DATA_FILE
 from ..store.reader import open_reader
 from ..store.session import FACTS_FILE
 from . import scope

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from .. import cache
 from ..errors import KernelTooOldError, NoBtfError
-from . import cache
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
 LAYOUT_VERSION = 12

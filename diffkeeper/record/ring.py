@@ -11,8 +11,7 @@ import mmap
 import select
 import time
 
-import numpy as np
-
+from ..arrays import np
 from ..wire import RING_BUSY
 
 SPAN_LIMIT = 4 << 20

@@ -6,7 +6,6 @@ runs on with its own exit code. The parts are in this package's other modules.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
@@ -16,6 +15,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from msgspec import structs
 
 from .. import __version__
 from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
@@ -344,7 +345,7 @@ class _Recording:
         """The journal's last records; then the kernel is as it was."""
         ended = time.monotonic_ns()
         self._judges.count_events(kernel.left_out())
-        filtered = json.dumps([dataclasses.asdict(each) for each in self._judges.report()])
+        filtered = json.dumps([structs.asdict(each) for each in self._judges.report()])
         self._pump.last_words(
             *self._losses(kernel, ended),
             encode(WireOp.END, time=ended, pid=pid, offset=status),

@@ -12,8 +12,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
+from msgspec import Struct
 
+from ..arrays import np
 from .codec import Column, damaged
 from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, block_key, decode, decode_ref
 from .db import Table, Txn
@@ -27,7 +28,7 @@ _PIECES = 1 << 16  # of layouts that are kept
 _ROWS = 1 << 18  # of blocks that are kept, in columns: 14 MB
 
 
-class State(NamedTuple):
+class State(Struct, frozen=True, gc=False):
     """What the blocks say of a node at a moment. `last`: the latest block that had begun."""
 
     size: int
@@ -102,7 +103,7 @@ class ContentReader:
 
     def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
         """The blocks from the last RESET to `last`, in order."""
-        if last.head.flags & RESET:  # most files are written once
+        if last.head.flags & RESET or not last.head.before:  # most files are written once
             return [last]
         plan = self._plans.get(last.key)
         if plan is None:
@@ -127,7 +128,7 @@ class ContentReader:
             return _columns(block, block.count(seq))
         runs = self._merged.get(ref.key)
         if runs is None:
-            runs = self._merged[ref.key] = _columns(block, len(block[0]))
+            runs = self._merged[ref.key] = _columns(block, ref.head.rows)
         return runs
 
     def read(self, txn: Txn, node: int, seq: int, offset: int, size: int, state: State | None = None) -> bytes:

@@ -14,8 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
+from ..arrays import np
 from ..model import Event, Fidelity, Op
 from .codec import (
     MAX_COLUMNS,

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import zstandard
 
+from ..arrays import np, npt
 from ..errors import TraceDamagedError
 from ..model import Attrs, Fidelity
 

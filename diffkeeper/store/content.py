@@ -16,10 +16,10 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
 
-import numpy as np
+from msgspec import Struct, structs
 
+from ..arrays import np
 from .codec import (
     MAX_BLOB,
     MAX_COLUMNS,
@@ -50,7 +50,7 @@ _KEY = struct.Struct(">QQI")
 _HEAD = struct.Struct("<BIQQQQQqqQII")
 
 
-class Head(NamedTuple):
+class Head(Struct, frozen=True, gc=False):
     flags: int
     rows: int
     last: int  # seq of the last row
@@ -65,14 +65,14 @@ class Head(NamedTuple):
     packed: int  # the same compressed
 
 
-class Ref(NamedTuple):
+class Ref(Struct, frozen=True, gc=False):
     key: bytes
     first: int
     part: int
     head: Head
 
 
-class Payload(NamedTuple):
+class Payload(Struct, frozen=True, gc=False):
     """Where a block's bytes are."""
 
     size: int
@@ -86,7 +86,7 @@ class Payload(NamedTuple):
         return self.digests[0] if len(self.digests) == 1 else b""
 
 
-class Few(NamedTuple):
+class Few(Struct, frozen=True, gc=False):
     """The rows of a block that has so few that columns would cost more: most blocks of a tree."""
 
     rows: list[tuple[int, int, int, int, int, int, int]]  # seq, kind, offset, length, mtime, ctime, place
@@ -115,7 +115,7 @@ class Few(NamedTuple):
         return [(row[1], row[2], row[3], row[6]) for row in self.rows[:count] if row[1] != GROW]
 
 
-class Block(NamedTuple):
+class Block(Struct, frozen=True, gc=False):
     """The rows of a block as columns."""
 
     seq: Column
@@ -193,7 +193,7 @@ def encode(
     head = Head(
         flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], len(payload), len(raw), len(packed)
     )
-    return _HEAD.pack(*head) + packed + (b"".join(digests) or payload)
+    return _HEAD.pack(*structs.astuple(head)) + packed + (b"".join(digests) or payload)
 
 
 def arranged(rows: array[int], payload: bytes) -> list[bytes]:

@@ -6,11 +6,11 @@ stored belongs to `processes`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 
 import msgspec
+from msgspec import structs
 
 from ..filtering import merged
 from ..model import Filtered, Mark, Op, Process, Session
@@ -42,7 +42,7 @@ class Course:
         }
 
     def _note(self, **facts: object) -> None:
-        self.session = dataclasses.replace(self.session, **facts)  # type: ignore[arg-type]
+        self.session = structs.replace(self.session, **facts)
 
     def _begin(self, record: Record) -> None:
         self._timeline.progress.begun, self._timeline.progress.started = record.time, record.offset
@@ -74,7 +74,7 @@ class Course:
             words.pop()
         seq = self._timeline.event(record, Op.EXEC, detail=b" ".join(words))
         old = processes.at(self._timeline.txn, record.pid) or Process(record.pid, 0, 0, "", start=self._timeline.time)
-        new = dataclasses.replace(
+        new = structs.replace(
             old, uid=record.length & 0xFFFFFFFF, comm=processes.text(comm), argv=tuple(map(processes.text, words))
         )
         processes.put(self._timeline.txn, new, seq)
@@ -85,7 +85,7 @@ class Course:
         seq = self._timeline.event(record, Op.EXIT, detail=text)
         old = processes.at(self._timeline.txn, record.pid)
         if old is not None:
-            processes.put(self._timeline.txn, dataclasses.replace(old, end=self._timeline.time, status=status), seq)
+            processes.put(self._timeline.txn, structs.replace(old, end=self._timeline.time, status=status), seq)
 
     def _mark(self, record: Record) -> None:
         name = bytes(record.payload).split(b"\0", 1)[0]

@@ -11,27 +11,22 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-import fcntl
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 from lmdb import verify
+from msgspec import Struct
 
 from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError
-from . import pages
+from . import files, pages, sound
 
-DATA_FILE = "index.lmdb"
-LOCK_FILE = "index.lmdb-lock"
 MAP_SIZES = (1 << 40, 1 << 36, 1 << 33)
 """Address space asked for, in order: the file is as large as its data, whatever the map."""
 
 READERS = 1024
-_LOCK_BYTES = READERS * 64 + 4096  # a line of cache for each, and what comes before them
 CHECKS = 20  # attempts to look at the pages of a transaction before a writer has gone on to others
 
 END = b"\xff" * 32
@@ -97,12 +92,16 @@ class Txn:
         return table in self._tables
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        with _quick:
+        try:
             return self._txn.get(key, db=self._tables[table])
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
-        with _quick:
+        try:
             self._txn.put(key, value, db=self._tables[table])
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def replace(self, table: Table, key: bytes, value: bytes) -> None:
         """`put` for what may be there already, and longer: LMDB would keep the longer value's pages."""
@@ -133,9 +132,9 @@ class Txn:
 
     def around(self, table: Table, prefix: bytes, key: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
         """As `floor`, and the key of the entry after `key` if it begins with `prefix`, else nothing."""
-        with _quick:
+        try:  # as `_quick`, which costs as much as a seek: a directory asks for many
             cursor = self._cursors.get(table)
-            if cursor is None:  # one for all: a directory asks for many
+            if cursor is None:
                 cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
             beyond = cursor.set_range(key)
             after = cursor.key() if beyond else b""
@@ -146,6 +145,8 @@ class Txn:
             found = cursor.prev() if beyond else cursor.last()
             item_there = found and cursor.key().startswith(prefix)
             return cursor.item() if item_there else None, after if after.startswith(prefix) else b""
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
         return self.floor(table, prefix, prefix + END)
@@ -209,8 +210,7 @@ class _Snapshot:
             raise _translated(error) from error
 
 
-@dataclass
-class _Shared:
+class _Shared(Struct):
     env: lmdb.Environment
     writable: bool
     tables: dict[Table, lmdb._Database]
@@ -218,7 +218,6 @@ class _Shared:
 
 
 _open: dict[tuple[int, int, int], _Shared] = {}
-_sound: set[tuple[int, ...]] = set()  # what was looked at last: opening a trace opens its index twice
 _open_lock = threading.Lock()
 
 
@@ -233,10 +232,10 @@ class Database:
         TraceDamagedError, DiffKeeperError.
         """
         self._path = path
-        with _open_lock, _ours(), _entrance(path.parent, fcntl.LOCK_SH):
+        with _open_lock, _ours(), files.entrance(path.parent):
             shared = _open.get(_key(path))
             if shared is None:
-                there = _check_file(path)
+                there = files.is_there(path)
                 if not there and not write:
                     what = "an empty index" if path.exists() else "no index"
                     raise TraceMissingError(f"{path.parent} has {what}: nothing was recorded, or it is not a trace")
@@ -297,34 +296,6 @@ class Database:
         finally:
             os.close(wanted)
 
-    @staticmethod
-    def replace(path: Path, by: Path) -> bool:
-        """Put a copy in the place of a store that nobody has open; False, and the copy removed, if somebody has.
-
-        The lock file belongs to the old one, and goes: its transaction numbers mean nothing for the copy. Nobody
-        gets one of the new files and one of the old: whoever opens a store meanwhile waits.
-        """
-        with _entrance(path.parent, fcntl.LOCK_EX):
-            return Database._replace(path, by)
-
-    @staticmethod
-    def _replace(path: Path, by: Path) -> bool:
-        lock = os.open(path.with_name(LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)  # LMDB holds its first byte shared, while it is open
-        except OSError:
-            by.unlink()
-            return False
-        else:
-            status = os.stat(path)
-            os.chown(by, status.st_uid, status.st_gid)
-            os.chmod(by, stat.S_IMODE(status.st_mode))
-            os.rename(by, path)
-            os.unlink(path.with_name(LOCK_FILE))
-            return True
-        finally:
-            os.close(lock)
-
     def close(self) -> None:
         with _open_lock:
             shared, self._shared = self._shared, None
@@ -335,20 +306,6 @@ class Database:
                 for key in [key for key, value in _open.items() if value is shared]:
                     del _open[key]
                 shared.env.close()
-
-
-@contextlib.contextmanager
-def _entrance(directory: Path, kind: int) -> Iterator[None]:
-    """Held, shared, while a store is opened, and alone while its files are replaced: by a lock on their directory."""
-    fd = -1
-    try:
-        with contextlib.suppress(OSError):  # not every filesystem has locks for directories
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(fd, kind)
-        yield
-    finally:
-        if fd >= 0:
-            os.close(fd)
 
 
 def _key(path: Path) -> tuple[int, int, int]:
@@ -379,11 +336,10 @@ def _check_pages(path: Path, env: lmdb.Environment) -> None:
             with env.begin() as txn:
                 status = os.fstat(file)
                 seen = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, txn.id()
-                if seen in _sound:
+                if sound.is_known(seen, status.st_uid):
                     return
                 if pages.check(file, txn.id(), names):
-                    _sound.clear()
-                    _sound.add(seen)
+                    sound.remember(seen, status.st_uid)
                     return
     finally:
         os.close(file)
@@ -405,43 +361,9 @@ def _tables(path: Path, env: lmdb.Environment, write: bool) -> dict[Table, lmdb.
     return found
 
 
-def _check_file(path: Path) -> bool:
-    """Whether there is a data file: before LMDB maps it, what it must be, and what its first pages must say."""
-    for name in (path.with_name(LOCK_FILE), path):  # LMDB would follow links, and write to where they lead
-        try:
-            status = os.lstat(name)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            raise TraceDamagedError(f"damaged trace: {name} is not a file of its own: copy the trace again")
-        if name == path and status.st_size:  # empty: a writer was killed before it wrote the first page
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                pages.metas(file)
-            finally:
-                os.close(file)
-            return True
-    return False
-
-
-def _allocate_lock(path: Path) -> bool:
-    """Give the lock file its blocks; False: the disk is full. LMDB writes to it through a map, which would kill us."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return True  # one that cannot be written: LMDB says so, too
-    try:
-        os.posix_fallocate(fd, 0, _LOCK_BYTES)
-    except OSError as error:
-        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-    finally:
-        os.close(fd)
-    return True
-
-
 def _environment(path: Path, write: bool) -> lmdb.Environment:
     locks = (True,) if write else (True, False)
-    if not _allocate_lock(path.with_name(LOCK_FILE)):
+    if not files.allocate_lock(path, READERS):
         if write:
             raise DiffKeeperError("cannot write the trace: no space left; free some space and open the trace to go on")
         locks = (False,)

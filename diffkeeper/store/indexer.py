@@ -11,7 +11,6 @@ of the journal cannot be read, or makes no sense, becomes a GAP event in its pla
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import os
 import select
@@ -21,14 +20,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from msgspec import structs
+
 from ..errors import DiffKeeperError, TraceDamagedError, TraceMissingError
 from ..journal import JOURNAL, Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
 from ..wire import WireOp, records, strings
 from . import session
 from .codec import pack_value, unpack_value
-from .db import DATA_FILE, Database, Table, Txn
+from .db import Database, Table, Txn
 from .earlier import Earlier
+from .files import DATA_FILE
 from .nodes import is_under
 from .replay import Replay
 from .timeline import Progress
@@ -66,7 +68,7 @@ def index(
     if (trace_dir / JOURNAL).is_symlink():
         raise TraceDamagedError(f"damaged trace: {trace_dir / JOURNAL} is a link: copy the trace again")
     if session.damage(trace_dir):
-        facts = dataclasses.replace(facts, roots=_roots_told(trace_dir / JOURNAL) or facts.roots)
+        facts = structs.replace(facts, roots=_roots_told(trace_dir / JOURNAL) or facts.roots)
     else:
         with contextlib.suppress(OSError):
             session.sync_facts(trace_dir)  # by us, for whom nobody waits

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ..arrays import np
 from .codec import Column, distinct
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from ..filtering import Filters
 from ..model import ROOT_NODE, Attrs, Fidelity, Session
@@ -238,7 +239,7 @@ def _link(state: NodeState, parent: int, name: bytes) -> bytes:
     return U64.pack(state.node) + U64.pack(parent) + name
 
 
-class Span(NamedTuple):
+class Span(Struct, frozen=True, gc=False):
     """Attributes, and from which event on they were so, until which."""
 
     attrs: Attrs

@@ -13,9 +13,7 @@ import os
 import struct
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from ..arrays import np, npt
 from ..errors import TraceDamagedError
 from .codec import distinct
 
@@ -31,7 +29,7 @@ MAX_DEPTH = 32
 LEAST_KEY, LONGEST_KEY = 1, 511
 LONGEST_VALUE = 128 << 20
 """Bytes; a blob is at most half of it, and LMDB hands out values whole."""
-BATCH = 2048  # pages looked at in one go
+BATCH = 256  # pages looked at in one go
 
 _META = struct.Struct("<II8xQ48s48sQQ")  # magic, version, map size, two trees, last page, transaction
 _TREE = struct.Struct("<IHHQQQQQ")
@@ -108,6 +106,7 @@ class _Walk:
         self._file, self._size = file, meta.free.pad
         self._end = min(os.fstat(file).st_size // self._size, meta.last_page + 1)
         self._met = np.zeros(self._end, np.bool_)
+        self._buffer = bytearray(BATCH * self._size)
 
     def tree(self, name: str, tree: Tree, *, inner: bool = False) -> list[tuple[bytes, bytes]]:
         """Look at a tree, level by level. `inner`: its values are trees, which are returned."""
@@ -136,12 +135,12 @@ class _Walk:
         return values
 
     def _read(self, numbers: Pages) -> npt.NDArray[np.uint8]:
-        size, buffer = self._size, bytearray(len(numbers) * self._size)
-        view = memoryview(buffer)
+        """The pages, in a buffer that the next batch is read into."""
+        size, view = self._size, memoryview(self._buffer)
         for at, number in enumerate(numbers.tolist()):
             if os.preadv(self._file, [view[at * size : (at + 1) * size]], number * size) != size:
                 raise damaged("it is cut off")
-        return np.frombuffer(buffer, np.uint8).reshape(-1, size)
+        return np.frombuffer(self._buffer, np.uint8, len(numbers) * size).reshape(-1, size)
 
 
 class _Batch:

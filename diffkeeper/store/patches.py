@@ -11,9 +11,9 @@ import logging
 import struct
 import time
 from collections import OrderedDict
-from typing import NamedTuple
 
 import blake3
+from msgspec import Struct
 
 from .. import plugins
 from ..errors import DiffKeeperError, PluginError
@@ -34,7 +34,7 @@ _HEAD = struct.Struct("<BBI32s")  # length of differ's name, depth of the chain,
 NO_BASE = bytes(DIGEST)
 
 
-class Blob(NamedTuple):
+class Blob(Struct, frozen=True, gc=False):
     differ: bytes
     depth: int
     size: int

@@ -17,7 +17,8 @@ from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
 from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
-from .db import DATA_FILE, Database, Table, Txn
+from .db import Database, Table, Txn
+from .files import DATA_FILE
 from .names import U64
 from .nodes import Span, attrs_span
 from .patches import BlobReader

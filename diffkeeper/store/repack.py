@@ -13,14 +13,15 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct, field
+
 from ..errors import DiffKeeperError
-from . import differing, indexer
+from . import differing, files, indexer
 from .codec import compress
 from .content import KEYFRAME, RESET, decode, decode_ref
-from .db import DATA_FILE, Database, Table, Txn
+from .db import Database, Table, Txn
 from .patches import NO_BASE, Blob, BlobReader, Patcher, load, store_patch, store_whole
 
 _BATCH_BYTES = 64 << 20
@@ -28,8 +29,7 @@ _BATCH_BYTES = 64 << 20
 Report = Callable[[int, int], None]
 
 
-@dataclass(slots=True)
-class Figures:
+class Figures(Struct):
     """What the content of a trace costs. `kinds`: stored name of a differ, `raw` or `zstd` -> blobs stored so."""
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ def repack(trace_dir: Path, choice: differing.Choice, progress: Report) -> tuple
     if indexer.unfinished(trace_dir):
         indexer.index(trace_dir)
     with indexer.locked(trace_dir):
-        path = trace_dir / DATA_FILE
+        path = trace_dir / files.DATA_FILE
         with contextlib.closing(Database(path, write=True)) as database:
             before = _measure(database, path)
             with database.reading() as txn:
@@ -165,4 +165,4 @@ def _compact(path: Path) -> bool:
         except DiffKeeperError:
             copy.unlink(missing_ok=True)  # no room for a copy: the trace is as it should be, only not smaller
             return False
-    return Database.replace(path, copy)
+    return files.replace(path, copy)

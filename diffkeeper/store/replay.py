@@ -7,9 +7,10 @@ transactions are in `indexer`.
 
 from __future__ import annotations
 
-import dataclasses
 import stat
 from collections.abc import Callable
+
+from msgspec import structs
 
 from ..filtering import merged
 from ..model import Fidelity, Op, Session
@@ -93,7 +94,7 @@ class Replay:
         progress.seq, progress.time = self.timeline.seq, self.timeline.time
         progress.next_node = self.nodes.next_node
         fidelity = {trust.label: count for trust, count in self._trust.items() if count}
-        return dataclasses.replace(
+        return structs.replace(
             self._course.session, events=self.timeline.seq, fidelity=fidelity, mismatches=self._standing.mismatches,
             notes=tuple(dict.fromkeys((*self._course.session.notes, *self.writer.notes()))),
             filtered=merged(self._course.session.filtered, self.nodes.filters.report()),

@@ -7,12 +7,11 @@ files. Nearly all records of a busy program are in runs. What a run does to the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+from msgspec import Struct
 
+from ..arrays import np, npt
 from ..wire import EVENT, INODE, RING_DISCARD, WireOp
 from .codec import Column, damaged
 
@@ -45,8 +44,7 @@ class File(NamedTuple):
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """Writes to some files, in order. The columns have one length."""
 
     files: list[File]

@@ -8,13 +8,13 @@ read without them.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct, structs
 
 from ..errors import NotATraceError, TraceDamagedError, TraceMissingError, TraceTooNewError
 from ..model import Session
@@ -100,7 +100,7 @@ def check_format(number: object, where: str) -> None:
 
 
 def save(txn: Txn, session: Session) -> None:
-    facts = {field.name: _text(getattr(session, field.name)) for field in dataclasses.fields(session)}
+    facts = {name: _text(value) for name, value in structs.asdict(session).items()}
     facts["format"] = FORMAT  # what writes now says what is written, whatever recorded
     txn.put(Table.META, _KEY, json.dumps(facts).encode("ascii"))
 
@@ -119,8 +119,8 @@ def known(txn: Txn, trace_dir: Path, events: int) -> Session:
     except TraceDamagedError as error:
         notes.append(_noted(error))
         found = None
-    found = found or dataclasses.replace(read_facts(trace_dir), events=events)
-    return dataclasses.replace(found, notes=tuple(dict.fromkeys((*found.notes, *filter(None, notes)))))
+    found = found or structs.replace(read_facts(trace_dir), events=events)
+    return structs.replace(found, notes=tuple(dict.fromkeys((*found.notes, *filter(None, notes)))))
 
 
 def _decode(data: bytes, where: str) -> Session:
@@ -146,8 +146,8 @@ def _text(value: object) -> object:
     """JSON has no bytes: surrogate escapes stand for what is not UTF-8."""
     if isinstance(value, bytes):
         return os.fsdecode(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _text(dataclasses.asdict(value))
+    if isinstance(value, Struct):
+        return _text(structs.asdict(value))
     if isinstance(value, Mapping):
         return {str(_text(key)): _text(item) for key, item in value.items()}
     return [_text(item) for item in value] if isinstance(value, tuple | list) else value

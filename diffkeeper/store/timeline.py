@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
+from ..arrays import np
 from ..model import Fidelity, Op
 from ..wire import Record
 from .blocks import BLOCK_EVENTS, NONE, EventBuffer

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from array import array
 
-import numpy as np
-
+from ..arrays import np
 from . import assembly, content, differing, patches
 from .codec import Column, pack_rows
 from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, SORTED, WRITE, ZERO

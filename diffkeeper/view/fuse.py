@@ -45,6 +45,9 @@ MOST_AT_ONCE = 256
 READ_AHEAD_KB = 1024
 """As much as a request of a kernel can ask for."""
 
+SMALL = 64 << 10
+"""Bytes of a file that is handed over as it is opened."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -180,6 +183,8 @@ class Filesystem(pyfuse3.Operations):
         self._opening()
         self._opening = _nothing_to_do
         self._handles[handle] = place.open()
+        if not place.live and self.inodes.is_first_opening(inode):
+            self._fill(inode, place)
         return pyfuse3.FileInfo(fh=handle, direct_io=place.live, keep_cache=not place.live)
 
     @_handler
@@ -213,6 +218,15 @@ class Filesystem(pyfuse3.Operations):
         answer.f_bsize = answer.f_frsize = BLOCK
         answer.f_namemax = 255
         return answer
+
+    def _fill(self, inode: int, place: Place) -> None:
+        """Give the kernel all of a small file: who opens it reads it, and need not ask again.
+
+        Only at the first opening: nobody can wait for pages of the file yet, whom we would wait for here.
+        """
+        if 0 < (size := place.attrs().size) <= SMALL:
+            with contextlib.suppress(DiffKeeperError, OSError):  # then a read is asked for, and says why
+                pyfuse3.notify_store(inode, 0, place.read(0, size))
 
     def _handle(self) -> int:
         self._next_handle += 1
@@ -290,10 +304,11 @@ class _Eager:
     """trio as pyfuse3 uses it, but for `wait_readable`: who reads a file asks again and again.
 
     Going to sleep in trio's loop and coming back costs as much as most answers, so the next request is
-    waited for right here first. pyfuse3 is told so in the way in which its own `asyncio.enable` does it.
+    waited for right here first. Nor is there a turn in the loop for the lock, which only one task would ever
+    take. pyfuse3 is told so in the way in which its own `asyncio.enable` does it.
     """
 
-    Lock, ClosedResourceError = trio.Lock, trio.ClosedResourceError
+    Lock, ClosedResourceError = contextlib.nullcontext, trio.ClosedResourceError
     open_nursery = staticmethod(trio.open_nursery)
     current_task = staticmethod(trio.lowlevel.current_task)
     current_trio_token = staticmethod(trio.lowlevel.current_trio_token)

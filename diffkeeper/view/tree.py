@@ -103,12 +103,12 @@ def directory_attrs(time_ns: int, links: int = 2, mode: int = 0o555) -> Attrs:
 
 
 class _Known:
-    """An inode that a kernel holds: its place, its directory's number, and how often it was told."""
+    """An inode that a kernel holds: its place, its directory's number, how often it was told, whether it was opened."""
 
-    __slots__ = ("parent", "place", "told")
+    __slots__ = ("opened", "parent", "place", "told")
 
     def __init__(self, place: Place, parent: int) -> None:
-        self.place, self.parent, self.told = place, parent, 0
+        self.place, self.parent, self.told, self.opened = place, parent, 0, False
 
 
 class Inodes:
@@ -131,6 +131,12 @@ class Inodes:
     def parent(self, number: int) -> int:
         """The directory through which an inode was first met."""
         return self._known[number].parent
+
+    def is_first_opening(self, number: int) -> bool:
+        """Whether this is asked for the first time since the kernel knows the inode."""
+        known = self._known[number]
+        known.opened, before = True, known.opened
+        return not before
 
     def tell(self, place: Place, parent: int) -> int:
         """The number of a place, which the kernel is now told once more."""

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffkeeper.journal import FRAME, FRAME_HEAD, FRAME_MAGIC, SEGMENT_MAGIC, JournalReader, _check, segment_path
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.wire import INODE, WireOp, pieces, records
 
 PAGE = 4096

@@ -34,6 +34,24 @@ def test_standard_streams_are_the_commands_own(workspace: Path, trace: Path) -> 
     assert "diffkeeper timeline" in result.stderr
 
 
+INHERITED = """
+import os, resource, signal, sys
+limits = [resource.getrlimit(number) for number in range(16)]
+told = ("SigBlk", "SigIgn", "SigCgt", "Umask", "Cap", "NoNewPrivs", "Seccomp")
+signals = [line for line in open("/proc/self/status") if line.startswith(told)]
+fds = sorted(os.listdir("/proc/self/fd"))
+print(sorted(os.environ.items()), limits, signals, fds, os.nice(0), os.getcwd(), os.sched_getscheduler(0))
+"""
+
+
+def test_the_command_inherits_what_it_would_without_us(workspace: Path, trace: Path) -> None:
+    """Environment, limits, signals, umask, open files, priority: as if it had been started by our own caller."""
+    words = [sys.executable, "-c", INHERITED]
+    bare = subprocess.run(words, cwd=workspace, capture_output=True, text=True, check=True).stdout
+    assert bare
+    assert harness.record(trace, words, cwd=workspace).stdout == bare
+
+
 def test_the_command_keeps_the_terminal(workspace: Path, trace: Path) -> None:
     """On a terminal, the command sees a terminal on all three streams and stays in its foreground."""
     check = "import os,sys; sys.exit(0 if all(map(os.isatty,(0,1,2))) and os.tcgetpgrp(0)==os.getpgrp() else 9)"

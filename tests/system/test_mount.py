@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import filecmp
 import os
 import shutil
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 from diffkeeper.store import names
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from tests.builder import TraceBuilder
 
 PROGRAM = (sys.executable, "-m", "diffkeeper")
@@ -248,6 +250,29 @@ def test_diff_reads_only_what_changed(many: Path, mountpoint: Path) -> None:
     assert int(counts["rchar"]) < 50_000  # all files: 4,000,000
     one, two = ({n: os.stat(top / f"d{n}/f{n}").st_ino for n in range(100)} for top in (start, end))
     assert [n for n in range(100) if one[n] != two[n]] == [7] and len(set(one.values())) == 100
+
+
+def cached_pages(fd: int) -> int:
+    """How many pages of an open file are in the page cache: cachestat(2)."""
+    whole, found = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+    if ctypes.CDLL(None, use_errno=True).syscall(451, fd, whole, found, 0):
+        raise OSError(ctypes.get_errno(), "cachestat")
+    return found[0]
+
+
+def test_a_small_file_is_handed_over_as_it_is_opened(tmp_path: Path, mountpoint: Path) -> None:
+    """Nobody has to ask for its bytes again: they are in the page cache. Of a large file nothing is, before a read."""
+    files = {"one": b"x", "page": b"y" * 4096, "some": os.urandom(50_001), "large": os.urandom(1 << 20), "empty": b""}
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline(files)
+    builder.begin()
+    builder.end()
+    assert diffkeeper("mount", builder.build(), mountpoint).returncode == 0
+    for name, pages in (("one", 1), ("page", 1), ("some", 13), ("large", 0), ("empty", 0)):
+        for _ in range(2):
+            with (mountpoint / "@end" / name).open("rb", buffering=0) as file:
+                assert cached_pages(file.fileno()) == pages, name
+        assert (mountpoint / "@end" / name).read_bytes() == files[name]
 
 
 def test_memory_follows_the_kernel(many: Path, mountpoint: Path) -> None:
@@ -481,14 +506,14 @@ def test_names_and_rings_that_cannot_be(tmp_path: Path, mountpoint: Path, called
 def test_damage_is_an_error_for_one_reader(tmp_path: Path, mountpoint: Path) -> None:
     """A file that cannot be read gives EIO and a log that status names; the mount lives on."""
     builder = TraceBuilder(tmp_path / "trace")
-    noise = os.urandom(100_000)
+    noise = os.urandom(60_000)
     builder.baseline({"good": b"fine\n", "bad": noise})
     builder.begin()
     builder.end()
     path = builder.build()
     index = path / "index.lmdb"
     data = bytearray(index.read_bytes())
-    at = data.find(noise[50_000:50_016])
+    at = data.find(noise[30_000:30_016])
     assert at > 0
     data[at : at + 16] = bytes(16)
     index.write_bytes(data)
@@ -496,8 +521,9 @@ def test_damage_is_an_error_for_one_reader(tmp_path: Path, mountpoint: Path) -> 
     assert diffkeeper("mount", path, mountpoint, env=environment).returncode == 0
     with contextlib.suppress(FileNotFoundError):
         assert os.listdir(tmp_path / "state/diffkeeper") == []
-    with pytest.raises(OSError, match="Input/output error"):
-        (mountpoint / "@end/bad").read_bytes()
+    for _ in range(2):
+        with (mountpoint / "@end/bad").open("rb") as file, pytest.raises(OSError, match="Input/output error"):
+            file.read()
     assert (mountpoint / "@end/good").read_text() == "fine\n"
     status = (mountpoint / ".diffkeeper/status").read_text()
     log = Path(status.split("something went wrong, see: ")[1].strip())

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 TOP = Path(__file__).resolve().parents[2]
 PAGE = TOP / "docs" / "api.md"
 PUBLIC: dict[str, tuple[str, ...]] = {
@@ -71,9 +73,11 @@ def lines(name: str, what: Any) -> Iterator[str]:
     if issubclass(what, enum.Enum):
         yield from (f"    {member.name} = {member.value!r}" for member in what)
         return
+    given = inspect.signature(what).parameters if issubclass(what, Struct) else {}
     for field, kind in inspect.get_annotations(what).items():
         if not field.startswith("_"):
-            yield f"    {field}: {kind}"
+            default = given[field].default if field in given else inspect.Parameter.empty
+            yield f"    {field}: {kind}" + ("" if default is inspect.Parameter.empty else f" = {default!r}")
     own = {key: value for key, value in vars(what).items() if not key.startswith("_") or key == "__init__"}
     for key, value in own.items():
         if isinstance(value, property):

@@ -16,7 +16,7 @@ from diffkeeper import errors
 from diffkeeper.cli import COMMANDS, CommandGroup, cli, one_line_errors
 
 HEAVY = {
-    "bcc", "blake3", "bsdiff4", "lmdb", "msgspec", "numpy", "pyfuse3", "rich", "stevedore", "trio", "xxhash",
+    "bcc", "blake3", "bsdiff4", "lmdb", "numpy", "pyfuse3", "rich", "stevedore", "trio", "xxhash",
     "zstandard",
 }  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import inspect
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
 from diffkeeper import errors, model
@@ -108,8 +108,8 @@ def test_a_printed_example_is_a_value_of_its_type(name: str, code: str) -> None:
     kind = public_types()[name]
     value = eval(code, dict(public_types()))
     assert isinstance(value, kind)
-    if dataclasses.is_dataclass(kind):
-        assert re.findall(r"\b(\w+)=", code) == [field.name for field in dataclasses.fields(kind)]
+    if issubclass(kind, msgspec.Struct):
+        assert re.findall(r"\b(\w+)=", code) == list(kind.__struct_fields__)
         assert kind.__hash__ is not None, "frozen"
     else:
         assert isinstance(value, enum.IntEnum)

@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from msgspec.structs import replace
 
 import diffkeeper
 from diffkeeper import exporting, plugins, testing
@@ -24,7 +25,8 @@ from diffkeeper.exporting import Exported, Selection
 from diffkeeper.plugins import Exporter
 from diffkeeper.progress import Silent
 from diffkeeper.store import patches
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.trace import Trace
 from tests.builder import TraceBuilder
 
@@ -226,7 +228,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(tmp_path: Path, name
     txn = database.begin()
     (digest,) = (digest for digest, _ in txn.scan(Table.BLOBS))
     blob = patches.load(txn, digest)
-    patches._store(txn, digest, blob._replace(data=blob.data[:-2]))
+    patches._store(txn, digest, replace(blob, data=blob.data[:-2]))
     txn.commit()
     database.close()
     with diffkeeper.open(path) as trace:

@@ -31,7 +31,8 @@ from diffkeeper.errors import DiffKeeperError, TraceDamagedError
 from diffkeeper.exporting import Exported, Selection
 from diffkeeper.progress import Silent
 from diffkeeper.store import codec, names
-from diffkeeper.store.db import DATA_FILE, LOCK_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE, LOCK_FILE
 from diffkeeper.view.hidden import status_lines, timeline_lines
 from diffkeeper.wire import WireOp
 from tests.builder import TraceBuilder

@@ -18,7 +18,8 @@ from diffkeeper.errors import DiffKeeperError, NotATraceError, TraceDamagedError
 from diffkeeper.journal import JournalWriter, segment_path, segments
 from diffkeeper.model import Event, Fidelity, Op, Session
 from diffkeeper.store import indexer
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import open_reader
 from diffkeeper.store.session import FORMAT
 from diffkeeper.trace import open_trace

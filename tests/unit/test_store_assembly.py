@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from diffkeeper.store import content
 from diffkeeper.store.content import CHUNK, SORTED
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.layers import visible
 from diffkeeper.store.reader import open_reader
 from tests.builder import TraceBuilder

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from diffkeeper.errors import DiffKeeperError, NotATraceError, PluginError, TraceDamagedError, TraceMissingError
 from diffkeeper.model import Attrs, Fidelity
 from diffkeeper.store import blocks, codec, content, indexer, names, session
-from diffkeeper.store.db import DATA_FILE, LOCK_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE, LOCK_FILE
 from diffkeeper.store.reader import Reader, open_reader
 from tests.builder import TraceBuilder
 

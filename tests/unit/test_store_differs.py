@@ -24,8 +24,9 @@ from diffkeeper import plugins, testing
 from diffkeeper.cli import cli
 from diffkeeper.errors import DiffKeeperError, PluginError
 from diffkeeper.store import differing, patches
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
 from diffkeeper.store.differing import Choice, candidates
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import open_reader
 from diffkeeper.store.repack import repack
 from diffkeeper_plugins.differs.zstd import SIZE_LIMIT, Zstd

@@ -6,12 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from diffkeeper import plugins
 from diffkeeper.errors import PluginError, TraceDamagedError
 from diffkeeper.store import assembly, content, patches
 from diffkeeper.store.codec import compress
-from diffkeeper.store.db import DATA_FILE, Database, Table
+from diffkeeper.store.db import Database, Table
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import open_reader
 from tests.builder import TraceBuilder
 
@@ -180,13 +182,13 @@ def test_blobs_that_lie_are_damage(tmp_path: Path) -> None:
     digest = patches.put(txn, b"honest" * 100)
     good = patches.load(txn, digest)
     for bad in (
-        good._replace(data=compress(b"forged" * 100)),
-        good._replace(data=good.data[:-3]),
-        good._replace(size=10),
-        good._replace(size=1 << 31),
-        good._replace(differ=b"bsdiff4/1", base=b"\1" * 32),
-        good._replace(differ=b"bsdiff4/1", base=digest),
-        good._replace(differ=b"bsdiff4/1", data=b"BSDIFF40" + b"\x7f" * 24),
+        replace(good, data=compress(b"forged" * 100)),
+        replace(good, data=good.data[:-3]),
+        replace(good, size=10),
+        replace(good, size=1 << 31),
+        replace(good, differ=b"bsdiff4/1", base=b"\1" * 32),
+        replace(good, differ=b"bsdiff4/1", base=digest),
+        replace(good, differ=b"bsdiff4/1", data=b"BSDIFF40" + b"\x7f" * 24),
     ):
         patches._store(txn, digest, bad)
         with pytest.raises(TraceDamagedError):

@@ -13,7 +13,8 @@ import pytest
 from diffkeeper.errors import TraceDamagedError
 from diffkeeper.model import Attrs
 from diffkeeper.store.codec import pack_attrs, pack_value
-from diffkeeper.store.db import DATA_FILE, Database, Table, Txn
+from diffkeeper.store.db import Database, Table, Txn
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.names import U64
 from diffkeeper.store.reader import Reader, open_reader
 from tests.builder import TraceBuilder

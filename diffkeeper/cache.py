@@ -1,4 +1,4 @@
-"""Small files that spare a recording what it found out before: kernel layouts, compiled programs.
+"""Small files that spare a run what was found out before: kernel layouts, compiled programs, sound indexes.
 
 Everything in the cache can be made again; entries are named by what they depend on.
 """
@@ -6,7 +6,6 @@ Everything in the cache can be made again; entries are named by what they depend
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +21,8 @@ def write(path: Path, data: bytes) -> None:
     """Whole or not at all. A cache that cannot be written costs time, nothing else."""
     with suppress(OSError):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
+        made = path.with_name(f".{path.name}-{os.getpid()}")  # tempfile takes 5 ms to import
+        made.unlink(missing_ok=True)
+        with made.open("xb") as file:
             file.write(data)
-        os.replace(file.name, path)
+        made.replace(path)
