@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from .errors import TraceDamagedError
+from .errors import PluginError, TraceDamagedError
 from .filtering import Filters, Spec
 from .model import ROOT_NODE, Attrs, Moment, Op
 from .paths import PathPatterns, paths_of
@@ -327,7 +327,10 @@ class _Comparison:
             yield Change(path, Kind.ATTRIBUTES, before, after, former_path, old, new, rewritten=False)
 
     def _rewritten(self, old: int, new: int) -> bool:
-        """Whether two nodes of the same type differ in content, symlink target or device number."""
+        """Whether two nodes of the same type differ in content, symlink target or device number.
+
+        What was written and cannot be read counts as different: that it is not, nobody can say.
+        """
         before, after = self._before.attrs(old), self._after.attrs(new)
         if not before.is_file:
             return (before.target, before.rdev) != (after.target, after.rdev)
@@ -336,10 +339,13 @@ class _Comparison:
         if old == new and before.version == after.version:
             return False
         one, other = self._before, self._after
-        return any(
-            one.reader.read(old, one.seq, at, _CHUNK) != other.reader.read(new, other.seq, at, _CHUNK)
-            for at in range(0, before.size, _CHUNK)
-        )
+        try:
+            return any(
+                one.reader.read(old, one.seq, at, _CHUNK) != other.reader.read(new, other.seq, at, _CHUNK)
+                for at in range(0, before.size, _CHUNK)
+            )
+        except (PluginError, TraceDamagedError):
+            return True
 
 
 def _attributes(attrs: Attrs) -> tuple[object, ...]:

@@ -105,17 +105,29 @@ def export(
                 raise UsageError("this format cannot be written to standard output; give --out a path, or --format tar")
             if resume:
                 raise UsageError("what goes to standard output cannot be resumed")
-            return exporter.export(trace, selection, destination, progress)
+            return _run(exporter, trace, selection, destination, progress)
         if resume and not exporter.resumes:
             raise UsageError("this format cannot be resumed; export it without --resume")
         return _beside(exporter, trace, selection, destination, progress, resume)
     except (DiffKeeperError, OSError):
         raise
     except Exception as error:  # somebody's code, and a bug in it
-        name, why = type(exporter).__qualname__, f"{type(error).__name__}: {error}".rstrip(": ")
-        raise PluginError(f"the exporter {name} failed ({why}); tell those who made it") from error
+        name, why = exporter.given[0] or type(exporter).__qualname__, f"{type(error).__name__}: {error}".rstrip(": ")
+        raise PluginError(f"the exporter {name!r} failed ({why}); tell those who made it") from error
     finally:
         progress.finish()
+
+
+def _run(
+    exporter: Exporter, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress
+) -> Exported:
+    """Somebody's code may also forget what it has to do."""
+    result = exporter.export(trace, selection, destination, progress)
+    if not isinstance(result, Exported):
+        raise TypeError(f"export() returned {type(result).__name__}, not Exported")
+    if isinstance(destination, Path) and not os.path.lexists(destination):
+        raise RuntimeError("it has made nothing at its destination")
+    return result
 
 
 def _beside(
@@ -135,7 +147,7 @@ def _beside(
     try:
         (private / partial.MADE).mkdir(exist_ok=True)
         made = private / partial.MADE / destination.name
-        result = exporter.export(trace, selection, made, progress)
+        result = _run(exporter, trace, selection, made, progress)
         _move(made, destination)
         keep = False
         return result

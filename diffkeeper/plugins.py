@@ -60,7 +60,8 @@ class Differ(ABC):
         """The target. Called whenever a stored content is read; the core checks its digest.
 
         `patch` comes from a file that may be damaged or hostile: raises ValueError for a patch
-        that does not fit, and takes memory in proportion to what `diff` can have made.
+        that does not fit, and takes memory in proportion to what `diff` can have made. Asked of an instance
+        that was made without options, whatever options that one had which made the patch.
         """
 
 
@@ -141,7 +142,8 @@ class Exporter(ABC):
         A path does not exist yet (but see `resumes`), and lies in a private place: the caller moves the result where
         the user wants it once this returns, and removes it if this raises. So write straight to
         it, and to nowhere else. A binary file is written to and left open. Memory must not grow
-        with the content. Raises DiffKeeperError or OSError.
+        with the content. Tells `progress` how far it is, and lets through what that raises. Raises DiffKeeperError
+        or OSError.
         """
 
 
@@ -172,14 +174,15 @@ KINDS: dict[str, tuple[str, type]] = {
 }
 """Kind -> entry point group and the class its plugins derive from."""
 
+CORE_DIFFERS = "auto", "raw"
+"""What `--differ` takes that is no plugin: the policy, and none at all. No plugin may have these names."""
+
 _TRUE, _FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
 
 def make_differ(name: str, options: Mapping[str, str]) -> Differ:
     """A new differ, to make patches with. Raises PluginError: unknown, broken, or not to be made with these options."""
     made: Differ = _make("differ", name, options)
-    if made.name.partition("/")[0] != name:
-        raise PluginError(f"the differ {name!r} calls itself {made.name!r}: its patches could not be read again")
     return made
 
 
@@ -195,7 +198,10 @@ def differ(stored_name: str) -> Differ:
 
     Raises PluginError, naming what is missing.
     """
-    found: Differ = _make("differ", stored_name.partition("/")[0], {})
+    name = stored_name.partition("/")[0]
+    if name not in names("differ"):
+        raise PluginError(f"this needs the differ {stored_name!r}, which is not installed")
+    found: Differ = _make("differ", name, {})
     if found.name != stored_name:
         raise PluginError(f"this needs the differ {stored_name!r}, but what is installed is {found.name!r}")
     return found
@@ -260,7 +266,7 @@ def _load(kind: str, name: str) -> type:
     group, base = KINDS[kind]
     entries = [entry for entry in _entries(group) if entry.name == name]
     if not entries:
-        there_are = ", ".join(names(kind)) or "none"
+        there_are = ", ".join([*(CORE_DIFFERS if kind == "differ" else ()), *names(kind)]) or "none"
         raise PluginError(f"there is no {kind} {name!r}; there are: {there_are}. Is its distribution installed?")
     if len(entries) > 1:
         homes = " and ".join(sorted(entry.dist.name if entry.dist else entry.value for entry in entries))
@@ -286,7 +292,22 @@ def _load(kind: str, name: str) -> type:
     if inspect.isabstract(plugin):
         lacking = ", ".join(sorted(getattr(plugin, "__abstractmethods__", ())))
         raise PluginError(f"the {kind} {name!r} cannot be used: {plugin.__name__} does not define {lacking}")
+    if kind == "differ":
+        _check_readable(name, plugin)
     return plugin
+
+
+def _check_readable(name: str, plugin: type) -> None:
+    """What a differ makes is read later, by one that is found by the stored name and made without options."""
+    stored_name = str(getattr(plugin, "name", ""))
+    if name in CORE_DIFFERS:
+        raise PluginError(f"no differ can be named {name!r}: that is what --differ calls its own")
+    if stored_name.partition("/")[0] != name:
+        raise PluginError(f"the differ {name!r} calls itself {stored_name!r}: its patches could not be read again")
+    for option in _options(plugin):
+        if option.default is None:
+            what = f"the differ {name!r} has no default for {option.name!r}"
+            raise PluginError(f"{what}: patches are read without options")
 
 
 def _make(kind: str, name: str, options: Mapping[str, str]) -> Any:
@@ -355,7 +376,8 @@ def _convert(what: str, key: str, text: str, hint: Any) -> Any:
         try:
             return plain(text)
         except ValueError:
-            raise PluginError(f"{what}: {key} is a number, not {text!r}") from None
+            number = "a whole number" if plain is int else "a number"
+            raise PluginError(f"{what}: {key} is {number}, not {text!r}") from None
     if typing.get_origin(plain) is tuple:
         return tuple(part for part in text.split(",") if part)
     return text

@@ -15,6 +15,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 import diffkeeper
@@ -36,22 +37,37 @@ _DEVICE = 0x800001
 
 def check_differ(differ: Differ) -> None:
     """A differ must round-trip, be deterministic, and refuse a damaged patch with ValueError or wrong bytes."""
-    assert re.fullmatch(r"[^/\s]+/[0-9]+", differ.name), f"the name {differ.name!r} is not NAME/NUMBER"
+    name = getattr(differ, "name", "")
+    assert re.fullmatch(r"[^/\s]+/[0-9]+", name), f"the name {name!r} is not NAME/NUMBER"
+    with _no_error("a differ has to be made without options, to read"):
+        reader = type(differ)()
     made = 0
     for base, target in _contents():
-        patch = differ.diff(base, target)
+        with _no_error("diff() must not raise"):
+            patch, again = differ.diff(base, target), differ.diff(base, target)
         assert patch is None or isinstance(patch, bytes), f"diff() returned {type(patch).__name__}"
-        assert patch == differ.diff(base, target), "diff() of the same contents differs between calls"
+        assert patch == again, "diff() of the same contents differs between calls"
         if patch is None:
             continue
         made += 1
-        assert differ.apply(base, patch) == target, "apply() does not restore the target"
+        for who, what in ((differ, "apply()"), (reader, "apply() of a differ that was made without options")):
+            with _no_error(f"{what} must not raise for a sound patch"):
+                assert who.apply(base, patch) == target, f"{what} does not restore the target"
         for damaged in (b"", patch[: len(patch) // 2], bytes([patch[0] ^ 0xFF]) + patch[1:], patch[:-1] + b"\xff" * 9):
-            try:
+            with _no_error("apply() of a damaged patch must raise ValueError, or nothing"), suppress(ValueError):
                 differ.apply(base, damaged)
-            except ValueError:
-                continue
     assert made, "diff() never made a patch, not even for an edit in the middle of 20 KiB of text"
+
+
+@contextmanager
+def _no_error(what: str) -> Iterator[None]:
+    """What is raised inside is told as what is wrong."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _contents() -> Iterator[tuple[bytes, bytes]]:
@@ -73,15 +89,17 @@ def check_filter(made: EventFilter) -> None:
 
     It is shown a small trace, as `timeline`, `diff` and `export` do before they ask about events.
     """
-    options = made.settled({}, lambda _name: [])
+    with _no_error("settled() must not raise"):
+        options = made.settled({}, lambda _name: [])
     assert all(isinstance(word, str) for item in options.items() for word in item), f"settled() returned {options!r}"
     paths = [b"", b"a", b"a/b.o", b"/abs/olute", b"dir/sub/file.log", b"odd\xff\n name", b"." * 200, b"src/main.c"]
     questions = [(path, is_dir) for path in paths for is_dir in (False, True)]
-    first = {question: made.keep_path(*question) for question in questions}
-    for question, verdict in first.items():
-        assert isinstance(verdict, bool), f"keep_path{question} returned {verdict!r}"
-    for question in reversed(questions):
-        assert made.keep_path(*question) is first[question], f"keep_path{question} has changed its verdict"
+    with _no_error("keep_path() must not raise"):
+        first = {question: made.keep_path(*question) for question in questions}
+        for question, verdict in first.items():
+            assert isinstance(verdict, bool), f"keep_path{question} returned {verdict!r}"
+        for question in reversed(questions):
+            assert made.keep_path(*question) is first[question], f"keep_path{question} has changed its verdict"
     events = [
         Event(seq, seq * 1000, op, 100, SAMPLE_ROOT + b"/" + path, size=10, offset=0)
         for seq, (op, path) in enumerate(((op, path) for op in Op for path in paths), 1)
@@ -90,11 +108,14 @@ def check_filter(made: EventFilter) -> None:
         tempfile.TemporaryDirectory(prefix="diffkeeper-check-") as place,
         diffkeeper.open(sample_trace(Path(place) / "trace")) as trace,
     ):
-        made.begin(trace)
-        for event in (*trace.events(), *events):
-            verdict = made.keep(event)
-            assert isinstance(verdict, bool), f"keep({event}) returned {verdict!r}"
-            assert made.keep(event) is verdict, f"keep({event}) has changed its verdict"
+        with _no_error("begin() must not raise"):
+            made.begin(trace)
+        shown = [*trace.events(), *events]
+        with _no_error("keep() must not raise"):
+            verdicts = [made.keep(event) for event in shown]
+            for event, verdict in zip(shown, verdicts, strict=True):
+                assert isinstance(verdict, bool), f"keep({event}) returned {verdict!r}"
+                assert made.keep(event) is verdict, f"keep({event}) has changed its verdict"
 
 
 def check_exporter(make: Callable[[], Exporter], directory: Path) -> None:
@@ -105,33 +126,54 @@ def check_exporter(make: Callable[[], Exporter], directory: Path) -> None:
     directory = directory.resolve()
     fence = directory / "fence"
     (fence / "out").mkdir(parents=True)
+    (fence / "here").mkdir()
     (fence / "victim").write_bytes(b"must stay as it is")
     trace_path = sample_trace(directory / "trace", escape=os.fsencode(fence))
     before = _fingerprint(fence)
-    with diffkeeper.open(trace_path) as trace:
+    with diffkeeper.open(trace_path) as trace, _at_home(fence / "here"):
         for when in ("start", "end"):
             selection = Selection(trace.moment(when))
             made = [fence / "out" / f"{when}{number}" for number in (1, 2)]
             for path in made:
-                export(make(), trace, selection, path, Silent())
-            one, other = (_fingerprint(path) for path in made)
-            assert one == other, f"two exports of @{when} differ"
-            if make().streams and made[0].is_file():
-                stream = _Stream()
-                export(make(), trace, selection, stream, Silent())
-                assert stream.getvalue() == made[0].read_bytes(), f"a stream of @{when} gets other bytes than a file"
-                assert not stream.closed, "the exporter has closed a stream that it was given"
+                with _no_error(f"an export of @{when} must not fail"):
+                    export(make(), trace, selection, path, Silent())
             outside = {path: what for path, what in _fingerprint(fence).items() if not path.startswith(b"out/")}
             assert outside == {path: what for path, what in before.items() if path != b"out/"}, (
                 "the export has changed something outside its destination"
             )
+            one, other = (_fingerprint(path) for path in made)
+            assert one == other, f"two exports of @{when} differ"
+            if make().streams and made[0].is_file():
+                stream = _Stream()
+                with _no_error("a stream takes writes, in order, and nothing else"):
+                    export(make(), trace, selection, stream, Silent())
+                assert not stream.closed, "the exporter has closed a stream that it was given"
+                assert stream.getvalue() == made[0].read_bytes(), f"a stream of @{when} gets other bytes than a file"
+        beside = fence / "here" / "beside"
+        beside.mkdir()
+        make().export(trace, Selection(trace.moment("end")), beside / "made", Silent())
+        there = sorted(os.listdir(beside))
+        assert there == ["made"], f"the exporter has made {there}, and not only 'made'"
         failing = fence / "out" / "failing"
         try:
             export(make(), trace, Selection(trace.moment("end")), failing, _Interrupt())
         except KeyboardInterrupt:
             assert not os.path.lexists(failing), "an export that was interrupted has left a destination"
+        else:
+            raise AssertionError("an export went on when its progress raised KeyboardInterrupt, or never told of any")
     left = sorted(os.listdir(fence / "out"))
     assert left == ["end1", "end2", "start1", "start2"], f"unexpected names beside the destinations: {left}"
+
+
+@contextmanager
+def _at_home(directory: Path) -> Iterator[None]:
+    """With `directory` to work in, and for temporary files: what is left there shows."""
+    before, tempfile.tempdir = tempfile.tempdir, str(directory)
+    try:
+        with chdir(directory):
+            yield
+    finally:
+        tempfile.tempdir = before
 
 
 def sample_trace(path: Path, escape: bytes = b"/nowhere") -> Path:

@@ -19,6 +19,7 @@ from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import FilterSpecs, filter_option, split_trace, state_dir_option
 from diffkeeper.cli.ui import is_terminal, use_colour
 from diffkeeper.diffing import Change, Kind
+from diffkeeper.errors import DiffKeeperError
 from diffkeeper.model import Attrs, Moment
 from diffkeeper.textdiff import SIZE_LIMIT, unified
 from diffkeeper.wording import printable
@@ -60,21 +61,23 @@ def diff(
     path, (a, b, *paths) = split_trace(state_dir, words, ("A", "B"))
     with open_with_bar(path) as trace:
         ends = trace.moment(a), trace.moment(b)
-        changes = trace.diff(*ends, paths, filters)
+        changes, patches = trace.diff(*ends, paths, filters), _Patches(trace, *ends)
         lines: Iterable[str | bytes]
         if as_json:
             lines = (json.dumps(_object(trace, change)) for change in changes)
         elif totals:
             lines = _totals(changes)
         elif patch:
-            lines = _Patches(trace, *ends).lines(changes)
+            lines = patches.lines(changes)
         else:
             lines = (_line(trace, change) for change in changes)
         different = False
         for line in lines:
             different = True
             click.echo(line, color=use_colour(sys.stdout))
-    ctx.exit(1 if different else 0)
+    for lost in patches.unreadable:
+        click.echo(f"LEFT OUT: {printable(lost)}", err=True)
+    ctx.exit(patches.exit_code or (1 if different else 0))
 
 
 def _line(trace: Trace, change: Change) -> str:
@@ -154,10 +157,15 @@ def _totals(changes: Iterable[Change]) -> Iterator[str]:
 
 
 class _Patches:
-    """Changes as unified diffs between the moments `a` and `b`; `patch -p1` takes them when piped."""
+    """Changes as unified diffs between the moments `a` and `b`; `patch -p1` takes them when piped.
+
+    `unreadable`: what could not be shown, a line each that begins with its path; `exit_code`: of the last error.
+    """
 
     def __init__(self, trace: Trace, a: Moment, b: Moment) -> None:
         self._trace, self._a, self._b = trace, a, b
+        self.unreadable: list[str] = []
+        self.exit_code = 0
         self._safe = is_terminal(sys.stdout)
 
     def lines(self, changes: Iterable[Change]) -> Iterator[str | bytes]:
@@ -165,11 +173,18 @@ class _Patches:
             yield click.style(_line(self._trace, change), bold=True)
             files = [attrs for attrs in (change.before, change.after) if attrs is not None and attrs.is_file]
             if change.rewritten and files:
-                yield from self._body(change)
+                try:
+                    contents = (
+                        self._content(change.before, change.before_node, self._a),
+                        self._content(change.after, change.after_node, self._b),
+                    )
+                except DiffKeeperError as error:  # the others can be read all the same
+                    self.unreadable.append(f"{printable(self._trace.display(change.path))}: {error}")
+                    self.exit_code = error.exit_code
+                else:
+                    yield from self._body(change, *contents)
 
-    def _body(self, change: Change) -> Iterator[str | bytes]:
-        old = self._content(change.before, change.before_node, self._a)
-        new = self._content(change.after, change.after_node, self._b)
+    def _body(self, change: Change, old: bytes | None, new: bytes | None) -> Iterator[str | bytes]:
         hunks = unified(old, new) if old is not None and new is not None else None
         if hunks is None:
             sizes = [attrs.size if attrs else 0 for attrs in (change.before, change.after)]

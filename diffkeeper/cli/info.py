@@ -19,7 +19,7 @@ from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import trace_argument
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
-from diffkeeper.filtering import Filters, Spec, event_filters
+from diffkeeper.filtering import Filters
 from diffkeeper.model import Fidelity, Filtered, Session
 from diffkeeper.plugins import differ
 from diffkeeper.wording import human_duration, human_size, printable
@@ -121,28 +121,22 @@ def verified(session: Session) -> tuple[str, str, bool]:
 def filter_objects(trace: Trace) -> Iterator[dict[str, Any]]:
     """For each filter of the recording: what it left out, for good (`before`, `events`) or of lists (`hidden`)."""
     session = trace.session
-    hiding = event_filters_or_error(trace)
     for index, (name, options) in enumerate(session.filters):
         told = session.filtered[index] if session.filtered else Filtered(name)
-        hidden, error = 0, told.error
-        if isinstance(hiding, str):
-            error = error or hiding
-        elif (name, options) in hiding:
-            kept = Filters.of(trace, [(name, options)])
-            hidden = sum(not kept.keeps(event) for event in trace.reader.events())
-            error = error or kept.report()[0].error
+        hidden, error, took, missing = 0, told.error, told.time, ""
+        try:
+            if Filters([(name, options)], trace.roots).judges_events:
+                kept = Filters.of(trace, [(name, options)])
+                hidden = sum(not kept.keeps(event) for event in trace.reader.events())
+                asked = kept.report()[0]
+                error, took = error or asked.error, took + asked.time
+        except PluginError as without:  # a trace can be summed up also where one of its filters is not installed
+            missing = str(without)
         yield {
             "name": name, "options": dict(options), "before": told.before, "events": told.events, "hidden": hidden,
-            "examples": list(told.examples), "seconds": told.time / 1e9, "error": error,
+            "examples": list(told.examples), "seconds": took / 1e9, "error": error,
+            "missing": missing,
         }  # fmt: skip
-
-
-def event_filters_or_error(trace: Trace) -> tuple[Spec, ...] | str:
-    """A trace can be summed up also where one of its filters is not installed."""
-    try:
-        return event_filters(trace)
-    except PluginError as error:
-        return str(error)
 
 
 def filter_row(found: dict[str, Any]) -> tuple[str, str, bool]:
@@ -158,6 +152,8 @@ def filter_row(found: dict[str, Any]) -> tuple[str, str, bool]:
     parts.append(f"took {found['seconds']:.3f} s")
     if found["error"]:
         parts.append(f"FAILED, and what it could not judge was kept: {found['error']}")
+    if found["missing"]:
+        parts.append(f"cannot be had here, so events that it may hide are shown: {found['missing']}")
     name = found["name"] + (f":{given}" if given else "")
     return "filter", printable(f"{name}: {'; '.join(parts)}"), bool(found["error"])
 
@@ -167,8 +163,8 @@ def needed(name: str, distribution: str) -> tuple[str, bool]:
     try:
         differ(name)
     except PluginError as error:
-        hint = f"; pip install {distribution}" if distribution else ""
-        return f"{printable(name)} is needed and missing: {printable(str(error))}{printable(hint)}", True
+        hint = f"; {distribution} brings it: pip install {distribution}" if distribution else ""
+        return printable(f"{error}{hint}"), True
     return f"{printable(name)}, by {printable(distribution)}", False
 
 

@@ -11,7 +11,7 @@ import click
 
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
-from diffkeeper.plugins import PluginInfo, available
+from diffkeeper.plugins import Option, PluginInfo, available
 from diffkeeper.wording import printable
 
 
@@ -21,8 +21,8 @@ from diffkeeper.wording import printable
 def plugins(ctx: click.Context, name: str | None) -> None:
     """List the plugins and where they come from.
 
-    With NAME, only those of that name, and their options. A broken plugin is listed with its
-    error; the exit code is 1 if there is one.
+    Below each its options with their defaults; with NAME, only those of that name, and what types the
+    options have. A broken plugin is listed with its error; the exit code is 1 if there is one.
     """
     found = [info for info in available() if name in (None, info.name)]
     if name is not None and not found:
@@ -32,11 +32,17 @@ def plugins(ctx: click.Context, name: str | None) -> None:
     for info, row in zip(found, rows, strict=True):
         columns = "  ".join(printable(word).ljust(width) for word, width in zip(row, widths, strict=True))
         click.echo(f"{columns}  {_remark(info)}".rstrip())
+        if name is None and info.options:
+            click.echo("    " + printable("  ".join(_short(option) for option in info.options)))
         for option in info.options if name is not None else ():
             default = "must be given" if option.default is None else f"default {option.default}"
-            click.echo(f"    {option.name}={option.type.upper()}  {default}")
+            click.echo(printable(f"    {option.name}={option.type.upper()}  {default}"))
     if any(info.error for info in found):
         ctx.exit(1)
+
+
+def _short(option: Option) -> str:
+    return f"{option.name} (must be given)" if option.default is None else f"{option.name}={option.default}"
 
 
 def _remark(info: PluginInfo) -> str:

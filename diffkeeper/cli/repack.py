@@ -13,6 +13,9 @@ from diffkeeper.cli.options import PLUGIN_SPEC, trace_argument
 from diffkeeper.cli.ui import open_ui
 from diffkeeper.wording import human_size, printable
 
+WHOLE = {"raw": "stored whole", "zstd": "whole, compressed"}
+"""What is stored without a differ; other names are those of differs."""
+
 
 @click.command()
 @trace_argument
@@ -38,7 +41,8 @@ def repack(trace: Path, differ: tuple[str, dict[str, str]]) -> None:
         ui.finish()
     click.echo(f"{'':<24}{'before':>12}{'after':>12}")
     for kind in sorted({*before.kinds, *after.kinds}):
-        click.echo(f"{printable(kind) + ' blobs':<24}{before.kinds[kind]:>12}{after.kinds[kind]:>12}")
+        words = WHOLE.get(kind) or f"patches by {kind}"
+        click.echo(f"{printable(words):<24}{before.kinds[kind]:>12}{after.kinds[kind]:>12}")
     for label, one, other in (("content", before.stored, after.stored), ("index on disk", before.file, after.file)):
         click.echo(f"{label:<24}{human_size(one):>12}{human_size(other):>12}")
     click.echo(f"{'to read all content':<24}{before.seconds:>10.2f} s{after.seconds:>10.2f} s")

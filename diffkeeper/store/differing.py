@@ -15,7 +15,7 @@ from .. import plugins
 from ..errors import PluginError
 from .db import Table, Txn
 
-AUTO, RAW = "auto", "raw"
+AUTO, RAW = plugins.CORE_DIFFERS
 BSDIFF_SIZE = 1 << 20
 """Bytes. bsdiff takes a quarter of a second and 17 MiB for each MiB; zstd 20 ms and a tenth of that."""
 
@@ -82,5 +82,5 @@ def forget(txn: Txn) -> None:
 def missing(txn: Txn, error: PluginError, stored_name: str) -> PluginError:
     """The error of a differ that cannot be had, with what to install."""
     home = needed(txn).get(stored_name)
-    hint = f"; the trace says that it is in the distribution {home}: pip install {home}" if home else ""
+    hint = f"; the trace says that {home} brings it: pip install {home}" if home else ""
     return PluginError(f"{error}{hint}")

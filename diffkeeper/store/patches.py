@@ -7,10 +7,10 @@ which differ is asked in `differing`.
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 from collections import OrderedDict
-from contextlib import suppress
 
 import blake3
 from msgspec import Struct
@@ -28,6 +28,7 @@ PATCH_LEAST = 256  # what compresses to less is not worth a differ's time
 MAX_DEPTH = 16
 _CHAIN_LIMIT = 256  # a base may itself be made a patch later: chains outgrow the depths noted in them
 _RAW, _ZSTD = b"raw", b"zstd"
+_log = logging.getLogger("diffkeeper")
 
 _HEAD = struct.Struct("<BBI32s")  # length of differ's name, depth of the chain, size of the blob, digest of the base
 NO_BASE = bytes(DIGEST)
@@ -152,6 +153,7 @@ class Patcher:
     def __init__(self, reader: BlobReader, choice: differing.Choice, *, unhurried: bool = False) -> None:
         self._reader, self._choice, self._unhurried = reader, choice, unhurried
         self._made: dict[str, plugins.Differ | None] = {}  # None: cannot be had
+        self._failed: dict[str, str] = {}
         self._started, self._spent = time.monotonic(), 0.0
 
     def reencode(self, txn: Txn, digest: bytes, base: bytes) -> bool:
@@ -181,12 +183,29 @@ class Patcher:
     def diff(self, names: tuple[str, ...], base: bytes, target: bytes) -> tuple[bytes, bytes] | None:
         """Stored name of the first of these differs that has a patch, and the patch; None where none works."""
         for name in names:
-            with suppress(Exception):  # somebody's code: the blob stays stored whole, nothing is lost
+            try:
                 differ = self._differ(name)
                 patch = differ.diff(base, target) if differ else None
-                if differ and patch is not None and differ.apply(base, patch) == target:
-                    return differ.name.encode("ascii"), patch
+                if differ and patch is not None:
+                    # By the one that readers will have, which is made without options.
+                    if plugins.differ(differ.name).apply(base, patch) == target:
+                        return differ.name.encode("ascii"), patch
+                    self._fails(name, "what it makes of its patch is something else")
+            except Exception as error:  # noqa: BLE001  somebody's code: the blob stays stored whole, nothing is lost
+                self._fails(name, f"{type(error).__name__}: {error}")
         return None
+
+    def notes(self) -> list[str]:
+        """For each differ that failed, how it did the first time."""
+        return [
+            f"the differ {name!r} failed, and what it could not patch is stored whole: {why}"
+            for name, why in self._failed.items()
+        ]
+
+    def _fails(self, name: str, why: str) -> None:
+        if name not in self._failed:
+            self._failed[name] = why
+            _log.warning("%s", self.notes()[-1])
 
     def _differ(self, name: str) -> plugins.Differ | None:
         if name not in self._made:

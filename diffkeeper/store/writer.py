@@ -35,6 +35,10 @@ class ContentWriter:
         self._waiting: dict[int, NodeState] = {}
         self._held = 0
 
+    def notes(self) -> list[str]:
+        """What the user must be told: which differs failed."""
+        return self._patcher.notes()
+
     def write(self, state: NodeState, seq: int, offset: int, data: bytes | memoryview, kind: int = WRITE) -> None:
         """Bytes at an offset. The node's times are already those after the call."""
         size = len(data)

@@ -20,11 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import capture, growth, index, look, page, peers, size
+from . import capture, growth, ignored, index, look, page, peers, size
 from .material import clean_environment
 from .measure import Plan, Row, machine
 
-PARTS = ("capture", "index", "size", "look", "growth")
+PARTS = ("capture", "ignored", "index", "size", "look", "growth")
 
 
 def main() -> None:
@@ -76,6 +76,7 @@ def _grow(plan: Plan) -> None:
 def _part(part: str, plan: Plan, workloads: list[str]) -> None:
     measured: dict[str, Callable[[], Iterable[Row]]] = {
         "capture": lambda: capture.rows(plan, workloads),
+        "ignored": lambda: ignored.rows(plan),
         "index": lambda: index.rows(plan),
         "size": lambda: size.rows(plan),
         "look": lambda: look.rows(plan),

@@ -1,22 +1,21 @@
 """What it costs to write what a filter leaves out: a build with and without its node_modules, bare and recorded.
 
-    python -m tests.bench.ignored [--rounds N]
-
 The ignored part costs nothing when it adds to a recorded build what it adds to a bare one. Seconds are those
-of the command alone, medians of interleaved rounds; processor seconds are its own, in user and kernel mode.
-A run that lost an event, or whose filter left out another number of calls than it makes, ends the bench.
+of the command alone, medians of runs in turn. A run that lost an event, or whose filter left out another number of
+calls than it makes, ends the bench.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from .measure import DIFFKEEPER, Plan, Row, expect
 
 BUILDER = r"""
 #include <fcntl.h>
@@ -78,63 +77,44 @@ def timed(top: Path, files: int, prefix: list[str]) -> Seconds:
 
 def recorded(top: Path, files: int, *, filters: list[str]) -> Seconds:
     trace = str(top / "trace")
-    words = [sys.executable, "-m", "diffkeeper"]
-    seconds = timed(top, files, [*words, "record", "--force", "-o", trace, *filters, "--"])
-    shown = subprocess.run([*words, "info", trace, "--json"], check=True, capture_output=True)
+    seconds = timed(top, files, [*DIFFKEEPER, "record", "--force", "-o", trace, *filters, "--"])
+    shown = subprocess.run([*DIFFKEEPER, "info", trace, "--json"], check=True, capture_output=True)
     facts = json.loads(shown.stdout)
     left_out = facts["filters"][0]["events"] if filters else 0
-    if facts["lost"] or left_out != (CALLS if filters and files else 0):
-        raise SystemExit(f"lost {facts['lost']}, left out {left_out} of {CALLS}: not compared")
+    expect("lost, and left out", (facts["lost"], left_out), (0, CALLS if filters and files else 0))
     return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.ignored", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+def medians(top: Path, rounds: int) -> dict[str, Seconds]:
+    subprocess.run(["cc", "-O2", "-x", "c", "-", "-o", top / "builder"], input=BUILDER.encode(), check=True)
     runs: dict[str, list[Seconds]] = {}
-    with tempfile.TemporaryDirectory(prefix="diffkeeper-bench-", dir="/dev/shm") as directory:
-        top = Path(directory)
-        subprocess.run(["cc", "-O2", "-x", "c", "-", "-o", top / "builder"], input=BUILDER.encode(), check=True)
-        for _ in range(rounds):
-            for name, seconds in (
-                ("bare without", timed(top, 0, [])),
-                ("recorded without", recorded(top, 0, filters=FILTER)),
-                ("bare with", timed(top, IGNORED, [])),
-                ("recorded ignored", recorded(top, IGNORED, filters=FILTER)),
-                ("recorded all", recorded(top, IGNORED, filters=[])),
-            ):
-                runs.setdefault(name, []).append(seconds)
-    print(f"{'':34}{'bare s':>9}{'recorded s':>12}{'ratio':>8}{'  processor s: bare':>20}{'recorded':>10}{'ratio':>8}")
-    middle = {
+    for _ in range(rounds):
+        for name, seconds in (
+            ("bare without", timed(top, 0, [])),
+            ("recorded without", recorded(top, 0, filters=FILTER)),
+            ("bare with", timed(top, IGNORED, [])),
+            ("recorded ignored", recorded(top, IGNORED, filters=FILTER)),
+            ("recorded all", recorded(top, IGNORED, filters=[])),
+        ):
+            runs.setdefault(name, []).append(seconds)
+    return {
         name: (statistics.median(each[0] for each in found), statistics.median(each[1] for each in found))
         for name, found in runs.items()
     }
-    rows = (
-        ("without node_modules", "bare without", "recorded without"),
-        ("with node_modules, ignored", "bare with", "recorded ignored"),
-        ("with node_modules, recorded", "bare with", "recorded all"),
-    )
-    for title, bare, record in rows:
-        show(title, middle[bare], middle[record])
-    show("what node_modules adds, ignored", less(middle, "bare"), less(middle, "recorded ignored"))
-    show("what node_modules adds, recorded", less(middle, "bare"), less(middle, "recorded all"))
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    middle = medians(plan.top, plan.rounds)
+    for what, one, other, bar in (
+        ("the rest, node_modules not written", middle["recorded without"], middle["bare without"], None),
+        ("what node_modules adds, left out", less(middle, "recorded ignored"), less(middle, "bare"), 1.10),
+        ("what node_modules adds, recorded", less(middle, "recorded all"), less(middle, "bare"), None),
+    ):
+        note = f"{other[0]:.3f} s bare; {one[1] / other[1]:.2f} x the processor time"
+        yield Row(what, one[0] / other[0], "x", bar, note=note)
 
 
 def less(middle: dict[str, Seconds], name: str) -> Seconds:
     """What the part that is ignored adds."""
     whole, rest = ("bare with", "bare without") if name == "bare" else (name, "recorded without")
     return middle[whole][0] - middle[rest][0], middle[whole][1] - middle[rest][1]
-
-
-def show(title: str, bare: Seconds, record: Seconds) -> None:
-    print(
-        f"{title:34}{bare[0]:9.3f}{record[0]:12.3f}{record[0] / bare[0]:8.2f}"
-        f"{bare[1]:20.3f}{record[1]:10.3f}{record[1] / bare[1]:8.2f}",
-        flush=True,
-    )
-
-
-if __name__ == "__main__":
-    main()

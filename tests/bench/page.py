@@ -29,6 +29,9 @@ PARTS = {
     "capture": ("Capture", """Seconds of the command recorded by those of the command bare, start-up and end apart.
 Beside it the same command under `strace -f -e trace=%file,%desc` and `reprozip trace`, once each, and with a tenth of
 the calls where these are counted; neither keeps what is written."""),
+    "ignored": ("What a filter leaves out", """A build that writes 1,000 files of 100 KB, and before them 4,000 more to
+node_modules: bare, recorded with `--filter glob:exclude=node_modules/`, and recorded without a filter. What is left out
+costs nothing when it adds to the recorded build what it adds to the bare one."""),
     "index": ("Index", "A recorded journal is indexed afterwards, by itself."),
     "size": ("Size", """The same versions, kept by others: a snapshot (or commit) after every rewrite, and
 `git gc` at the end. They run one program a version, that is their way; ours is the time of `record` as a whole, with

@@ -7,9 +7,11 @@ written anew and renamed, directories that move, a repository inside the recorde
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import duckdb
@@ -17,7 +19,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 import diffkeeper
-from tests.system.harness import assert_faithful, assert_same, record, run, truth
+from tests.system.harness import DIFFKEEPER, assert_faithful, assert_same, record, run, truth, wait_for
+from tests.trace_processor import trace_processor
 
 SCRIPT = r"""
 set -eu
@@ -69,7 +72,7 @@ def test_a_differ_that_is_not_there_ends_it_before_the_command(tmp_path: Path) -
     """Neither the command runs nor a trace is begun; the error lists those there are."""
     result = record(tmp_path / "trace", ["touch", "ran"], cwd=tmp_path, options=["--differ", "none-such"])
     assert result.returncode == 92
-    assert "there is no differ 'none-such'; there are: bsdiff4, zstd" in result.stderr
+    assert "there is no differ 'none-such'; there are: auto, raw, bsdiff4, zstd" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,6 +90,20 @@ def test_directory_and_archives(recorded: tuple[Path, Path], tmp_path: Path) -> 
     export(trace, tmp_path / "thirty.tar", "--time", "thirty", "--path", "report")
     with tarfile.open(tmp_path / "thirty.tar") as archive:
         assert archive.getnames() == [".", "report"]
+
+
+@pytest.mark.parametrize("name", ["dir", "git"])
+def test_a_signal_leaves_nothing(name: str, recorded: tuple[Path, Path], tmp_path: Path) -> None:
+    """An export that a time limit ends takes away what it has made so far."""
+    trace, _ = recorded
+    out = tmp_path / "here"
+    out.mkdir()
+    words = ["export", trace, "--out", out / "made", "--format", name, *(["--time", "end"] if name == "dir" else [])]
+    with subprocess.Popen([*DIFFKEEPER, *map(str, words)], stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: any(out.rglob("made")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(out.iterdir()) == []
 
 
 def test_git_bisect_finds_the_bad_write(recorded: tuple[Path, Path], tmp_path: Path) -> None:
@@ -127,6 +144,29 @@ def test_tables_agree_with_the_timeline(recorded: tuple[Path, Path], tmp_path: P
     assert sorted(record["args"]["event"] for record in records if record["ph"] == "i") == [
         line["event"] for line in timeline
     ]
+
+
+def test_perfetto_s_own_engine_takes_it(recorded: tuple[Path, Path], tmp_path: Path) -> None:
+    """A track per process, slices for files at work, an instant per change: Perfetto finds no fault."""
+    trace, root = recorded
+    export(trace, tmp_path / "trace.json", "--format", "perfetto")
+    with diffkeeper.open(trace) as opened:
+        processes = {process.pid: process.comm for process in opened.processes().values()}
+        events = Counter(event.op.label for event in opened.events() if event.op.label not in ("mark", "gap"))
+    with trace_processor(tmp_path / "trace.json") as perfetto:
+        assert perfetto.rows("SELECT name FROM stats WHERE severity IN ('error', 'data_loss') AND value > 0") == []
+        assert dict(perfetto.rows("SELECT pid, name FROM process WHERE pid > 0")) == processes
+        changes = "SELECT name, count(*) FROM slice WHERE category = 'change' GROUP BY name"
+        assert dict(perfetto.rows(changes)) == events
+        assert perfetto.rows("SELECT name FROM slice WHERE category = 'mark'") == [("thirty",)]
+        written = "SELECT sum(EXTRACT_ARG(arg_set_id, 'args.written')) FROM slice WHERE category = 'file'"
+        assert perfetto.rows(f"{written} AND name = 'log'") == [((root / "log").stat().st_size,)]
+        within = """
+            SELECT count(*) FROM slice AS change JOIN slice AS file USING (track_id)
+            WHERE change.category = 'change' AND file.category = 'file'
+            AND change.ts BETWEEN file.ts AND file.ts + file.dur AND EXTRACT_ARG(change.arg_set_id, 'args.path') = 'log'
+        """
+        assert perfetto.rows(within)[0][0] >= 40  # each of the appends lies in the slice of its file
 
 
 def test_the_page_shows_the_bad_report(recorded: tuple[Path, Path], tmp_path: Path) -> None:

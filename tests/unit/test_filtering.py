@@ -138,6 +138,7 @@ def test_a_path_filter_of_a_recording_is_counted(tmp_path: Path) -> None:
     assert first["examples"] == ["build/", "main.o"]
     assert first["seconds"] > 0
     assert (second["events"], second["hidden"], second["error"]) == (0, 1, "")
+    assert second["seconds"] > 0  # also of one that judges events: it is asked when somebody looks
     text = run("info", trace).stdout
     assert "left out 6 changes (build/, main.o); took" in text
     assert "hides 1 events from the timeline" in text
@@ -241,13 +242,22 @@ def test_a_filter_that_cannot_begin_is_an_error(trace: Path, monkeypatch: pytest
 
 def test_a_trace_can_be_summed_up_without_its_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`info` names a filter that is not installed here."""
-    trace = build(tmp_path / "trace", (("op", {"exclude": "write"}),))
+    trace = build(tmp_path / "trace", (("op", {"exclude": "write"}), ("time", {"since": "1h"})))
+    make = plugins.make_filter
 
-    def gone(name: str, options: object) -> EventFilter:
-        raise PluginError(f"there is no filter {name!r}")
+    def gone(name: str, options: dict[str, str]) -> EventFilter:
+        if name == "op":
+            raise PluginError(f"there is no filter {name!r}")
+        return make(name, options)
 
     monkeypatch.setattr(filtering, "make_filter", gone)
-    assert "there is no filter 'op'" in run("info", trace).stdout
+    text = run("info", trace).stdout
+    assert "op:exclude=write: left nothing out" in text
+    assert "cannot be had here, so events that it may hide are shown: there is no filter 'op'" in text
+    assert "FAILED" not in text, "what is not installed where somebody looks did not fail in the recording"
+    one, other = json.loads(run("info", trace, "--json").stdout)["filters"]
+    assert (one["missing"], one["error"], one["hidden"]) == ("there is no filter 'op'", "", 0)
+    assert (other["missing"], other["error"]) == ("", "") and other["hidden"] > 0
     shown = run("timeline", trace)
     assert (shown.exit_code, "main.o" in shown.stdout) == (0, True)
     assert "note: shown is also what filters of the recording would hide: there is no filter 'op'" in shown.stderr

@@ -71,7 +71,7 @@ def test_no_pattern_or_a_wrong_one_is_an_error() -> None:
         ("op", {}, "needs include=OP or exclude=OP"),
         ("op", {"include": "wirte"}, "there is no operation 'wirte'; there are create, write"),
         ("process", {"invert": "true"}, "needs comm=GLOB, argv=GLOB or pid=N"),
-        ("process", {"pid": "one"}, "pid is a number"),
+        ("process", {"pid": "one"}, "pid is a whole number"),
         ("size", {}, "needs min=BYTES or max=BYTES"),
         ("size", {"min": "big"}, "'big' is no size"),
         ("time", {}, "needs since=TIME or until=TIME"),

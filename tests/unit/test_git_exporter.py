@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import stat
 import subprocess
@@ -75,6 +76,8 @@ def test_every_commit_is_the_recorded_tree(tmp_path: Path, seed: int, per: str) 
     with diffkeeper.open(builder.path) as trace:
         export(trace, tmp_path / "out", per=per)
     git(tmp_path / "out", "fsck", "--full", "--strict")
+    shown = git(tmp_path / "out", "log", "--format=%T").split()
+    assert all(one != other for one, other in itertools.pairwise(shown)), "a commit that changes nothing"
     found = commits(tmp_path / "out")
     assert len(found) > (1 if per == "mark" else 20)
     seen: dict[int, str] = {}
@@ -87,6 +90,33 @@ def test_every_commit_is_the_recorded_tree(tmp_path: Path, seed: int, per: str) 
     for tag in git(tmp_path / "out", "tag").decode().split():
         wanted = trees[int(tag.removeprefix("mark")) + 1]
         assert tree_of(tmp_path / "out", tag) == as_git(wanted, b"/opt/root")
+
+
+@pytest.mark.parametrize("per", ["change", "close"])
+def test_what_git_cannot_see_is_no_commit(tmp_path: Path, per: str) -> None:
+    """Neither owners, times, attributes and most of the mode, nor the same content written again."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"f": b"a\n", "large": b"x" * 3_000_000})
+    builder.begin()
+    builder.write("f", b"b\n", 0, at=1)
+    builder.chmod("f", 0o600, at=2)
+    builder.chown("f", 5, 5, at=3)
+    builder.utime("f", 10**18, at=4)
+    builder.setxattr("f", b"user.a", b"b", at=5)
+    builder.write("f", b"b\n", 0, at=6)
+    builder.create("g", b"b\n", at=7)
+    builder.rename("g", "f", at=8)
+    builder.write("large", b"x" * 5, 0, at=9)
+    builder.chmod("f", 0o755, at=10)
+    builder.write("large", b"y", 0, at=11)
+    builder.end(at=12)
+    with diffkeeper.open(builder.build()) as trace:
+        export(trace, tmp_path / "out", per=per)
+    log = git(tmp_path / "out", "log", "--reverse", "--format=%s%n%T").decode().splitlines()
+    subjects, trees = log[2::2], log[1::2]
+    made = ["create g", "write g +2 B @0"] if per == "change" else ["write g +2 B @0"]
+    assert subjects == ["write f +2 B @0", *made, "rename g → f", "chmod f", "write large +1 B @0"]
+    assert all(one != other for one, other in itertools.pairwise(trees))
 
 
 @pytest.fixture(scope="module")

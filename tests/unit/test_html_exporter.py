@@ -147,6 +147,13 @@ def test_the_list_scrolls_through_thousands(browser: Browser, tmp_path: Path) ->
         export(trace, tmp_path / "page.html")
     opened = Opened(browser, tmp_path / "page.html")
     page = opened.page
+    here = "document.querySelector('.row.here')?.getBoundingClientRect().top ?? -1"
+    page.fill("#b", "5000")
+    assert 200 < page.evaluate(here) < 800, "the list goes along with the slider"
+    page.fill("#a", "7000")
+    assert 200 < page.evaluate(here.replace(".here", ".there")) < 800
+    page.mouse.click(1000, 70)  # on the strip above the sliders
+    assert 200 < page.evaluate(here) < 800
     page.evaluate("document.getElementById('list').scrollTop = 1e9")
     page.wait_for_function("document.querySelector('.row:last-child').textContent.startsWith('10.000s')")
     assert page.locator(".row").count() < 100

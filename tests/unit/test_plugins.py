@@ -36,6 +36,17 @@ class Old(Differ):
     def apply(self, base: bytes, patch: bytes) -> bytes:
         return base
 
+class Misnamed(Old):
+    name = "other/1"
+
+class Nameless(Differ):
+    diff, apply = Old.diff, Old.apply
+
+class Needy(Old):
+    name = "needy/1"
+    def __init__(self, key: int) -> None:
+        pass
+
 class NoFilter:
     pass
 
@@ -54,6 +65,10 @@ broken = third_party_broken:Filter
 [diffkeeper.differs]
 old = third_party:Old
 half = third_party:Half
+misnamed = third_party:Misnamed
+nameless = third_party:Nameless
+needy = third_party:Needy
+raw = third_party:Old
 asserts = third_party_asserts:Old
 leaves = third_party_leaves:Old
 """
@@ -109,7 +124,8 @@ def test_options_are_converted_to_the_constructor_s_types(third_party: Path) -> 
     ("options", "message"),
     [
         ({}, "needs the option 'depth'"),
-        ({"depth": "many"}, "depth is a number, not 'many'"),
+        ({"depth": "many"}, "depth is a whole number, not 'many'"),
+        ({"depth": "1", "ratio": "half"}, "ratio is a number, not 'half'"),
         ({"depth": "1", "strict": "maybe"}, "strict is true or false"),
         ({"depth": "1", "colour": "red"}, "no option 'colour'; it takes depth, ratio, names, strict, word"),
         ({"depth": "-1"}, "cannot be made: depth is below zero"),
@@ -165,8 +181,31 @@ def test_a_patch_of_another_version_of_a_differ_is_refused(third_party: Path) ->
     assert plugins.differ("old/1").apply(b"base", b"") == b"base"
     with pytest.raises(PluginError, match=r"needs the differ 'old/2', but what is installed is 'old/1'"):
         plugins.differ("old/2")
-    with pytest.raises(PluginError, match="there is no differ 'gone'"):
+    with pytest.raises(PluginError, match="needs the differ 'gone/1', which is not installed"):
         plugins.differ("gone/1")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("misnamed", "calls itself 'other/1'"),
+        ("nameless", "calls itself ''"),
+        ("needy", "has no default for 'key': patches are read without options"),
+        ("raw", "that is what --differ calls its own"),
+    ],
+)
+def test_a_differ_whose_patches_nobody_could_read_is_broken(third_party: Path, name: str, why: str) -> None:
+    """It is listed as such, and refused before anything is recorded."""
+    (error,) = [info.error for info in plugins.available() if info.name == name]
+    assert error is not None and why in error
+    with pytest.raises(PluginError, match=f"'{name}'"):
+        plugins.make_differ(name, {})
+
+
+def test_an_unknown_differ_is_told_of_all_choices() -> None:
+    """Also of those that are no plugins."""
+    with pytest.raises(PluginError, match="there is no differ 'gone'; there are: auto, raw, bsdiff4"):
+        plugins.make_differ("gone", {})
 
 
 def test_looking_for_plugins_writes_nothing_at_home(tmp_path: Path) -> None:

@@ -163,12 +163,13 @@ def test_plugins_are_listed_with_their_options() -> None:
     """All in a table; of one, what it takes and the defaults; an unknown one is an error."""
     result = run("plugins")
     assert result.exit_code == 0
-    assert [line.split()[:3] for line in result.stdout.splitlines()] == [
+    assert [line.split()[:3] for line in result.stdout.splitlines() if not line.startswith(" ")] == [
         ["differ", "bsdiff4", "diffkeeper"],
         ["differ", "zstd", "diffkeeper"],
         *(["filter", name, "diffkeeper"] for name in ("gitignore", "glob", "op", "process", "size", "time")),
         *(["exporter", name, "diffkeeper"] for name in EXPORTERS),
     ]
+    assert "\n    suid=False  devices=False  owners=None\n" in result.stdout
     assert "    suid=BOOL  default False" in run("plugins", "dir").stdout
     assert "    include=LIST  default ()" in run("plugins", "op").stdout
     assert run("plugins", "nothing").exit_code == 92

@@ -55,6 +55,7 @@ def rewritten(path: Path, differ: Choice | None = None, size: int = 20_000) -> t
         else:
             builder.create("g.new", bytes(version[::-1]))
             builder.rename("g.new", "g")
+    builder.write("text", b"\nmore\n", 600)
     builder.end()
     builder.differ = differ or Choice()
     return builder.build(), contents
@@ -233,7 +234,8 @@ def test_repack_shows_before_and_after(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = {line[:24].strip(): line[24:].split() for line in result.stdout.splitlines()}
     assert rows[""] == ["before", "after"]
-    assert rows["zstd/1 blobs"][0] == "0" and int(rows["zstd/1 blobs"][1]) > 20
+    assert rows["patches by zstd/1"][0] == "0" and int(rows["patches by zstd/1"][1]) > 20
+    assert int(rows["stored whole"][0]) > int(rows["stored whole"][1])
     assert rows.keys() >= {"content", "index on disk", "to read all content"}
     assert_readable(path, contents)
     result = CliRunner().invoke(cli, ["repack", str(path), "--differ", "none-such"])
@@ -335,6 +337,43 @@ class Mine(Differ):
 """
 
 
+KEYED = """
+from diffkeeper.plugins import Differ
+class Keyed(Differ):
+    name = "keyed/1"
+    def __init__(self, key: int = 0, how: str = ""):
+        self.key, self.how = key, how
+    def diff(self, base, target):
+        if self.how == "raises":
+            raise LookupError("no patch today")
+        return bytes([self.key]) + bytes(byte ^ self.key for byte in target[:9])
+    def apply(self, base, patch):
+        made = bytes(byte ^ self.key for byte in patch[1:])
+        return made + base[len(made):]
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "why"), [({"key": "3"}, "something else"), ({"how": "raises"}, "LookupError: no patch today")]
+)
+def test_a_differ_that_fails_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], why: str
+) -> None:
+    """One that raises, or whose patches the one without options, which readers have, cannot read: all stays whole."""
+    place = tmp_path / "site"
+    distribution(place, "keyed-plugin", "[diffkeeper.differs]\nkeyed = keyed_plugin:Keyed\n")
+    (place / "keyed_plugin.py").write_text(KEYED)
+    monkeypatch.syspath_prepend(place)
+    forget()
+    path, contents = rewritten(tmp_path / "trace", Choice("keyed", options))
+    assert_readable(path, contents)
+    assert set(kinds(path)) <= {"raw", "zstd"}
+    with diffkeeper.open(path) as trace:
+        (note,) = [note for note in trace.session.notes if "keyed" in note]
+    assert note.startswith("the differ 'keyed' failed, and what it could not patch is stored whole: ") and why in note
+    forget()
+
+
 def test_a_missing_differ_names_the_distribution_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,11 +392,14 @@ def test_a_missing_differ_names_the_distribution_to_install(
         node = reader.resolve(b"/opt/root/f", 0)
         assert node is not None
         assert len(reader.read(node, 0, 0, MiB)) == 20_000  # what was there before was stored whole
-        with pytest.raises(PluginError, match=r"no differ 'mine'.*pip install mine-plugin"):
+        with pytest.raises(PluginError, match=r"differ 'mine/1', which is not installed; .*pip install mine-plugin"):
             reader.read(node, max(contents), 0, MiB)
         assert any("pip install mine-plugin" in problem for problem in reader.problems())
     result = CliRunner().invoke(cli, ["info", str(path)])
-    assert "mine/1 is needed and missing" in result.stdout and "pip install mine-plugin" in result.stdout
+    assert "'mine/1', which is not installed; mine-plugin brings it: pip install mine-plugin" in result.stdout
+    patch = CliRunner().invoke(cli, ["diff", str(path), "start", "end", "--patch"])
+    assert "M  f\n" in patch.stdout and "M  text\n" in patch.stdout and "+more\n" in patch.stdout
+    assert patch.exit_code == PluginError.exit_code and "f: this needs the differ 'mine/1'" in patch.stderr
     with pytest.raises(PluginError, match="pip install mine-plugin"):
         repack(path, Choice("zstd"), NO_REPORT)
     with contextlib.closing(Database(path / DATA_FILE, write=True)) as database:

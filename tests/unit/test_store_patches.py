@@ -162,6 +162,7 @@ def test_a_differ_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest.M
         return differ
 
     monkeypatch.setattr(plugins, "make_differ", made)
+    monkeypatch.setattr(plugins, "differ", lambda name: differ)
     one, two = versions_of(4000, 2)
     builder = begun(tmp_path / "trace", f=one)
     builder.rewrite("f", two)

@@ -12,6 +12,7 @@ file, before it is cut to nothing or rests for `rest` milliseconds.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -41,7 +42,7 @@ PER = ("change", "close", "mark")
 BRANCH = b"refs/heads/main"
 # Logs of references would say who exports, and when.
 _GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false")
-_REMEMBERED = 100_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
+_REMEMBERED = 10_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
 
 
 class GitExporter(Exporter):
@@ -85,9 +86,10 @@ class _Stream:
     def __init__(self, trace: Trace, selection: Selection, out: BinaryIO, limit: int) -> None:
         self._trace, self._selection, self._out, self._limit = trace, selection, out, limit
         self._steps, self._names = happenings.Steps(trace, selection), Names(trace)
-        self._blobs: OrderedDict[tuple[int, int], int] = OrderedDict()  # node, version -> its mark in the stream
+        # Node, version -> its mark in the stream, digest
+        self._blobs: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
         self._marks = self._last = 0  # numbers in the stream: given so far, and of the last commit
-        self._held = PathTree[None]()  # what is in the tree of the last commit
+        self._held = PathTree[bytes]()  # what is in the tree of the last commit: mode, digest
         self._at = selection.first - 1
         self.commits = self.size = self.inexact = 0
         self.notes: Counter[str] = Counter()
@@ -186,12 +188,15 @@ class _Stream:
             self.notes[f"versions of files left out: larger than limit={self._limit}"] += 1
         else:
             try:
-                mark = self._blob(node, attrs)
+                mark, digest = self._blob(node, attrs)
             except DiffKeeperError as error:
                 self.damaged.append(f"{printable(path)} at event {self._at}: {error}")
             else:
-                self._held.put(path, None)
-                return [b"M %s :%d %s\n" % (gitnames.mode(attrs), mark, gitnames.quoted(path))]
+                mode = gitnames.mode(attrs)
+                if self._held.get(path) == mode + digest:
+                    return []
+                self._held.put(path, mode + digest)
+                return [b"M %s :%d %s\n" % (mode, mark, gitnames.quoted(path))]
         return [b"D %s\n" % gitnames.quoted(path)] if self._held.take(path) else []
 
     def _moved(self, old: bytes, new: bytes) -> list[bytes]:
@@ -203,18 +208,19 @@ class _Stream:
         there = list(self._steps.below(new, self._at)) if gitnames.holds_path(new) else []
         return self._changes(happenings.Step(gone=gone, there=there))
 
-    def _blob(self, node: int, attrs: Attrs) -> int:
-        """The mark of a file's or symlink's content; sent now unless it was."""
+    def _blob(self, node: int, attrs: Attrs) -> tuple[int, bytes]:
+        """The mark of a file's or symlink's content, which is sent now unless it was, and its digest."""
         key = node, attrs.version
         if (known := self._blobs.get(key)) is not None:
             self._blobs.move_to_end(key)
             return known
         size = len(attrs.target) if attrs.is_symlink else attrs.size
         first = attrs.target if attrs.is_symlink else self._trace.reader.read(node, self._at, 0, CHUNK)
-        if size > CHUNK:  # what cannot be read must be known before it begins
-            read = sum(len(piece) for piece in self._trace.reader.chunks(node, self._at, CHUNK))
-        else:
-            read = len(first)
+        digest, read = hashlib.blake2b(digest_size=16), 0
+        # What cannot be read must be known before it begins.
+        for piece in [first] if size <= CHUNK else self._trace.reader.chunks(node, self._at, CHUNK):
+            digest.update(piece)
+            read += len(piece)
         if read != size:
             raise TraceDamagedError(f"damaged trace: node {node} has {read} bytes, not {size}, at event {self._at}")
         self._marks += 1
@@ -222,10 +228,10 @@ class _Stream:
         self._out.writelines([first] if size <= CHUNK else self._trace.reader.chunks(node, self._at, CHUNK))
         self._out.write(b"\n")
         self.size += size
-        self._blobs[key] = self._marks
+        self._blobs[key] = self._marks, digest.digest()
         if len(self._blobs) > _REMEMBERED:
             self._blobs.popitem(last=False)
-        return self._marks
+        return self._blobs[key]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class NdjsonExporter(Exporter):
                     if self._files and event.op in WITH_CONTENT and (whole := digests.whole(event)):
                         more += f', "file_sha256": "{whole}"'
                 except DiffKeeperError as error:
-                    damaged.append(f"{printable(event.path)} at event {event.seq}: {error}")
+                    damaged.append(f"{printable(trace.display(event.path))} at event {event.seq}: {error}")
                 file.write((line[:-2] + more + line[-2:]).encode("ascii") if more else line.encode("ascii"))
                 count += 1
         return Exported(count, size, damaged=tuple(damaged))

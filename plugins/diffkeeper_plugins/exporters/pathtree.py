@@ -24,6 +24,11 @@ class PathTree(Generic[V]):
     def put(self, path: bytes, value: V) -> None:
         self._parent(path)[path.rpartition(b"/")[2]] = value
 
+    def get(self, path: bytes) -> object:
+        """The value at a leaf; None where there is none."""
+        above = self._at(path)
+        return above.get(path.rpartition(b"/")[2]) if above is not None else None
+
     def take(self, path: bytes) -> list[tuple[bytes, V]]:
         """Remove a path and all below it; returns the leaves, by path. The empty path is everything."""
         if not path:

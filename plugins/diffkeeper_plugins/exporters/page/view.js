@@ -42,7 +42,12 @@
   const sliders = [["a", () => a], ["b", () => b]];
   for (const [id] of sliders) {
     $(id).max = last;
-    $(id).addEventListener("input", () => id === "a" ? go(+$(id).value, b) : go(a, +$(id).value));
+    $(id).addEventListener("input", () => slide(id === "a", +$(id).value));
+  }
+
+  function slide(before, place) {  // and the list goes along
+    if (before) go(place, b); else go(a, place);
+    reveal(before ? a : b);
   }
 
   // Show what changed from place `from` to place `to`. `path`: the file to open, where it has changed.
@@ -118,7 +123,7 @@
     return low;
   };
   let dragging = false;
-  const drag = (mouse) => mouse.shiftKey ? go(placeAt(mouse), b) : go(a, placeAt(mouse));
+  const drag = (mouse) => slide(mouse.shiftKey, placeAt(mouse));
   $("density").addEventListener("pointerdown", (mouse) => { dragging = true; $("density").setPointerCapture(mouse.pointerId); drag(mouse); });
   $("density").addEventListener("pointermove", (mouse) => { if (dragging) drag(mouse); });
   $("density").addEventListener("pointerup", () => { dragging = false; });
@@ -333,7 +338,7 @@
     const at = files.findIndex((one) => one.pathId === chosen) + by;
     if (at >= 0 && at < files.length) { chosen = files[at].pathId; paths(); }
   }
-  function move(by, before) { if (before) go(a + by, b); else { go(a, b + by); reveal(b); } }
+  const move = (by, before) => slide(before, (before ? a : b) + by);
   const copy = () => navigator.clipboard && navigator.clipboard.writeText("@" + Model.name(b));
   const tenth = Math.max(1, Math.round(last / 10));
   const keys = {
