@@ -217,7 +217,7 @@ def _daemon(path: Path, where: str, pipe: int) -> NoReturn:
         os.setsid()
         if os.fork():
             os._exit(0)
-        gc.collect()  # what still owns a descriptor must not close a later one of the same number
+        gc.freeze()  # what still owns a descriptor must not close a later one of the same number
         _keep_only(pipe)
         os.chdir("/")
         log = _log_file()
