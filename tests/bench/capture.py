@@ -26,6 +26,7 @@ SQLITE = (
     "for i in 1 2 3 4 5; do sqlite3 db 'create table if not exists t(a,b); "
     "insert into t select value, hex(value) from generate_series(1,100000)'; done"
 )
+GCC = "for f in part*.c; do gcc -O2 -c $f; done"
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUITE = ("test_moments", "test_paths", "test_wire", "test_textdiff", "test_differs", "test_trace", "test_diffing")
 
@@ -93,13 +94,13 @@ class Workload:
 
 CLONE = "git clone -q origin copy && cd copy && git checkout -q HEAD~1 && git checkout -q main"
 WORKLOADS = (
-    Workload("1,000,000 x 64 B writes", ("{work}", "appends", "1000000", "64"), 1_000_000, 1.9),
+    Workload("1,000,000 x 64 B writes", ("{work}", "appends", "1000000", "64"), 1_000_000, 1.9, times=3),
     Workload("200,000 x 4 KiB writes", ("{work}", "appends", "200000", "4096"), 200_000, 1.6),
     Workload("400 x 1 MiB writes", ("{work}", "appends", "400", "1048576"), 400, 1.7),
     Workload("5,000 x create, rename, unlink", ("{work}", "names", "5000", "0"), 15_000, 1.5, times=5),
     Workload("1,000,000 x stat", ("{work}", "stats", "1000000", "0"), 0, 1.25),
     Workload("sqlite, 5 x 100,000 inserts", ("sh", "-c", SQLITE), 1000, 1.03, real=True, times=5),
-    Workload("gcc, 6 files", ("sh", "-c", "for f in part*.c; do gcc -O2 -c $f; done"), 20, 1.05, _sources, real=True),
+    Workload("gcc, 6 files", ("sh", "-c", GCC), 20, 1.05, _sources, real=True, times=3),
     Workload("python compileall", ("{python}", "-m", "compileall", "-qf", "."), 200, 1.05, _library, real=True),
     Workload("git clone, two checkouts", ("sh", "-c", CLONE), 1000, 1.05, _repository, real=True, times=5),
     Workload(

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from . import mapped, requests, system
 from .attributes import acl
-from .hands import Args
+from .hands import MOST_UP, Args
 from .truth import Tree
 
 T = TypeVar("T")
@@ -276,6 +276,7 @@ class Grammar:
         target = self._pick(("nowhere", "..", ".", "a/b", "x" * 300, "{root}/a", "{root}"))
         if self._chance(0.7):
             target = os.path.relpath(self._pick(self._directories + self._files) or ".", above or ".")
+            target = target if target.count("..") <= MOST_UP else "nowhere"
         return {"op": "symlink", "path": path, "at": self._at(), "target": target}
 
     def _link(self) -> Args:

@@ -24,6 +24,12 @@ FLAGS = {
     "append": os.O_APPEND, "sync": os.O_SYNC, "direct": os.O_DIRECT, "path": os.O_PATH, "nofollow": os.O_NOFOLLOW,
 }  # fmt: skip
 
+MOST_UP = 24
+"""So many directories the recorded one lies down, and so many a symlink leads up at most: nothing outside is reached,
+wherever the symlink is moved."""
+JAIL = "jail"
+"""A directory that there is in the recorded one, and not in "/"."""
+
 
 def pattern(seed: int, size: int) -> bytes:
     """The bytes an operation writes: the same for the same seed; now and then hardly more than zeroes."""
@@ -48,8 +54,11 @@ class Hands:
         self.mappings: dict[int, Mapping] = {}
 
     def text(self, path: str) -> bytes:
-        """A target of a symlink: "{root}" stands for the recorded directory's own path."""
-        return os.fsencode(path.replace("{root}", os.fsdecode(self.root)))
+        """A target of a symlink: "{root}" stands for the recorded directory's own path.
+
+        For who is in a chroot, for a directory in there: what stands there must lead nowhere for all others.
+        """
+        return os.fsencode(path.replace("{root}", os.fsdecode(self.root) or f"/{JAIL}/."))
 
     @contextlib.contextmanager
     def at(self, path: str, how: str = "cwd") -> Iterator[tuple[int | None, bytes]]:

@@ -1,6 +1,6 @@
 """One recording of a worker, and the verdict on it.
 
-Owns the places: a fresh directory on a filesystem, something in it before the recording begins
+Owns the places: a fresh directory far down on a filesystem, something in it before the recording begins
 (the prologue: a script like any other, done unrecorded), the trace beside it.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from tests.system import harness
 
 from .compare import Verdict, compare
-from .hands import Args
+from .hands import JAIL, MOST_UP, Args
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -64,10 +64,11 @@ def _directories(place: Path) -> Iterator[tuple[Path, Path, Path]]:
     aside = Path(tempfile.mkdtemp(prefix="oracle-"))
     for path in (work, aside):
         path.chmod(0o755)
-    root, elsewhere = work / "root", aside / "elsewhere"
-    root.mkdir()
+    root, elsewhere = (top.joinpath(*"p" * MOST_UP, name) for top, name in ((work, "root"), (aside, "elsewhere")))
+    root.mkdir(parents=True)
     root.chmod(0o777)
-    elsewhere.mkdir()
+    elsewhere.mkdir(parents=True)
+    (root / JAIL).mkdir(mode=0o777)
     try:
         yield root, elsewhere, aside
     finally:

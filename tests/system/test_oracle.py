@@ -67,7 +67,7 @@ def test_the_oracle_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(compare, "entry_of", lambda values: real(values)._replace(uid=4711))
     trial = run(Task(prologue=(), script=script), tmp_path, mounts=0)
     assert {wrong.number for wrong in trial.verdict.wrong} == {0, 1, 2}
-    assert set(trial.verdict.wrong[2].paths) == {".", "d", "d/f", "held", "log held"}
+    assert set(trial.verdict.wrong[2].paths) == {".", "d", "d/f", "held", "log held", hands.JAIL}
     assert "uid: recorded 0, real 4711" in str(trial.verdict.wrong[2])
 
 
