@@ -7,7 +7,6 @@ and the settling of options before a recording. What a filter is, and how it is 
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from msgspec import structs
 from .errors import DiffKeeperError, PluginError
 from .model import NO_SEQ, Event, Filtered, Op
 from .paths import below_root, paths_of
-from .plugins import EventFilter, make_filter
+from .plugins import EventFilter, make_filter, warn
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -32,7 +31,6 @@ LONGEST = 1 << 20
 """Bytes of a file that a filter may read: a trace may come from a stranger."""
 
 _KNOWN_VERDICTS = 100_000  # directories whose verdict is remembered
-_log = logging.getLogger("diffkeeper")
 
 
 class Filters:
@@ -176,7 +174,7 @@ class _Asked:
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and must not cost a recording
             if not self.error:
                 self.error = f"{type(error).__name__}: {error}"
-                _log.warning("the filter %r failed, what it was asked about is kept: %s", self.name, self.error)
+                warn("the filter %r failed, what it was asked about is kept: %s", self.name, self.error)
             return True
         finally:
             self.time += time.perf_counter_ns() - began

@@ -381,3 +381,10 @@ def _convert(what: str, key: str, text: str, hint: Any) -> Any:
     if typing.get_origin(plain) is tuple:
         return tuple(part for part in text.split(",") if part)
     return text
+
+
+def warn(message: str, *arguments: object) -> None:
+    """Tell of a plugin that failed, where failing ends nothing."""
+    import logging  # not above: it takes 4 ms, and is needed when something is wrong
+
+    logging.getLogger("diffkeeper").warning(message, *arguments)

@@ -7,7 +7,6 @@ which differ is asked in `differing`.
 
 from __future__ import annotations
 
-import logging
 import struct
 import time
 from collections import OrderedDict
@@ -28,7 +27,6 @@ PATCH_LEAST = 256  # what compresses to less is not worth a differ's time
 MAX_DEPTH = 16
 _CHAIN_LIMIT = 256  # a base may itself be made a patch later: chains outgrow the depths noted in them
 _RAW, _ZSTD = b"raw", b"zstd"
-_log = logging.getLogger("diffkeeper")
 
 _HEAD = struct.Struct("<BBI32s")  # length of differ's name, depth of the chain, size of the blob, digest of the base
 NO_BASE = bytes(DIGEST)
@@ -205,7 +203,7 @@ class Patcher:
     def _fails(self, name: str, why: str) -> None:
         if name not in self._failed:
             self._failed[name] = why
-            _log.warning("%s", self.notes()[-1])
+            plugins.warn("%s", self.notes()[-1])
 
     def _differ(self, name: str) -> plugins.Differ | None:
         if name not in self._made:
