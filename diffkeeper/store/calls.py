@@ -93,12 +93,20 @@ class Calls:
                 return reached, nodes.path(reached)
             nodes.pass_over(where)
             return None
-        if place.node is not None:
-            return place.node, where
         stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
+        if place.node is not None:
+            inside = self._kept_in(stamps) if nodes.judge(where)[0] else None
+            return (inside, nodes.path(inside)) if inside else (place.node, where)
         if reached := self._reached_all(stamps):  # by a symlink that leads out, but for a chroot
             return reached, nodes.path(reached)
         return self._unseen(place, stamps), where
+
+    def _kept_in(self, stamps: Sequence[Inode]) -> NodeState | None:
+        """What a call has just changed in a root though its path leads out: at the top of a chroot ".." stays there."""
+        reached = self._reached_all(stamps)
+        if reached is None or self._nodes.judge(self._nodes.path(reached))[0]:
+            return None
+        return reached if max(stamp.ctime for stamp in stamps) > reached.ctime else None
 
     def _reached(self, stamps: Sequence[Inode]) -> NodeState | None:
         """The file that one of the stamps is of."""

@@ -167,6 +167,12 @@ FOUND = {
                 {"op": "chmod", "path": "d/l", "at": "cwd", "mode": 0o600, "by": 3},
                 {"op": "link", "path": "d/l", "at": "cwd", "new": "other", "at2": "abs", "flags": 1024, "by": 3}),
     ),
+    "a symlink that a chroot keeps at its top": Found(
+        script=({"op": "symlink", "path": "l", "at": "cwd", "target": "..", "by": 0},
+                {"op": "setxattr", "name": "user.a", "value": "31", "flags": 1, "xat": False, "follow": True,
+                 "path": "l", "at": "cwd", "by": 3},
+                {"op": "chmod", "path": "l", "at": "cwd", "mode": 0o750, "by": 3}),
+    ),
     "directories of an overlay, by absolute paths": Found((
         _mkdir("d", mode=0o2775, at="abs"),
         {"op": "chown", "path": "d", "at": "cwd", "uid": 0, "gid": 1000, "follow": True, "by": 0},
