@@ -95,14 +95,15 @@ class Calls:
             return None
         stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
         if place.node is not None:
-            inside = self._kept_in(stamps) if nodes.judge(where)[0] else None
+            is_led_out = nodes.judge(where)[0] and not where.endswith(path)
+            inside = self._kept_in(stamps) if is_led_out else None
             return (inside, nodes.path(inside)) if inside else (place.node, where)
         if reached := self._reached_all(stamps):  # by a symlink that leads out, but for a chroot
             return reached, nodes.path(reached)
         return self._unseen(place, stamps), where
 
     def _kept_in(self, stamps: Sequence[Inode]) -> NodeState | None:
-        """What a call has just changed in a root though its path leads out: at the top of a chroot ".." stays there."""
+        """What a call has just changed in a root though a symlink leads out: at a chroot's top ".." stays there."""
         reached = self._reached_all(stamps)
         if reached is None or self._nodes.judge(self._nodes.path(reached))[0]:
             return None
