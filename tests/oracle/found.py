@@ -132,6 +132,13 @@ FOUND = {
         {"op": "create", "path": "f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0},
         {"op": "truncate", "path": "f", "at": "abs", "size": 0, "by": 0},
     ), kind="xfs"),
+    "an empty file with a capability that is emptied": Found((
+        {"op": "create", "path": "f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 0},
+        {"op": "chmod", "path": "f", "at": "cwd", "mode": 0o4755, "by": 0},
+        {"op": "setxattr", "name": "security.capability", "value": "0100000200040000000000000000000000000000",
+         "flags": 0, "xat": False, "follow": True, "path": "f", "at": "cwd", "by": 0},
+        {"op": "truncate", "path": "f", "at": "cwd", "size": 0, "by": 0},
+    ), kind="xfs"),
     "set-id bits that a truncate takes away": Found((
         {"op": "create", "path": "f", "at": "cwd", "flags": "wronly creat", "mode": 0o644, "by": 2},
         {"op": "chmod", "path": "f", "at": "cwd", "mode": 0o6755, "by": 2},
