@@ -44,7 +44,7 @@ What is not recorded, or not exactly, is listed in [How it works](how-it-works.m
   when the call returns. The end is put right and counted; moments between may be wrong there.
 - 32-bit programs are not followed; each is a loss, and the end is put right.
 - The wrong moments of the random operations above: on XFS a truncate(2) to nothing took a capability from a file that
-  was empty already, which was recorded only later (mended after that run); on overlayfs a fallocate by io_uring that
+  was empty already, and the moments kept it (mended after that run); on overlayfs a fallocate by io_uring that
   failed took a capability away, and a link to what a symlink led to in a chroot was told of another file (both open).
 - Only Linux 6.18 on x86-64 was at hand for these figures.
 """
