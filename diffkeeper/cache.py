@@ -23,6 +23,7 @@ def write(path: Path, data: bytes) -> None:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         made = path.with_name(f".{path.name}-{os.getpid()}")  # tempfile takes 5 ms to import
         made.unlink(missing_ok=True)
-        with made.open("xb") as file:
+        # For nobody else to write to, whatever the umask: what lies here is loaded into the kernel.
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(data)
         made.replace(path)
