@@ -334,7 +334,7 @@ def _make(kind: str, name: str, options: Mapping[str, str]) -> Any:
 
 def _options(plugin: type) -> tuple[Option, ...]:
     """The named parameters of a plugin's constructor. Raises PluginError where they cannot be read."""
-    if plugin.__init__ is object.__init__:  # type: ignore[misc]
+    if plugin.__init__ is object.__init__:  # type: ignore[misc]  # of a class, and its own
         return ()
     try:
         parameters = inspect.signature(plugin).parameters.values()
@@ -351,7 +351,7 @@ def _options(plugin: type) -> tuple[Option, ...]:
 
 
 def _hints(plugin: type) -> dict[str, Any]:
-    return typing.get_type_hints(plugin.__init__)  # type: ignore[misc]
+    return typing.get_type_hints(plugin.__init__)  # type: ignore[misc]  # of a class, and its own
 
 
 def _plain(hint: Any) -> Any:

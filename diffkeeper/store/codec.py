@@ -172,6 +172,7 @@ def unpack_attrs(data: bytes, elsewhere: Callable[[], Mapping[bytes, bytes]]) ->
         raise damaged("attributes have an unknown fidelity") from error
     names: Mapping[bytes, bytes] = {}
     if xattrs:
+        # To mypy a union is no type that could be handed on.
         here: dict[bytes, bytes] | int = unpack_value(data[at + target :], dict[bytes, bytes] | int)  # type: ignore[arg-type]
         names = elsewhere() if isinstance(here, int) else here
     return Attrs(

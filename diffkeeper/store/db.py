@@ -322,6 +322,7 @@ def _wanted_size(env: lmdb.Environment) -> int:
 
 def _structure(path: Path) -> list[str]:
     try:
+        # The one part of lmdb that has no types.
         return [str(found) for found in verify.verify(os.fspath(path), subdir=False)]  # type: ignore[no-untyped-call]
     except (verify.VerifyError, RecursionError) as error:
         return [str(error)]

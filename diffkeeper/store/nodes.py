@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from typing import Any
 
 from msgspec import Struct
 
@@ -57,8 +58,8 @@ class Nodes:
 
     # -- nodes -------------------------------------------------------------------------------
 
-    def new(self, mode: int, **fields: object) -> NodeState:
-        state = NodeState(self.next_node, mode, **fields)  # type: ignore[arg-type]
+    def new(self, mode: int, **fields: Any) -> NodeState:
+        state = NodeState(self.next_node, mode, **fields)
         self.next_node += 1
         self._cache[state.node] = state
         return state

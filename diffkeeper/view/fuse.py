@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -287,7 +287,7 @@ def serve(
             complaint.seek(0)
             said = complaint.read().decode(errors="replace").strip().splitlines() or [str(error)]
             raise MountpointError(f"cannot mount at {mountpoint}: {said[-1]}") from error
-    pyfuse3.trio = _Eager()  # type: ignore[attr-defined]
+    pyfuse3.trio = _Eager()  # type: ignore[attr-defined]  # its own, and not in its stubs
     try:
         trio.run(_loop)
     finally:
@@ -355,8 +355,8 @@ async def _loop() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _stop_on(signals: object) -> None:
-    async for _ in signals:  # type: ignore[attr-defined]  # trio does not name the type
+async def _stop_on(signals: AsyncIterator[int]) -> None:
+    async for _ in signals:
         pyfuse3.terminate()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PYTHON = sys.executable
 DIFFKEEPER = [str(Path(PYTHON).parent / "diffkeeper")]
@@ -59,9 +60,9 @@ def in_turn(rounds: int, runs: Mapping[str, Callable[[], float]]) -> dict[str, f
     return {name: statistics.median(found) for name, found in figures.items()}
 
 
-def run(command: Sequence[str | os.PathLike[str]], *, ok: Sequence[int] = (0,), **kwargs: object) -> str:
+def run(command: Sequence[str | os.PathLike[str]], *, ok: Sequence[int] = (0,), **kwargs: Any) -> str:
     """Run to the end; what it printed. A failure ends the bench."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, **kwargs)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, **kwargs)
     if done.returncode not in ok:
         raise NotComparedError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stderr[-2000:]}")
     return str(done.stdout)

@@ -12,6 +12,7 @@ import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diffkeeper.journal import FRAME, FRAME_HEAD, FRAME_MAGIC, SEGMENT_MAGIC, JournalReader, _check, segment_path
 from diffkeeper.store.db import Database, Table
@@ -185,10 +186,10 @@ def _frame(payload: bytes, chance: random.Random) -> bytes:
     return bytes(span)
 
 
-def _inode(inode: object, chance: random.Random) -> object:
+def _inode(inode: Any, chance: random.Random) -> object:
     from diffkeeper.wire import Inode
 
-    raw = bytearray(INODE.pack(*inode))  # type: ignore[misc]
+    raw = bytearray(INODE.pack(*inode))
     _bytes(raw, chance)
     return Inode(*INODE.unpack(raw))
 

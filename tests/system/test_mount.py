@@ -12,7 +12,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +29,29 @@ SECOND = 10**9
 USER = 1000
 
 
-def diffkeeper(*args: object, uid: int = 0, **kwargs: object) -> subprocess.CompletedProcess[str]:
+def diffkeeper(*args: object, uid: int = 0, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line, as another user if asked."""
     return run(*PROGRAM, *args, uid=uid, **kwargs)
 
 
-def run(*command: object, uid: int = 0, **kwargs: object) -> subprocess.CompletedProcess[str]:
+def run(*command: object, uid: int = 0, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     words = [os.fspath(word) if isinstance(word, Path) else str(word) for word in command]
     if uid:
         words = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *words]
         if words[4] == sys.executable:  # which may be in a directory that only root can enter
             words[4:4] = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    options = {"capture_output": True, "text": True, "check": False, "timeout": 60, **kwargs}
-    return subprocess.run(words, **options)  # type: ignore[call-overload, no-any-return]  # noqa: PLW1510
+    options: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": 60, **kwargs}
+    return subprocess.run(words, **options)  # noqa: PLW1510 - it is among the options
 
 
 def is_mounted(where: Path) -> bool:
     return any(line.split()[4] == str(where) for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
-def eventually(condition: object, seconds: float = 5) -> bool:
+def eventually(condition: Callable[[], object], seconds: float = 5) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
+        if condition():
             return True
         time.sleep(0.01)
     return False
@@ -336,7 +337,7 @@ def test_killed_server(trace: Path, mounted: Path) -> None:
     for clear in (True, False):
         pid = server(mounted)
         os.kill(pid, signal.SIGKILL)
-        assert eventually(lambda pid=pid: is_over(pid))
+        assert eventually(partial(is_over, pid))
         with pytest.raises(OSError, match="not connected"):
             os.listdir(mounted)
         if clear:

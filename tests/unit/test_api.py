@@ -80,8 +80,8 @@ def lines(name: str, what: Any) -> Iterator[str]:
             yield f"    {field}: {kind}" + ("" if default is inspect.Parameter.empty else f" = {default!r}")
     own = {key: value for key, value in vars(what).items() if not key.startswith("_") or key == "__init__"}
     for key, value in own.items():
-        if isinstance(value, property):
-            yield f"    {key}: {inspect.get_annotations(value.fget)['return']}"  # type: ignore[arg-type]
+        if isinstance(value, property) and value.fget:
+            yield f"    {key}: {inspect.get_annotations(value.fget)['return']}"
         elif inspect.isfunction(value):
             yield f"    def {key}{signature(value)}"
         elif isinstance(value, classmethod | staticmethod):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -21,9 +22,9 @@ HEAVY = {
 }  # fmt: skip
 
 
-def diffkeeper(*args: str, **how: object) -> subprocess.CompletedProcess[str]:
+def diffkeeper(*args: str, **how: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "diffkeeper", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **how)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **how)
 
 
 def test_every_command_has_the_summary_that_help_shows() -> None:

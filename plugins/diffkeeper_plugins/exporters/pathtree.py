@@ -84,4 +84,4 @@ def _leaves(path: bytes, found: object) -> Iterator[tuple[bytes, V]]:
             above = where + b"/" if where else b""
             pending += [(above + name, inner) for name, inner in sorted(here.items(), reverse=True)]
         else:
-            yield where, here  # type: ignore[misc]
+            yield where, here  # type: ignore[misc]  # no directory: a value
