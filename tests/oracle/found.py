@@ -159,6 +159,22 @@ FOUND = {
         script=(_fallocate(8, 12288, 8192) | {"op": "ring_fallocate", "way": "plain", "worker": False},),
         before=(_write("f"),), kind="ext4",
     ),
+    "a request that an overlay passes on to be refused": Found((
+        _write("f"),
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _fallocate(17, 65536, 100_000) | {"op": "ring_fallocate", "way": "plain", "worker": False},
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _fallocate(9, 65536, 100_000) | {"op": "ring_fallocate", "way": "plain", "worker": False},
+        _fallocate(0, 65536, 0) | {"op": "ring_fallocate", "way": "plain", "worker": False},
+        _fallocate(17, 65536, 100_000) | {"op": "ring_fallocate", "way": "plain", "worker": True},
+    ), kind="overlay"),
+    "requests that nobody may make": Found((
+        _write("f"),
+        _setxattr("f", "security.capability", "0100000200040000000000000000000000000000"),
+        _fallocate(0, 0, 100) | {"op": "ring_fallocate", "way": "plain", "worker": False, "flags": ""},
+        {"op": "ring_write", "how": "write", "path": "f", "at": "cwd", "flags": "", "seed": 1, "size": 10,
+         "offset": 0, "seek": None, "way": "plain", "worker": False, "by": 0},
+    )),
     "a size on an overlay, by an absolute path": Found(
         script=({"op": "truncate", "path": "d/f", "at": "abs", "size": 100_000, "by": 0},),
         before=(
@@ -180,6 +196,13 @@ FOUND = {
                  "path": "l", "at": "cwd", "by": 3},
                 {"op": "chmod", "path": "l", "at": "cwd", "mode": 0o750, "by": 3}),
     ),
+    "a link on an overlay to what a symlink leads to in a chroot": Found((
+        _mkdir("d"), _write("d/f"),
+        {"op": "symlink", "path": "l", "at": "cwd", "target": "../d/f", "by": 0},
+        {"op": "chmod", "path": "l", "at": "cwd", "mode": 0o600, "by": 3},
+        {"op": "link", "path": "l", "at": "cwd", "new": "d/other", "at2": "cwd", "flags": 1024, "by": 3},
+        {"op": "chmod", "path": "l", "at": "cwd", "mode": 0o640, "by": 3},
+    ), kind="overlay"),
     "directories of an overlay, by absolute paths": Found((
         _mkdir("d", mode=0o2775, at="abs"),
         {"op": "chown", "path": "d", "at": "cwd", "uid": 0, "gid": 1000, "follow": True, "by": 0},
