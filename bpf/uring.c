@@ -54,16 +54,20 @@ static inline int is_uring_name(u8 opcode)
 static inline void dirty_async(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u64 offset, u64 length)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u8 one = 1;
+	u64 now = bpf_ktime_get_ns();
 	if (may_stop())
-		holds.update(&tgid, &one);
+		holds.update(&tgid, &now);
 	dirty(ctx, s, file, -1, offset, length);
 }
 
 HANDLER(on_uring_enter)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (holds.lookup(&tgid))
+	u64 *asked = holds.lookup(&tgid);
+	if (!asked)
+		return 0;
+	u64 *done = served.lookup(&tgid);
+	if (!done || *done < *asked)
 		stop_current();
 	return 0;
 }
