@@ -6,6 +6,7 @@ itself is left out. The same reading of one path serves `diffkeeper.record.verif
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -71,15 +72,31 @@ def xattrs_of(path: bytes) -> dict[bytes, bytes]:
 
 
 def data_ranges(fd: int, size: int, at: int = 0) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what is not a hole, from `at` to `size`."""
+    """(offset, length) of what is not a hole, from `at` to `size`.
+
+    Small holes are read: ext4 (Linux 6.18) was seen to tell of some where bytes were, not yet written back.
+    """
     while at < size:
         try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
+            start = min(os.lseek(fd, at, os.SEEK_DATA), size)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # somebody has just cut the file
+                return
+            start = size
+        if start - at <= CONTENT_PIECE and not _is_zero(os.pread(fd, start - at, at)):
+            yield at, start - at
+        if start == size:
+            return
+        try:
             at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        except OSError:  # ENXIO: only a hole is left, or somebody has just cut the file
+        except OSError:
             return
         if at > start:
             yield start, at - start
+
+
+def _is_zero(data: bytes) -> bool:
+    return data.count(0) == len(data)
 
 
 def contents(path: bytes, size: int) -> Iterator[tuple[int, bytes]]:

@@ -85,7 +85,7 @@ class _File:
         """(offset, bytes) of each page of the followed part that is not all hole. `whole`: that part, if it is read."""
         size = os.fstat(self._fd).st_size
         done = self.followed.start
-        for start, length in data_ranges(self._fd, size):
+        for start, length in data_ranges(self._fd, min(size, self.followed.stop), self.followed.start):
             offset = max(start // PAGE * PAGE, done)
             done = max(done, min(-(-(start + length) // PAGE) * PAGE, self.followed.stop))
             while offset < done:
