@@ -19,7 +19,6 @@ from diffkeeper.errors import DestinationError, PluginError
 from diffkeeper.exporting import Exported, Selection
 from diffkeeper.progress import Silent
 from diffkeeper.trace import Trace
-from diffkeeper_plugins.exporters.pathtree import PathTree
 from tests.builder import WALL, TraceBuilder
 from tests.walk import busy
 
@@ -310,20 +309,3 @@ def test_large_files_are_left_out_and_counted(tmp_path: Path) -> None:
     assert tree_of(tmp_path / "out", "large").keys() == {b"g"}
     assert tree_of(tmp_path / "out", "HEAD")[b"f"][1] == b"sma"
     assert any("larger than limit=100" in note for note in result.notes)
-
-
-def test_a_tree_of_paths() -> None:
-    """Leaves replace what is in their way, directories that are empty are gone, moves take everything along."""
-    tree: PathTree[int] = PathTree()
-    tree.put(b"a/b/c", 1)
-    tree.put(b"a/d", 2)
-    assert tree.move(b"a", b"x/y")
-    assert tree.take(b"a") == []
-    tree.put(b"x/y/b", 3)
-    assert tree.take(b"x/y/b/c") == []
-    assert tree.take(b"x/y/b") == [(b"x/y/b", 3)]
-    assert not tree.move(b"x/z", b"q")
-    assert tree.take(b"") == [(b"x/y/d", 2)]
-    tree.put(b"p", 1)
-    tree.put(b"p/q", 2)
-    assert tree.take(b"p") == [(b"p/q", 2)]
