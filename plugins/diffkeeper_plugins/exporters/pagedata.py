@@ -166,7 +166,7 @@ class PageData:
             ("seq", "time", "plain", "op", "path", "to", "detail", "who", "size", "offset", "trust", "count")
         }  # fmt: skip
         self._before = selection.first - 1
-        self._at = self._before  # the last event that may have changed a file
+        self._at = self._before  # the last event whose changes to files are in
         self.count = 0
         self.notes: list[str] = []
 
@@ -181,8 +181,9 @@ class PageData:
                 last, rest = self._last(), self._selection.moment.seq - event.seq + 1
                 self.notes.append(f"the page ends at event {last}: {rest} later ones are left out (--opt events=…)")
                 break
+            missed = event.seq > self._last() + 1  # what is not selected may have changed files, too
             self._event(event)
-            if event.op not in happenings.NO_FILES:
+            if missed or event.op not in happenings.NO_FILES:
                 self._step(event)
         self._begin()
         self._contents.verify()
