@@ -92,6 +92,7 @@ class Steps:
         self._whole = not selection.paths and not selection.filters
         self._matches = trace.path_matcher(selection.paths)
         self._keeps = Filters.of(trace, selection.filters, only_paths=True).keeps_path
+        self._former: tuple[int, Standing] | None = None  # what `at` will be asked next: the event, and the answer
 
     def beginning(self) -> Iterator[Entry]:
         """What stood there before the first event, directories left out."""
@@ -106,7 +107,7 @@ class Steps:
         `only`: of all events in between it is the one that changed files, or the others changed the same
         file by the same name. That saves looking for what else may have changed.
         """
-        if only is not None and self._whole and (quick := self._one_file(only, until)) is not None:
+        if only is not None and self._whole and (quick := self._one_file(only, after, until)) is not None:
             return quick
         step = Step()
         moves: list[tuple[bytes, bytes, int]] = []
@@ -129,15 +130,19 @@ class Steps:
             step.there.extend(self._below(node, new, until))
         return step
 
-    def _one_file(self, event: Event, seq: int) -> Step | None:
+    def _one_file(self, event: Event, after: int, seq: int) -> Step | None:
         """The step of an event on one file with one name; None where it may be more."""
         if event.op not in IN_PLACE or not event.path or not self._trace.layout.inside(event.path):
             return Step() if event.op in IN_PLACE and event.outside else None
         reader = self._trace.reader
+        former = reader.attrs(event.node, after)  # first, as the reader remembers it from the last step
         attrs = reader.attrs(event.node, seq)
         if attrs is None or attrs.is_dir or attrs.nlink != 1 or reader.resolve(event.path, seq) != event.node:
             return None
-        return Step(there=[(self._relative(event.path), event.node, attrs)])
+        path = self._relative(event.path)
+        if former is not None:  # such events give no names, so it was there before as well
+            self._former = after, (path, event.node, former)
+        return Step(there=[(path, event.node, attrs)])
 
     def before(self, seq: int) -> Before:
         """The tree after event `seq`, from which a step is about to be taken."""
@@ -145,6 +150,8 @@ class Steps:
 
     def at(self, path: bytes, seq: int) -> Standing | None:
         """What of the selection stands at a path, given as paths are here, after an event. A directory is nothing."""
+        if self._former and (self._former[0], self._former[1][0]) == (seq, path):
+            return self._former[1]
         found = self._node(path, seq)
         if found is None or found[1].is_dir or not self._chosen(join(self._trace.layout.top, path)):
             return None

@@ -295,6 +295,21 @@ def test_wrong_options_and_a_missing_git_are_told(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["git"]
 
 
+def test_a_directory_of_which_git_has_nothing_moves(tmp_path: Path) -> None:
+    """What was too large to be in git's tree is there once it is small, under the name that it has then."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"d/f": b"x" * 200, "d/sub/.git": b"x", "other": b"x"})
+    builder.begin()
+    builder.rename("d", "e")
+    builder.truncate("e/f", 3)
+    builder.rename("e", "d")
+    builder.unlink("d/sub/.git")
+    builder.end()
+    with diffkeeper.open(builder.build()) as trace:
+        assert export(trace, tmp_path / "out", per="change", limit="100").entries == 3
+    assert tree_of(tmp_path / "out", "HEAD").keys() == {b"d/f", b"other"}
+
+
 def test_large_files_are_left_out_and_counted(tmp_path: Path) -> None:
     """Above the limit a file is not in the tree; when it shrinks, it is."""
     builder = TraceBuilder(tmp_path / "trace")
