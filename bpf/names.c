@@ -268,3 +268,22 @@ HANDLER(send_name)
 		helpers.call(ctx, HELPER_BIND);
 	return 0;
 }
+
+/* Where ".." ends from now on. Of a process apart, paths are told by what they led to. */
+HANDLER(on_chroot)
+{
+	struct dk_scratch *s = (s64)ctx->args[1] < 0 || is_apart() ? 0 : enter(ctx);
+	char *dentry, *mnt, *raw;
+	if (!s)
+		return 0;
+	struct dk_inode *top = (struct dk_inode *)s->body;
+	if (!base_of(AT_FDCWD_, '/', top, &dentry, &mnt, &raw))
+		return 0;
+	if (!is_place_seen(s, top, dentry, mnt, raw)) {
+		helpers.call(ctx, HELPER_BIND);
+		return 0;
+	}
+	begin(s, DK_OP_CHROOT, 0, 1);
+	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
+	return 0;
+}

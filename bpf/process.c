@@ -82,5 +82,7 @@ HANDLER(sched_process_exit)
 	tracked.delete(&tgid);
 	count(DK_C_EXITS, 1);
 	workers.delete(&tgid);
+	holds.delete(&tgid);
+	served.delete(&tgid);
 	return 0;
 }

@@ -44,14 +44,16 @@ static inline int may_stop(void)
 }
 
 /*
- * Stop the current process before it returns to user space. It is listed after the signal was sent: listed before, it
- * could be continued first and stopped then, for good.
+ * Stop the current process before this thread of it returns to user space: a signal to the process would be some other
+ * thread's to take, and this one would run on until then. A worker of io_uring does not return there.
+ *
+ * It is listed after the signal was sent: listed before, it could be continued first and stopped then, for good.
  */
 static inline int stop_current(void)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u8 one = 1;
-	if (!may_stop() || bpf_send_signal(19 /* SIGSTOP */)) {
+	if (!may_stop() || (is_worker() ? bpf_send_signal(19 /* SIGSTOP */) : bpf_send_signal_thread(19))) {
 		count(DK_C_UNSTOPPABLE, 1);
 		return -1;
 	}

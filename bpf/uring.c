@@ -54,16 +54,20 @@ static inline int is_uring_name(u8 opcode)
 static inline void dirty_async(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u64 offset, u64 length)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u8 one = 1;
+	u64 now = bpf_ktime_get_ns();
 	if (may_stop())
-		holds.update(&tgid, &one);
+		holds.update(&tgid, &now);
 	dirty(ctx, s, file, -1, offset, length);
 }
 
 HANDLER(on_uring_enter)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (holds.lookup(&tgid))
+	u64 *asked = holds.lookup(&tgid);
+	if (!asked)
+		return 0;
+	u64 *done = served.lookup(&tgid);
+	if (!done || *done < *asked)
 		stop_current();
 	return 0;
 }
@@ -215,16 +219,44 @@ HANDLER(io_uring_complete)
 	return 0;
 }
 
+#define EPERM_ 1
+#define EBADF_ 9
+#define ETXTBSY_ 26
 #define EOPNOTSUPP_ 95
+#define OVERLAYFS_MAGIC_ 0x794c7630
+
+/* Whether fallocate(2) asks the filesystem for this: vfs_fallocate() refuses the rest by itself. */
+static inline int is_asked_for(char *req)
+{
+	u32 mode = rd32(req + URING_SYNC_MODE), how = mode & ~FALLOC_KEEP_SIZE_;
+	if ((s64)rdp(req + URING_SYNC_OFFSET) < 0 || (s64)rdp(req + URING_SYNC_LENGTH) <= 0)
+		return 0;
+	if (mode & FALLOC_KEEP_SIZE_)
+		return how == 0 || how == FALLOC_PUNCH_HOLE_ || how == FALLOC_ZERO_RANGE_ || how == FALLOC_UNSHARE_;
+	return how == 0 || how == FALLOC_ZERO_RANGE_ || how == FALLOC_UNSHARE_ || how == FALLOC_COLLAPSE_ ||
+	       how == FALLOC_INSERT_ || how == FALLOC_WRITE_ZEROES_;
+}
 
 /*
- * A request that failed may have set times before, in another thread than this one: they are told as they are. What else
- * such a call takes away it has left alone where the filesystem does not know it (mostly: ext4 sets times even then).
+ * Whether a request that failed may have taken away what a change of the file takes away. A filesystem looks first whether
+ * it knows what it is asked for; but overlayfs takes away, and then has the one below look.
  */
-static inline void send_times(struct dk_scratch *s, s32 ret)
+static inline int may_have_begun(char *req, char *file, s32 ret)
+{
+	if (ret == -EBADF_ || ret == -EPERM_ || ret == -ETXTBSY_)
+		return 0;
+	if (opcode_of(req) != URING_FALLOCATE)
+		return ret != -EOPNOTSUPP_;
+	char *inode = rdp(file + FILE_INODE);
+	return is_asked_for(req) && (ret != -EOPNOTSUPP_ || (u64)rdp((char *)rdp(inode + INODE_SB) + SB_MAGIC) == OVERLAYFS_MAGIC_);
+}
+
+/* A request that failed may have set times before, in another thread than this one: they are told as they are. */
+static inline void send_times(struct dk_scratch *s, char *req, char *file)
 {
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	int began = ret != -EOPNOTSUPP_ && KIND(inode->mode) & REGULAR;
+	s32 ret = result_of(req);
+	int began = KIND(inode->mode) & REGULAR && (ret >= 0 || may_have_begun(req, file, ret));
 	begin(s, DK_OP_UTIME, began ? DK_F_TRUNC : 0, 1);
 	s->ev.offset = inode->size;
 	s->ev.length = inode->mtime;
@@ -244,7 +276,7 @@ HANDLER(uring_write)
 	if (!file)
 		return 0;
 	if (ret < 0 || KIND(((struct dk_inode *)s->body)->mode) != REGULAR) {
-		send_times(s, ret); /* it may have set times all the same */
+		send_times(s, req, file); /* it may have set times all the same */
 		return 0;
 	}
 	u64 offset = (u64)rdp(req + URING_RW_POS) - ret; /* where the write ended up is left there */
@@ -296,7 +328,7 @@ HANDLER(uring_file)
 		return 0;
 	s32 ret = result_of(req);
 	if (ret < 0) {
-		send_times(s, ret);
+		send_times(s, req, file);
 		return 0;
 	}
 	if (opcode == URING_FTRUNCATE) {

@@ -50,6 +50,7 @@ class WireOp(enum.IntEnum):
     DIRTY = 21
     ZERO = 22
     FLAGS = 23
+    CHROOT = 24
     BEGIN = 32
     END = 33
     SNAPSHOT = 34

@@ -163,6 +163,13 @@ def resume(pids: Iterable[int]) -> None:
             continue
 
 
+def stop(pids: Iterable[int]) -> None:
+    """SIGSTOP to each; those that are gone are passed over."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+
+
 class Guardian:
     """Processes that do nothing until the recorder is gone, then continue everything it had stopped.
 

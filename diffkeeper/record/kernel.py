@@ -239,11 +239,14 @@ class Kernel:
 
         Taken before they are continued: one that runs on while it is still listed would not be stopped again.
         """
-        stopped = self._maps["stopped"]
-        keys = list(stopped)
-        for key in keys:
-            stopped.delete(key)
-        return [_U32.unpack(key)[0] for key in keys]
+        pids = self.stopped()
+        for pid in pids:
+            self._maps["stopped"].delete(_U32.pack(pid))
+        return pids
+
+    def stopped(self) -> list[int]:
+        """Processes that were stopped and not yet taken."""
+        return [_U32.unpack(key)[0] for key in self._maps["stopped"]]
 
     def take_requests(self) -> list[Request]:
         """What was asked and not yet taken, the oldest first."""
@@ -302,9 +305,9 @@ class Kernel:
         counted = (self._maps["left_out"].get(_U32.pack(index)) for index in range(FILTERS))
         return [_U64.unpack(each)[0] if each else 0 for each in counted]
 
-    def release(self, pid: int) -> None:
-        """What held a process's threads when they came back from a ring was served."""
-        self._maps["holds"].delete(_U32.pack(pid))
+    def release(self, request: Request) -> None:
+        """Nothing that the process asked for by then holds its threads when they come back from an io_uring."""
+        self._maps["served"].put(_U32.pack(request.pid), _U64.pack(request.time))
 
     def follow(self, inode: Inode) -> None:
         """Tell, from now on, what calls change of a file (`changed_blocks`)."""

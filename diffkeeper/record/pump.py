@@ -41,6 +41,7 @@ class Pump:
         self._kernel: Kernel | None = None
         self._ring: Ring | None = None
         self._noticed = 0
+        self._continued: dict[int, int] = {}  # process -> monotonic ns at which it was, the last time
         self._batch: list[Piece] = []
         self._batched = 0
         self.failure: Exception | None = None
@@ -147,13 +148,19 @@ class Pump:
         return ring.consumed >= produced
 
     def _serve(self, kernel: Kernel, ring: Ring) -> None:
-        """Look at what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads."""
+        """Look at what was asked for, then continue who was stopped: SIGCONT is for all of a process's threads.
+
+        It takes back the stop of a thread that has asked for something just now, too: it is stopped once more,
+        and is still listed.
+        """
         stopped = kernel.take_stopped()
         try:
             self._answer_all(kernel, ring)
-            self.flush()
         finally:
-            child.resume(stopped)  # nobody else knows of them any more
+            for pid in stopped:  # nobody else knows of them any more
+                self._continued[pid] = time.monotonic_ns()
+                child.resume((pid,))
+        child.stop(set(stopped).intersection(kernel.stopped()))
 
     def _answer_all(self, kernel: Kernel, ring: Ring) -> None:
         for _ in range(ROUNDS):
@@ -163,11 +170,14 @@ class Pump:
             for request in map(self._mounting.placed, requests):
                 self._drain_all(ring, request.position)
                 self._answer(kernel, request)
-                if request.fd < 0 and request.kind is not Ask.JUDGE:
-                    kernel.release(request.pid)
+                if request.fd < 0 and request.kind is Ask.RANGE:
+                    kernel.release(request)
+            self.flush()
 
     def _answer(self, kernel: Kernel, request: Request) -> None:
         if request.kind is Ask.RANGE:
+            if request.time < self._continued.get(request.pid, 0):  # one SIGCONT takes back all stops, also its own
+                request = request._replace(stopped=False)
             for record in reread.fills(request, kernel.tracked):
                 self.emit(record)
         elif request.kind is Ask.MOUNTS:

@@ -76,7 +76,7 @@ def open_file(request: Request, others: Callable[[], Iterable[int]]) -> int:
     OSError when there is no way.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    link = f"/proc/{request.pid}/fd/{request.fd}"
+    link = f"/proc/{request.tid}/fd/{request.fd}"  # a thread may have a table of its own
     with suppress(OSError):
         if os.fsencode(os.readlink(link)) == request.path or os.stat(link).st_ino == request.inode.ino:
             return os.open(link, flags)
@@ -88,7 +88,7 @@ def open_file(request: Request, others: Callable[[], Iterable[int]]) -> int:
                 return fd
             os.close(fd)
     names = {request.path, request.path + b" (deleted)"}
-    for entry in _handles(dict.fromkeys((request.pid, *others()))):
+    for entry in _handles(dict.fromkeys((request.tid, request.pid, *others()))):
         with suppress(OSError):
             if request.apart or not request.path or _name(entry) in names:  # its name is by its own mounts
                 fd = os.open(entry, flags)

@@ -37,6 +37,7 @@ _X86_64: dict[str, dict[str, int]] = {
         "mknodat": 259, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "renameat2": 316,
         "bind": 49,
     },
+    "on_chroot": {"chroot": 161},
     "on_mount": {"pivot_root": 155, "mount": 165, "umount2": 166, "move_mount": 429},
 }  # fmt: skip
 

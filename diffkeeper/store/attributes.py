@@ -9,10 +9,10 @@ import stat
 from collections.abc import Callable
 
 from ..model import Op
-from ..wire import TIME_NOW, TIME_OMIT, Flag, Record, WireOp, strings
+from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
 from . import acl
 from .blocks import NONE
-from .calls import CAPABILITY, UNCHANGED, Calls, first_string
+from .calls import CAPABILITY, UNCHANGED, Calls, first_inode, first_string
 from .nodes import Nodes
 from .state import NodeState
 from .timeline import Timeline
@@ -28,10 +28,14 @@ _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 
 class Attributes:
-    """Applies one record at a time; `apply` maps an op to what does it."""
+    """Applies one record at a time; `apply` maps an op to what does it. `is_idle`: whether a call left a file alone."""
 
-    def __init__(self, calls: Calls, timeline: Timeline, nodes: Nodes, writer: ContentWriter) -> None:
+    def __init__(
+        self, calls: Calls, timeline: Timeline, nodes: Nodes, writer: ContentWriter,
+        is_idle: Callable[[NodeState, bytes, Inode], bool],
+    ) -> None:  # fmt: skip
         self._calls, self._timeline, self._nodes, self._writer = calls, timeline, nodes, writer
+        self._is_idle = is_idle
         self.apply: dict[int, Callable[[Record], None]] = {
             WireOp.CHMOD: self._chmod,
             WireOp.CHOWN: self._chown,
@@ -66,8 +70,8 @@ class Attributes:
 
     def _utime(self, record: Record) -> None:
         if found := self._calls.target(record, first_string(record.payload)):
-            if record.flags & Flag.TRUNC:  # a write that fails, or a fallocate, has taken this away
-                found[0].drop_xattr(CAPABILITY)
+            if record.flags & Flag.TRUNC and not self._is_idle(*found, first_inode(record)):
+                found[0].drop_xattr(CAPABILITY)  # a write that fails, or a fallocate, has taken it away
             if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
                 self._resized(record, *found)
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Sequence
 
-from ..model import Fidelity, Op
+from ..model import ROOT_NODE, Fidelity, Op
 from ..wire import Flag, Inode, Record, WireOp, strings
 from . import acl, apart, processes
 from .codec import damaged
@@ -44,6 +44,7 @@ class Calls:
             WireOp.RENAME: self._rename,
             WireOp.UNLINK: self._unlink,
             WireOp.RMDIR: self._unlink,
+            WireOp.CHROOT: self._chroot,
         }
 
     # -- what a record points at -------------------------------------------------------------
@@ -95,19 +96,10 @@ class Calls:
             return None
         stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]
         if place.node is not None:
-            is_led_out = nodes.judge(where)[0] and not where.endswith(path)
-            inside = self._kept_in(stamps) if is_led_out else None
-            return (inside, nodes.path(inside)) if inside else (place.node, where)
-        if reached := self._reached_all(stamps):  # by a symlink that leads out, but for a chroot
+            return place.node, where
+        if reached := self._reached_all(stamps):
             return reached, nodes.path(reached)
         return self._unseen(place, stamps), where
-
-    def _kept_in(self, stamps: Sequence[Inode]) -> NodeState | None:
-        """What a call has just changed in a root though a symlink leads out: at a chroot's top ".." stays there."""
-        reached = self._reached_all(stamps)
-        if reached is None or self._nodes.judge(self._nodes.path(reached))[0]:
-            return None
-        return reached if max(stamp.ctime for stamp in stamps) > reached.ctime else None
 
     def _reached(self, stamps: Sequence[Inode]) -> NodeState | None:
         """The file that one of the stamps is of."""
@@ -129,7 +121,8 @@ class Calls:
         if len(record.inodes) <= base:
             raise damaged("a record lacks the directory its path starts from")
         start = self.node_of(record.inodes[base])
-        place = self._walker.place(start, path, self._timeline.seq, follow=follow)
+        top = self._timeline.progress.tops.get(record.pid, ROOT_NODE)
+        place = self._walker.place(start, path, self._timeline.seq, follow=follow, top=top)
         return place, self._walker.where(place)
 
     def _places(self, record: Record, old: bytes, new: bytes | None = None) -> list[tuple[Place, bytes]]:
@@ -402,6 +395,10 @@ class Calls:
                 return True
             above = self._nodes.get(above.parent)
         raise damaged("directories lie in one another in a ring")
+
+    def _chroot(self, record: Record) -> None:
+        """No file has changed; but ".." and symlinks lead elsewhere."""
+        self._timeline.progress.has_top(record.pid, self.node_of(first_inode(record)).node)
 
     def _unlink(self, record: Record) -> None:
         found = self._places(record, first_string(record.payload))

@@ -60,6 +60,9 @@ class Course:
 
     def _fork(self, record: Record) -> None:
         child = record.offset & 0xFFFFFFFF
+        tops = self._timeline.progress.tops
+        if record.pid in tops:
+            self._timeline.progress.has_top(child, tops[record.pid])
         seq = self._timeline.event(record, Op.FORK, count=child, detail=b"%d" % child)
         comm = processes.text(record.payload)
         parent = processes.at(self._timeline.txn, record.pid)
@@ -83,6 +86,7 @@ class Course:
         status = record.offset & 0xFFFF
         text = b"signal %d" % (status & 0x7F) if status & 0x7F else b"exit %d" % (status >> 8)
         seq = self._timeline.event(record, Op.EXIT, detail=text)
+        self._timeline.progress.tops.pop(record.pid, None)
         old = processes.at(self._timeline.txn, record.pid)
         if old is not None:
             processes.put(self._timeline.txn, structs.replace(old, end=self._timeline.time, status=status), seq)

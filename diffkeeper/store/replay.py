@@ -66,7 +66,7 @@ class Replay:
         )
         self._apply: dict[int, Callable[[Record], None]] = {
             **self.calls.apply,
-            **Attributes(self.calls, self.timeline, self.nodes, self.writer).apply,
+            **Attributes(self.calls, self.timeline, self.nodes, self.writer, self._is_idle).apply,
             WireOp.BIND: self._bind,
             WireOp.MOUNTS: self._mount,
             WireOp.WRITE: self._write,
@@ -407,6 +407,10 @@ class Replay:
             _await(fills, record.time, call, _MAX_FILLS)
             self._doubt(state, Fidelity.UNKNOWN, seq)
 
+    def _is_idle(self, state: NodeState, path: bytes, inode: Inode) -> bool:
+        """btrfs does nothing, and takes no capability away, where there is a hole already."""
+        return inode.ctime == state.ctime and self._mounts.kind(path) == b"btrfs"
+
     def _zero(self, record: Record) -> None:
         if found := self._file(record):
             state, path = found
@@ -415,9 +419,7 @@ class Replay:
             )
             self._trust[Fidelity.EXACT] += 1
             inode = record.inodes[0]
-            # btrfs does nothing, and takes no capability away, where there is a hole already
-            idle = inode.ctime == state.ctime and self._mounts.kind(path) == b"btrfs"
-            self._touch(state, inode, seq, by_call=not idle)
+            self._touch(state, inode, seq, by_call=not self._is_idle(state, path, inode))
             self.writer.zero(state, seq, record.offset, record.length)
 
     def _fill(self, record: Record) -> None:

@@ -18,6 +18,8 @@ from .db import Txn
 from .runs import Run
 from .state import NodeState
 
+_MAX_TOPS = 65536  # processes that a chroot is known of; a stranger's journal may name any number
+
 
 class Call(msgspec.Struct, array_like=True):
     """A call whose bytes still come: pieces of a WRITE, or the FILL of a DIRTY."""
@@ -44,6 +46,11 @@ class Progress(msgspec.Struct):
     writes: dict[int, Call] = {}  # by tid
     fills: dict[int, Call] = {}  # by the time of their DIRTY
     mounts: bytes = b""  # the payload of the last MOUNTS
+    tops: dict[int, int] = {}  # by pid: the node that is "/" to it, where a chroot made it another
+
+    def has_top(self, pid: int, node: int) -> None:
+        if len(self.tops) < _MAX_TOPS:
+            self.tops[pid] = node
 
 
 class Timeline:

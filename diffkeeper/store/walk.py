@@ -31,14 +31,14 @@ class Walker:
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
 
-    def place(self, base: NodeState, path: bytes, seq: int, *, follow: bool) -> Place:
-        """Where `path` leads from `base` (the process's root, when it is absolute).
+    def place(self, base: NodeState, path: bytes, seq: int, *, follow: bool, top: int = ROOT_NODE) -> Place:
+        """Where `path` leads from `base` (the process's root, when it is absolute). `top`: that root's node, else.
 
         `follow`: a symlink in the last place is followed. Past 40 symlinks they are taken as they stand,
         as the kernel would have failed the call.
         """
         nodes = self._nodes
-        top = base if path.startswith(b"/") else nodes.get(ROOT_NODE)
+        above = base if path.startswith(b"/") else nodes.get(top)
         here, name, node = base, b"", base
         links = 0
         rest = [part for part in reversed(path.split(b"/")) if part]
@@ -50,7 +50,7 @@ class Walker:
                 here, name = node, b""
                 continue
             if part == b"..":
-                node = top if node is top else nodes.get(node.parent or ROOT_NODE)
+                node = node if node is above else nodes.get(node.parent or ROOT_NODE)
                 here, name = node, b""
                 continue
             part = part[: MAX_NAME + 1]
@@ -63,7 +63,7 @@ class Walker:
                 links += 1
                 rest.extend(step for step in reversed(found.target.split(b"/")) if step)
                 if found.target.startswith(b"/"):
-                    node = top if path.startswith(b"/") else nodes.get(ROOT_NODE)
+                    node = above
                 here, name = node, b""
                 continue
             here, name, node = node, part, found

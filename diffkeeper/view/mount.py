@@ -43,13 +43,17 @@ def mount(
     _check_fuse()
     where = os.path.realpath(mountpoint)
     path = Path(os.path.abspath(trace_path))
-    with open_trace(path, progress=progress) as trace:
-        _check_mountpoint(where, trace)
+
+    def check() -> None:
+        with open_trace(path, progress=progress) as trace:
+            _check_mountpoint(where, trace)
+
     if foreground:
+        check()
         _log_to(logging.StreamHandler(sys.stderr))
         _serve(path, where, "", lambda: None)
     else:
-        _start_daemon(path, where)
+        _start_daemon(path, where, check)
 
 
 def umount(mountpoint: Path) -> None:
@@ -181,18 +185,27 @@ def _serve(path: Path, where: str, log: str, ready: Callable[[], None]) -> None:
         fuse.serve(Top(trace, status), where, os.fspath(path), ready, lambda: _device_at(where))
 
 
-def _start_daemon(path: Path, where: str) -> None:
-    """Serve in a process of its own; return when it is ready, raise what it raises."""
+def _start_daemon(path: Path, where: str, check: Callable[[], None]) -> None:
+    """Serve in a process of its own; return when it is ready, raise what it or `check` raises.
+
+    The process loads what it needs, which takes as long as all else, while its parent checks.
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
+    waiting, going = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _daemon(path, where, writing)
+        os.close(going)
+        _daemon(path, where, waiting, writing)
+    os.close(waiting)
     os.close(writing)
     os.waitpid(child, 0)
-    with open(reading, "rb") as pipe:
+    with open(reading, "rb") as pipe, open(going, "wb", buffering=0) as gate:
+        check()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and says why
+            gate.write(READY)
         answer = pipe.read()
     if answer == READY:
         return
@@ -201,8 +214,8 @@ def _start_daemon(path: Path, where: str) -> None:
     raise error(message or f"the process that should serve {where} died before it was ready")
 
 
-def _daemon(path: Path, where: str, pipe: int) -> NoReturn:
-    """The child's side: leave the caller's session, then serve. Never returns."""
+def _daemon(path: Path, where: str, gate: int, pipe: int) -> NoReturn:
+    """The child's side: leave the caller's session, wait at the gate, then serve. Never returns."""
     answered = False
 
     def answer(message: bytes) -> None:
@@ -218,8 +231,13 @@ def _daemon(path: Path, where: str, pipe: int) -> NoReturn:
         if os.fork():
             os._exit(0)
         gc.freeze()  # what still owns a descriptor must not close a later one of the same number
-        _keep_only(pipe)
+        _keep_only(gate, pipe)
         os.chdir("/")
+        with contextlib.suppress(ImportError):  # which is told when it serves
+            from . import fuse, hidden  # noqa: F401
+        if not os.read(gate, 1):
+            os._exit(status)  # the caller has found what speaks against it
+        os.close(gate)
         log = _log_file()
         _serve(path, where, log, lambda: answer(READY))
         status = 0
@@ -235,13 +253,13 @@ def _daemon(path: Path, where: str, pipe: int) -> NoReturn:
         os._exit(status)
 
 
-def _keep_only(pipe: int) -> None:
+def _keep_only(*kept: int) -> None:
     """Close what was inherited, so that nobody waits for this process: locks, pipes, the terminal."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != pipe:
+        if int(name) > 2 and int(name) not in kept:
             with contextlib.suppress(OSError):  # the listing's own descriptor
                 os.close(int(name))
 
