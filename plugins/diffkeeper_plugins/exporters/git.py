@@ -3,8 +3,9 @@
 Owns what becomes a commit. Every commit's tree is the recorded tree at one event, no mixture; the
 process is the author, the event's time the date. It writes a `git fast-import` stream; git itself
 makes the repository. What git cannot hold (empty directories, owners, times, most mode bits, special
-files, names like `.git`) is left out and counted. What names it can hold is `gitnames`. What git
-has at a path is what stood there at the event of the last commit: the trace is asked, nothing is kept.
+files, names like `.git`) is left out and counted. What names it can hold is `gitnames`, how
+git is run, `gitprogram`. What git has at a path is what stood there at the event of the last commit:
+the trace is asked, nothing is kept.
 
 There is no event for the close of a file. `per=close` therefore ends a commit where the file is
 settled as far as anybody can see: at the last of several changes in a row, by one process, to one
@@ -15,26 +16,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import shutil
-import subprocess
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
 from diffkeeper import happenings
-from diffkeeper.errors import DestinationError, DiffKeeperError, PluginError, TraceDamagedError
+from diffkeeper.errors import DiffKeeperError, PluginError, TraceDamagedError
 from diffkeeper.eventlines import FIDELITIES, Names
 from diffkeeper.exporting import CHUNK, Exported, Selection
 from diffkeeper.happenings import Before, Standing
 from diffkeeper.model import Attrs, Event, Fidelity, Op
 from diffkeeper.plugins import Exporter
 from diffkeeper.wording import human_size, printable
-from diffkeeper_plugins.exporters import gitnames
+from diffkeeper_plugins.exporters import gitnames, gitprogram
 
 if TYPE_CHECKING:
     from diffkeeper.progress import Progress
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
 
 PER = ("change", "close", "mark")
 BRANCH = b"refs/heads/main"
-# Logs of references would say who exports, and when.
-_GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false")
 _REMEMBERED = 10_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
 
 
@@ -67,18 +63,19 @@ class GitExporter(Exporter):
             return _Stream(trace, selection, destination, self._limit).write(self._ends, progress)
         if shutil.which("git") is None:
             raise PluginError("the exporter 'git' needs the program git: install it, or take the stream with --out -")
-        _git(destination.parent, "init", "--quiet", "--template=", "--", destination.name)
-        _git(destination, "symbolic-ref", "HEAD", BRANCH.decode())
-        with _importing(destination) as stream:
+        gitprogram.run(destination.parent, "init", "--quiet", "--template=", "--", destination.name)
+        gitprogram.run(destination, "symbolic-ref", "HEAD", BRANCH.decode())
+        with gitprogram.importing(destination) as stream:
             result = _Stream(trace, selection, stream, self._limit).write(self._ends, progress)
         # A recorded .gitattributes must not change what is checked out: this file overrules it.
         info = destination / ".git" / "info"
         info.mkdir(exist_ok=True)
         (info / "attributes").write_text("* -text -eol -ident -filter -working-tree-encoding\n")
         if self._checkout:
-            _git(destination, "-c", "core.protectHFS=true", "-c", "core.protectNTFS=true", "reset", "--quiet", "--hard")
+            careful = "-c", "core.protectHFS=true", "-c", "core.protectNTFS=true"
+            gitprogram.run(destination, *careful, "reset", "--quiet", "--hard")
         else:
-            _stamp(destination, trace.session.started)
+            gitprogram.stamp(destination, trace.session.started)
         return result
 
 
@@ -298,55 +295,3 @@ class _Ends:
         anew = other.op is Op.TRUNCATE and other.size == 0
         settled = anew or other.time - one.time > self.rest
         return same and not settled and one.op in happenings.IN_PLACE and other.op in happenings.IN_PLACE
-
-
-@contextmanager
-def _importing(repository: Path) -> Iterator[BinaryIO]:
-    """The input of a `git fast-import` into a repository; at the end it must have succeeded."""
-    with tempfile.TemporaryFile() as said:
-        words = [*_GIT, "fast-import", "--quiet", "--done"]
-        process = subprocess.Popen(
-            words, cwd=repository, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
-        )
-        assert process.stdin is not None
-        try:
-            yield cast("BinaryIO", process.stdin)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended, and says why
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            status = process.wait()
-        if status:
-            said.seek(0)
-            raise DestinationError(f"git fast-import failed: {_last_words(said.read(1 << 16))}")
-
-
-def _git(where: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [*_GIT, *arguments], cwd=where, env=_environment(), check=False, stdin=subprocess.DEVNULL, capture_output=True
-    )
-    if done.returncode:
-        raise DestinationError(f"git failed: {_last_words(done.stderr)}")
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the user's own set-up: neither another repository, nor filters, hooks or signatures."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    return {**kept, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-
-
-def _last_words(said: bytes) -> str:
-    lines = said.decode("utf-8", "backslashreplace").strip().splitlines() or ["no reason given"]
-    return next((line for line in reversed(lines) if line.startswith("fatal:")), lines[-1])
-
-
-def _stamp(top: Path, time: int) -> None:
-    """Give everything the time of the recording, so that two exports are the same."""
-    for directory, _, files in os.walk(top, topdown=False):
-        for name in [*files, "."]:
-            os.utime(os.path.join(directory, name), ns=(time, time))
