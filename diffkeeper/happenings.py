@@ -1,8 +1,9 @@
 """The events of a selection, for exporters that show what happened and not only what stands.
 
 Owns which events belong to a range, and `Steps`: how the tree of files changes from one event to
-another, as paths that are gone and paths where something new stands. What a moment holds is
-`diffkeeper.exporting`; what changed between two moments, `diffkeeper.diffing`.
+another, as paths that are gone and paths where something new stands, and what stood there before.
+Nothing of the tree is kept: the trace is asked. What a moment holds is `diffkeeper.exporting`; what
+changed between two moments, `diffkeeper.diffing`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from .filtering import Filters
 from .model import Attrs, Event, Moment, Op
 from .paths import paths_of
 from .view.roots import join
+
+Standing = tuple[bytes, int, Attrs]
+"""What stands at a path, relative as `Entry.path`: a file or whatever is no directory."""
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -74,7 +78,7 @@ class Step(Struct, frozen=True):
 
     gone: list[bytes] = field(default_factory=list)
     moved: tuple[bytes, bytes] | None = None
-    there: list[tuple[bytes, int, Attrs]] = field(default_factory=list)
+    there: list[Standing] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.gone or self.moved or self.there)
@@ -88,6 +92,7 @@ class Steps:
         self._whole = not selection.paths and not selection.filters
         self._matches = trace.path_matcher(selection.paths)
         self._keeps = Filters.of(trace, selection.filters, only_paths=True).keeps_path
+        self._former: tuple[int, Standing] | None = None  # what `at` will be asked next: the event, and the answer
 
     def beginning(self) -> Iterator[Entry]:
         """What stood there before the first event, directories left out."""
@@ -102,7 +107,7 @@ class Steps:
         `only`: of all events in between it is the one that changed files, or the others changed the same
         file by the same name. That saves looking for what else may have changed.
         """
-        if only is not None and self._whole and (quick := self._one_file(only, until)) is not None:
+        if only is not None and self._whole and (quick := self._one_file(only, after, until)) is not None:
             return quick
         step = Step()
         moves: list[tuple[bytes, bytes, int]] = []
@@ -125,29 +130,57 @@ class Steps:
             step.there.extend(self._below(node, new, until))
         return step
 
-    def _one_file(self, event: Event, seq: int) -> Step | None:
+    def _one_file(self, event: Event, after: int, seq: int) -> Step | None:
         """The step of an event on one file with one name; None where it may be more."""
         if event.op not in IN_PLACE or not event.path or not self._trace.layout.inside(event.path):
             return Step() if event.op in IN_PLACE and event.outside else None
         reader = self._trace.reader
+        former = reader.attrs(event.node, after)  # first, as the reader remembers it from the last step
         attrs = reader.attrs(event.node, seq)
         if attrs is None or attrs.is_dir or attrs.nlink != 1 or reader.resolve(event.path, seq) != event.node:
             return None
-        return Step(there=[(self._relative(event.path), event.node, attrs)])
+        path = self._relative(event.path)
+        if former is not None:  # such events give no names, so it was there before as well
+            self._former = after, (path, event.node, former)
+        return Step(there=[(path, event.node, attrs)])
 
-    def below(self, directory: bytes, seq: int) -> Iterator[tuple[bytes, int, Attrs]]:
-        """As in `Step.there`: what is in a directory, given as paths are here, after an event."""
-        path = join(self._trace.layout.top, directory)
-        node = self._trace.reader.resolve(path, seq)
-        return iter(()) if node is None else self._below(node, path, seq)
+    def before(self, seq: int) -> Before:
+        """The tree after event `seq`, from which a step is about to be taken."""
+        return Before(self, seq)
 
-    def _below(self, directory: int, path: bytes, seq: int) -> Iterator[tuple[bytes, int, Attrs]]:
+    def at(self, path: bytes, seq: int) -> Standing | None:
+        """What of the selection stands at a path, given as paths are here, after an event. A directory is nothing."""
+        if self._former and (self._former[0], self._former[1][0]) == (seq, path):
+            return self._former[1]
+        found = self._node(path, seq)
+        if found is None or found[1].is_dir or not self._chosen(join(self._trace.layout.top, path)):
+            return None
+        return path, *found
+
+    def below(self, path: bytes, seq: int) -> Iterator[Standing]:
+        """The same, for a path and all paths below it."""
+        found = self._node(path, seq)
+        if found is None:
+            return
+        where = join(self._trace.layout.top, path)
+        if found[1].is_dir:
+            yield from self._below(found[0], where, seq)
+        elif self._chosen(where):
+            yield path, *found
+
+    def _node(self, path: bytes, seq: int) -> tuple[int, Attrs] | None:
+        reader = self._trace.reader
+        node = reader.resolve(join(self._trace.layout.top, path), seq)
+        attrs = reader.attrs(node, seq) if node is not None else None
+        return None if node is None or attrs is None else (node, attrs)
+
+    def _below(self, directory: int, path: bytes, seq: int) -> Iterator[Standing]:
         reader = self._trace.reader
         pending = [(directory, path)]
         while pending:
             above, where = pending.pop()
             for name, node in reader.children(above, seq):
-                inner = where + b"/" + name
+                inner = join(where, name)
                 attrs = reader.attrs(node, seq)
                 if attrs is None:
                     raise TraceDamagedError(f"damaged trace: {inner!r} has no attributes; run 'diffkeeper check'")
@@ -161,3 +194,47 @@ class Steps:
 
     def _relative(self, path: bytes) -> bytes:
         return path[len(self._trace.layout.top) :].lstrip(b"/")
+
+
+class Before:
+    """The tree before a step, while the step is taken: what of it is still there. It is told what goes and moves."""
+
+    def __init__(self, steps: Steps, seq: int) -> None:
+        self._steps, self.seq = steps, seq
+        self._gone: set[bytes] = set()
+        self._moved: tuple[bytes, bytes] | None = None
+
+    def below(self, path: bytes) -> Iterator[Standing]:
+        """What is still at a path and below it. To be asked before anything has moved."""
+        if not self._is_gone(path):
+            found = self._steps.below(path, self.seq)
+            yield from (each for each in found if not self._is_gone(each[0])) if self._gone else found
+
+    def at(self, path: bytes) -> Standing | None:
+        """What is still at a path, with the path where it was before anything moved."""
+        if self._moved:
+            old, new = self._moved
+            if _is_at(path, new):
+                path = old + path[len(new) :]
+            elif _is_at(path, old):
+                return None
+        return None if self._is_gone(path) else self._steps.at(path, self.seq)
+
+    def drop(self, path: bytes) -> None:
+        """Nothing of before is at a path any more, nor below."""
+        self._gone.add(path)
+
+    def move(self, old: bytes, new: bytes) -> None:
+        """What was at `old` and below is at `new`. Once, and last."""
+        self._moved = old, new
+
+    def _is_gone(self, path: bytes) -> bool:
+        while self._gone and path not in self._gone:
+            if not path:
+                return False
+            path = path.rpartition(b"/")[0]
+        return bool(self._gone)
+
+
+def _is_at(path: bytes, above: bytes) -> bool:
+    return path == above or path.startswith(above + b"/")

@@ -10,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,37 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(tmp_path: Path, name
         assert not (tmp_path / "out" / "bad").exists()
     else:
         assert b"good" in (tmp_path / "out").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace with 40,000 names, most of which nothing happened to."""
+    builder = TraceBuilder(tmp_path_factory.mktemp("many") / "trace")
+    builder.baseline({f"d{number // 1000}/file-{number}": b"" for number in range(40_000)})
+    builder.begin()
+    for number in range(0, 40_000, 1000):
+        builder.write(f"d{number // 1000}/file-{number}", b"changed\n")
+        builder.unlink(f"d{number // 1000}/file-{number + 1}")
+        builder.rename(f"d{number // 1000}/file-{number + 2}", f"d{number // 1000}/moved")
+    builder.end()
+    return builder.build()
+
+
+@pytest.mark.parametrize("words", [["--format=git"], ["--format=html", "--opt=files=1000"]], ids=["git", "html"])
+def test_memory_does_not_grow_with_the_number_of_names(many: Path, words: list[str]) -> None:
+    """The same export of a quarter of the names and of all of them takes the same memory, within 3 MB."""
+    small, large = (_memory(many, *words, *paths) for paths in (["--path=d?/*"], []))
+    assert abs(large - small) < 3 << 10, (small, large)
+
+
+def _memory(trace: Path, *words: str) -> int:
+    """The most memory of its own that an export was seen to have, in KiB: pages of the index are the kernel's."""
+    command = [sys.executable, "-m", "diffkeeper", "export", str(trace), "--out=-", *words]
+    most = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            found = re.search(r"RssAnon:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+            most = max(most, int(found[1]) if found else 0)
+            time.sleep(0.002)
+    assert process.returncode == 0
+    return most

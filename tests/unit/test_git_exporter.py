@@ -19,7 +19,6 @@ from diffkeeper.errors import DestinationError, PluginError
 from diffkeeper.exporting import Exported, Selection
 from diffkeeper.progress import Silent
 from diffkeeper.trace import Trace
-from diffkeeper_plugins.exporters.pathtree import PathTree
 from tests.builder import WALL, TraceBuilder
 from tests.walk import busy
 
@@ -296,6 +295,21 @@ def test_wrong_options_and_a_missing_git_are_told(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["git"]
 
 
+def test_a_directory_of_which_git_has_nothing_moves(tmp_path: Path) -> None:
+    """What was too large to be in git's tree is there once it is small, under the name that it has then."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"d/f": b"x" * 200, "d/sub/.git": b"x", "other": b"x"})
+    builder.begin()
+    builder.rename("d", "e")
+    builder.truncate("e/f", 3)
+    builder.rename("e", "d")
+    builder.unlink("d/sub/.git")
+    builder.end()
+    with diffkeeper.open(builder.build()) as trace:
+        assert export(trace, tmp_path / "out", per="change", limit="100").entries == 3
+    assert tree_of(tmp_path / "out", "HEAD").keys() == {b"d/f", b"other"}
+
+
 def test_large_files_are_left_out_and_counted(tmp_path: Path) -> None:
     """Above the limit a file is not in the tree; when it shrinks, it is."""
     builder = TraceBuilder(tmp_path / "trace")
@@ -310,20 +324,3 @@ def test_large_files_are_left_out_and_counted(tmp_path: Path) -> None:
     assert tree_of(tmp_path / "out", "large").keys() == {b"g"}
     assert tree_of(tmp_path / "out", "HEAD")[b"f"][1] == b"sma"
     assert any("larger than limit=100" in note for note in result.notes)
-
-
-def test_a_tree_of_paths() -> None:
-    """Leaves replace what is in their way, directories that are empty are gone, moves take everything along."""
-    tree: PathTree[int] = PathTree()
-    tree.put(b"a/b/c", 1)
-    tree.put(b"a/d", 2)
-    assert tree.move(b"a", b"x/y")
-    assert tree.take(b"a") == []
-    tree.put(b"x/y/b", 3)
-    assert tree.take(b"x/y/b/c") == []
-    assert tree.take(b"x/y/b") == [(b"x/y/b", 3)]
-    assert not tree.move(b"x/z", b"q")
-    assert tree.take(b"") == [(b"x/y/d", 2)]
-    tree.put(b"p", 1)
-    tree.put(b"p/q", 2)
-    assert tree.take(b"p") == [(b"p/q", 2)]

@@ -285,6 +285,24 @@ def test_limits_are_kept_and_told(tmp_path: Path, browser: Browser) -> None:
         plugins.exporter("html", {"events": "-1"})
 
 
+@pytest.mark.parametrize("ops", ["write,mark", "mark", "create,write,unlink,exec,mark"])
+def test_events_that_are_not_chosen_have_happened(tmp_path: Path, browser: Browser, ops: str) -> None:
+    """With a filter of events, what stands at each event that is shown is what was recorded, a mark's moment too."""
+    builder, trees = busy(tmp_path / "trace", 7)
+    with diffkeeper.open(builder.path) as trace:
+        chosen = Selection(trace.moment("end"), filters=(("op", {"include": ops}),))
+        export(trace, tmp_path / "page.html", chosen)
+    opened = Opened(browser, tmp_path / "page.html")
+    shown = opened.page.evaluate("""() => Array.from({length: Model.count}, (_, at) =>
+        [Model.seq(at + 1), Object.fromEntries(Model.files(at + 1).map((file) => [file.path, file.after.mode]))])""")
+    compared = [seq for seq, files in shown if seq in trees and files == {
+        path[len(b"/opt/root/") :].decode(): mode for path, (mode, *_) in trees[seq].items() if not stat.S_ISDIR(mode)
+    }]  # fmt: skip
+    assert compared == [seq for seq, _ in shown if seq in trees]
+    assert compared
+    opened.check()
+
+
 def test_several_roots_and_a_range(tmp_path: Path, browser: Browser) -> None:
     """With two roots paths are absolute everywhere; a range begins with what stood there."""
     builder = TraceBuilder(tmp_path / "trace", roots=("/opt/one", "/srv/two"))

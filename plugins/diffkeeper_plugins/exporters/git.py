@@ -3,7 +3,9 @@
 Owns what becomes a commit. Every commit's tree is the recorded tree at one event, no mixture; the
 process is the author, the event's time the date. It writes a `git fast-import` stream; git itself
 makes the repository. What git cannot hold (empty directories, owners, times, most mode bits, special
-files, names like `.git`) is left out and counted. What names it can hold is `gitnames`.
+files, names like `.git`) is left out and counted. What names it can hold is `gitnames`, how
+git is run, `gitprogram`. What git has at a path is what stood there at the event of the last commit:
+the trace is asked, nothing is kept.
 
 There is no event for the close of a file. `per=close` therefore ends a commit where the file is
 settled as far as anybody can see: at the last of several changes in a row, by one process, to one
@@ -13,26 +15,24 @@ file, before it is cut to nothing or rests for `rest` milliseconds.
 from __future__ import annotations
 
 import hashlib
-import os
+import itertools
 import shutil
-import subprocess
 import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
 from diffkeeper import happenings
-from diffkeeper.errors import DestinationError, DiffKeeperError, PluginError, TraceDamagedError
+from diffkeeper.errors import DiffKeeperError, PluginError, TraceDamagedError
 from diffkeeper.eventlines import FIDELITIES, Names
 from diffkeeper.exporting import CHUNK, Exported, Selection
+from diffkeeper.happenings import Before, Standing
 from diffkeeper.model import Attrs, Event, Fidelity, Op
 from diffkeeper.plugins import Exporter
 from diffkeeper.wording import human_size, printable
-from diffkeeper_plugins.exporters import gitnames
-from diffkeeper_plugins.exporters.pathtree import PathTree
+from diffkeeper_plugins.exporters import gitnames, gitprogram
 
 if TYPE_CHECKING:
     from diffkeeper.progress import Progress
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 PER = ("change", "close", "mark")
 BRANCH = b"refs/heads/main"
-# Logs of references would say who exports, and when.
-_GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.logAllRefUpdates=false")
 _REMEMBERED = 10_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
 
 
@@ -65,18 +63,19 @@ class GitExporter(Exporter):
             return _Stream(trace, selection, destination, self._limit).write(self._ends, progress)
         if shutil.which("git") is None:
             raise PluginError("the exporter 'git' needs the program git: install it, or take the stream with --out -")
-        _git(destination.parent, "init", "--quiet", "--template=", "--", destination.name)
-        _git(destination, "symbolic-ref", "HEAD", BRANCH.decode())
-        with _importing(destination) as stream:
+        gitprogram.run(destination.parent, "init", "--quiet", "--template=", "--", destination.name)
+        gitprogram.run(destination, "symbolic-ref", "HEAD", BRANCH.decode())
+        with gitprogram.importing(destination) as stream:
             result = _Stream(trace, selection, stream, self._limit).write(self._ends, progress)
         # A recorded .gitattributes must not change what is checked out: this file overrules it.
         info = destination / ".git" / "info"
         info.mkdir(exist_ok=True)
         (info / "attributes").write_text("* -text -eol -ident -filter -working-tree-encoding\n")
         if self._checkout:
-            _git(destination, "-c", "core.protectHFS=true", "-c", "core.protectNTFS=true", "reset", "--quiet", "--hard")
+            careful = "-c", "core.protectHFS=true", "-c", "core.protectNTFS=true"
+            gitprogram.run(destination, *careful, "reset", "--quiet", "--hard")
         else:
-            _stamp(destination, trace.session.started)
+            gitprogram.stamp(destination, trace.session.started)
         return result
 
 
@@ -89,7 +88,7 @@ class _Stream:
         # Node, version -> its mark in the stream, digest
         self._blobs: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
         self._marks = self._last = 0  # numbers in the stream: given so far, and of the last commit
-        self._held = PathTree[bytes]()  # what is in the tree of the last commit: mode, digest
+        self._unreadable: set[tuple[int, int]] = set()  # node, version
         self._at = selection.first - 1
         self.commits = self.size = self.inexact = 0
         self.notes: Counter[str] = Counter()
@@ -114,13 +113,14 @@ class _Stream:
 
     def _begin(self) -> None:
         """The first commit: what stood there before."""
-        commands = [
-            line for entry in self._steps.beginning() for line in self._stand(entry.path, entry.node, entry.attrs)
-        ]
         session = self._trace.session
         name = self._trace.stamp(self._at)
         author = b"baseline <diffkeeper@%s>" % gitnames.one_line(session.host)
-        self._commit(commands, author, 0, f"What stood there at @{name}", {"Moment": name, "Event": str(self._at)})
+        trailers = {"Moment": name, "Event": str(self._at)}
+        with _lines() as lines:
+            for entry in self._steps.beginning():
+                lines.writelines(self._stand((entry.path, entry.node, entry.attrs), None))
+            self._commit(lines, author, 0, f"What stood there at @{name}", trailers)
 
     def _go_on(self, event: Event, subject: str = "", *, alone: bool = False) -> None:
         """Commit the tree as it was after an event, if git can tell it from the one before.
@@ -128,10 +128,13 @@ class _Stream:
         `alone`: since the last commit nothing but this event's file has changed.
         """
         step = self._steps.step(self._at, event.seq, event if alone else None)
-        self._at = event.seq
-        commands = self._changes(step)
-        if not commands:
-            return
+        before, self._at = self._steps.before(self._at), event.seq
+        with _lines() as lines:
+            lines.writelines(self._changes(step, before))
+            if lines.tell():
+                self._commit_event(event, subject, step, lines)
+
+    def _commit_event(self, event: Event, subject: str, step: happenings.Step, lines: BinaryIO) -> None:
         trailers = {"Moment": self._trace.stamp(event), "Event": str(event.seq)}
         trust = max((attrs.fidelity for _, _, attrs in step.there), default=Fidelity.EXACT)
         if trust is not Fidelity.EXACT:
@@ -139,7 +142,7 @@ class _Stream:
             self.inexact += 1
         name, host = self._names.comm(event) if event.pid else "recorder", self._trace.session.host
         author = b"%s <%d@%s>" % (gitnames.one_line(name), event.pid, gitnames.one_line(host))
-        self._commit(commands, author, event.time, subject or self._subject(event), trailers)
+        self._commit(lines, author, event.time, subject or self._subject(event), trailers)
 
     def _subject(self, event: Event) -> str:
         words = [event.op.label]
@@ -155,9 +158,7 @@ class _Stream:
             words.append(printable(event.detail))
         return " ".join(words)
 
-    def _commit(
-        self, commands: list[bytes], author: bytes, time: int, subject: str, trailers: dict[str, str]
-    ) -> None:
+    def _commit(self, lines: BinaryIO, author: bytes, time: int, subject: str, trailers: dict[str, str]) -> None:
         message = subject + "\n\n" + "".join(f"{key}: {printable(value)}\n" for key, value in trailers.items())
         text = message.encode("utf-8", "backslashreplace")
         when = max(0, self._trace.session.started + time) // 1_000_000_000
@@ -166,21 +167,39 @@ class _Stream:
         self._last = self._marks
         self._out.write(b"commit %s\nmark :%d\nauthor %s\ncommitter %s\n" % (BRANCH, self._last, who, who))
         self._out.write(b"data %d\n%s\n" % (len(text), text))
-        self._out.writelines(commands)
+        lines.seek(0)
+        shutil.copyfileobj(lines, self._out)
         self._out.write(b"\n")
         self.commits += 1
 
-    def _changes(self, step: happenings.Step) -> list[bytes]:
+    def _changes(self, step: happenings.Step, before: Before) -> Iterator[bytes]:
         """The lines of a commit for a step; the blobs they need are written at once."""
-        commands = [b"D %s\n" % gitnames.quoted(path) for path in step.gone if self._held.take(path)]
-        if step.moved:
-            commands += self._moved(*step.moved)
-        for path, node, attrs in step.there:
-            commands += self._stand(path, node, attrs)
-        return commands
+        gone, moved, there = step.gone, step.moved, iter(step.there)
+        if moved and not all(map(gitnames.holds_path, moved)):
+            old, new = moved  # git cannot move it: to git it is gone, or new
+            gone = [*gone, old]
+            if gitnames.holds_path(new):
+                there = itertools.chain(self._steps.below(new, self._at), there)
+            moved = None
+        for path in gone:
+            if any(map(self._has, before.below(path))):
+                yield b"D %s\n" % gitnames.quoted(path)
+            before.drop(path)
+        if moved:
+            if any(map(self._has, before.below(moved[0]))):
+                yield b"R %s %s\n" % tuple(map(gitnames.quoted, moved))
+            before.move(*moved)
+        told = set()  # what is new in a directory that moved is found twice
+        for each in there:
+            if each[0] not in told:
+                told.add(each[0])
+                yield from self._stand(each, before)
 
-    def _stand(self, path: bytes, node: int, attrs: Attrs) -> list[bytes]:
+    def _stand(self, now: Standing, before: Before | None) -> Iterator[bytes]:
         """The line for something that stands at a path now; where git cannot have it, for what stood there."""
+        path, node, attrs = now
+        was = before.at(path) if before else None
+        had = was if was and self._has(was) else None
         if not gitnames.holds(path, attrs):
             what = "paths" if attrs.is_file or attrs.is_symlink else "special files"
             self.notes[f"{what} left out: git cannot hold them"] += 1
@@ -191,22 +210,27 @@ class _Stream:
                 mark, digest = self._blob(node, attrs)
             except DiffKeeperError as error:
                 self.damaged.append(f"{printable(path)} at event {self._at}: {error}")
+                self._unreadable.add((node, attrs.version))
             else:
-                mode = gitnames.mode(attrs)
-                if self._held.get(path) == mode + digest:
-                    return []
-                self._held.put(path, mode + digest)
-                return [b"M %s :%d %s\n" % (mode, mark, gitnames.quoted(path))]
-        return [b"D %s\n" % gitnames.quoted(path)] if self._held.take(path) else []
+                if not (before and had and self._same(had, before.seq, attrs, digest)):
+                    yield b"M %s :%d %s\n" % (gitnames.mode(attrs), mark, gitnames.quoted(path))
+                return
+        if had:
+            yield b"D %s\n" % gitnames.quoted(path)
 
-    def _moved(self, old: bytes, new: bytes) -> list[bytes]:
-        """A directory has another name; what is in it keeps its own."""
-        if gitnames.holds_path(old) and gitnames.holds_path(new):
-            renamed = self._held.move(old, new)
-            return [b"R %s %s\n" % (gitnames.quoted(old), gitnames.quoted(new))] if renamed else []
-        gone = [old] if gitnames.holds_path(old) else []
-        there = list(self._steps.below(new, self._at)) if gitnames.holds_path(new) else []
-        return self._changes(happenings.Step(gone=gone, there=there))
+    def _has(self, was: Standing) -> bool:
+        """Whether git has in its tree what stood at a path at the last commit."""
+        path, node, attrs = was
+        small = not attrs.is_file or attrs.size <= self._limit
+        return small and gitnames.holds(path, attrs) and (node, attrs.version) not in self._unreadable
+
+    def _same(self, was: Standing, seq: int, attrs: Attrs, digest: bytes) -> bool:
+        """Whether git would see no difference between what stood at a path after event `seq` and what does now."""
+        _, node, former = was
+        if gitnames.mode(former) != gitnames.mode(attrs) or (attrs.is_file and former.size != attrs.size):
+            return False
+        known = self._blobs.get((node, former.version))
+        return (known[1] if known else self._content(node, former, seq)[0]) == digest
 
     def _blob(self, node: int, attrs: Attrs) -> tuple[int, bytes]:
         """The mark of a file's or symlink's content, which is sent now unless it was, and its digest."""
@@ -214,24 +238,33 @@ class _Stream:
         if (known := self._blobs.get(key)) is not None:
             self._blobs.move_to_end(key)
             return known
-        size = len(attrs.target) if attrs.is_symlink else attrs.size
-        first = attrs.target if attrs.is_symlink else self._trace.reader.read(node, self._at, 0, CHUNK)
-        digest, read = hashlib.blake2b(digest_size=16), 0
-        # What cannot be read must be known before it begins.
-        for piece in [first] if size <= CHUNK else self._trace.reader.chunks(node, self._at, CHUNK):
-            digest.update(piece)
-            read += len(piece)
-        if read != size:
-            raise TraceDamagedError(f"damaged trace: node {node} has {read} bytes, not {size}, at event {self._at}")
+        digest, size, pieces = self._content(node, attrs, self._at)
         self._marks += 1
         self._out.write(b"blob\nmark :%d\ndata %d\n" % (self._marks, size))
-        self._out.writelines([first] if size <= CHUNK else self._trace.reader.chunks(node, self._at, CHUNK))
+        self._out.writelines(pieces)
         self._out.write(b"\n")
         self.size += size
-        self._blobs[key] = self._marks, digest.digest()
+        self._blobs[key] = self._marks, digest
         if len(self._blobs) > _REMEMBERED:
             self._blobs.popitem(last=False)
         return self._blobs[key]
+
+    def _content(self, node: int, attrs: Attrs, seq: int) -> tuple[bytes, int, Iterable[bytes]]:
+        """Digest, size and pieces of a file's or symlink's content. All was read: the pieces can be, too."""
+        reader, size = self._trace.reader, len(attrs.target) if attrs.is_symlink else attrs.size
+        small = [attrs.target if attrs.is_symlink else reader.read(node, seq, 0, CHUNK)] if size <= CHUNK else None
+        digest, read = hashlib.blake2b(digest_size=16), 0
+        for piece in small or reader.chunks(node, seq, CHUNK):
+            digest.update(piece)
+            read += len(piece)
+        if read != size:
+            raise TraceDamagedError(f"damaged trace: node {node} has {read} bytes, not {size}, at event {seq}")
+        return digest.digest(), size, small or reader.chunks(node, seq, CHUNK)
+
+
+def _lines() -> BinaryIO:
+    """Where the lines of a commit wait for its blobs, which must come first; what there are many of, on the disk."""
+    return cast("BinaryIO", tempfile.SpooledTemporaryFile(1 << 20))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,55 +295,3 @@ class _Ends:
         anew = other.op is Op.TRUNCATE and other.size == 0
         settled = anew or other.time - one.time > self.rest
         return same and not settled and one.op in happenings.IN_PLACE and other.op in happenings.IN_PLACE
-
-
-@contextmanager
-def _importing(repository: Path) -> Iterator[BinaryIO]:
-    """The input of a `git fast-import` into a repository; at the end it must have succeeded."""
-    with tempfile.TemporaryFile() as said:
-        words = [*_GIT, "fast-import", "--quiet", "--done"]
-        process = subprocess.Popen(
-            words, cwd=repository, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
-        )
-        assert process.stdin is not None
-        try:
-            yield cast("BinaryIO", process.stdin)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended, and says why
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            status = process.wait()
-        if status:
-            said.seek(0)
-            raise DestinationError(f"git fast-import failed: {_last_words(said.read(1 << 16))}")
-
-
-def _git(where: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [*_GIT, *arguments], cwd=where, env=_environment(), check=False, stdin=subprocess.DEVNULL, capture_output=True
-    )
-    if done.returncode:
-        raise DestinationError(f"git failed: {_last_words(done.stderr)}")
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the user's own set-up: neither another repository, nor filters, hooks or signatures."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    return {**kept, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-
-
-def _last_words(said: bytes) -> str:
-    lines = said.decode("utf-8", "backslashreplace").strip().splitlines() or ["no reason given"]
-    return next((line for line in reversed(lines) if line.startswith("fatal:")), lines[-1])
-
-
-def _stamp(top: Path, time: int) -> None:
-    """Give everything the time of the recording, so that two exports are the same."""
-    for directory, _, files in os.walk(top, topdown=False):
-        for name in [*files, "."]:
-            os.utime(os.path.join(directory, name), ns=(time, time))

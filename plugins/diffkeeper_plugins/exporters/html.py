@@ -11,9 +11,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from diffkeeper.errors import PluginError
 from diffkeeper.exporting import Exported, Selection, opened
@@ -45,25 +46,39 @@ class HtmlExporter(Exporter):
         page = PageData(trace, selection, self._limits)
         page.read(progress)
         with opened(destination) as file:
-            file.write(_page(page.as_object()))
+            for piece in _page(page.as_object()):
+                file.write(piece.encode("utf-8"))
         return Exported(page.count, page.size, tuple(page.notes), page.damaged)
 
 
-def _page(data: object) -> bytes:
+def _page(data: Mapping[str, Any]) -> Iterator[str]:
     parts = resources.files("diffkeeper_plugins.exporters") / "page"
     style = (parts / "page.css").read_text("utf-8")
     script = "\n".join((parts / name).read_text("utf-8") for name in _SCRIPTS)
     whole = (parts / "page.html").read_text("utf-8")
     # Split, not replaced: what was put in is not looked at again.
-    fillings = {
-        "{{script-hash}}": _hash(script), "{{style-hash}}": _hash(style), "{{style}}": style,
-        "{{data}}": safe_json(data), "{{script}}": script,
+    fillings: dict[str, Iterable[str]] = {
+        "{{script-hash}}": [_hash(script)], "{{style-hash}}": [_hash(style)], "{{style}}": [style],
+        "{{data}}": _json(data), "{{script}}": [script],
     }  # fmt: skip
-    made = []
     for place, filling in fillings.items():
         before, _, whole = whole.partition(place)
-        made += [before, filling]
-    return "".join([*made, whole]).encode("utf-8")
+        yield before
+        yield from filling
+    yield whole
+
+
+def _json(data: Mapping[str, Any]) -> Iterator[str]:
+    """As `safe_json`, but never the whole text at once: what is in inner objects entry by entry."""
+    for number, (key, value) in enumerate(data.items()):
+        yield f"{',' if number else '{'}{safe_json(key)}:"
+        if isinstance(value, dict) and value:
+            for place, entry in enumerate(value.items()):
+                yield ("," if place else "{") + safe_json(dict([entry]))[1:-1]
+            yield "}"
+        else:
+            yield safe_json(value)
+    yield "}"
 
 
 def safe_json(data: object) -> str:

@@ -3,7 +3,8 @@
 Owns the data's shape, which `page/model.js` reads, and what is left out where it would be too much.
 A file's content is given once as a whole and from then on as what was written to it, as in the
 recording, so the page is as large as the writes and not as all versions. That the pieces make what
-the recording holds is tried out here for each file before its bytes go in.
+the recording holds is tried out here for each file before its bytes go in. What is held is what the
+page will show: of files to which nothing happened no more than allowed, of the others the trace is asked.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from diffkeeper.exporting import Selection
 from diffkeeper.model import Attrs, Event, Fidelity, Op
 from diffkeeper.textdiff import is_text
 from diffkeeper.wording import human_duration, human_size, printable
-from diffkeeper_plugins.exporters.pathtree import PathTree
 
 if TYPE_CHECKING:
     from diffkeeper.progress import Progress
@@ -57,6 +57,10 @@ class _Table:
             self._known[key] = len(self.values)
             self.values.append(value)
         return self._known[key]
+
+    def known(self, key: Any) -> int:
+        """-1 where it has no number."""
+        return self._known.get(key, -1)
 
 
 class Contents:
@@ -157,13 +161,12 @@ class PageData:
         self._paths, self._texts, self._who, self._states = _Table(), _Table(), _Table(), _Table()
         self._states.number(None)  # 0: nothing stands there
         self._histories: dict[int, list[int]] = {}
-        self._tree: PathTree[int] = PathTree()
         self._columns: dict[str, list[Any]] = {
             key: [] for key in
             ("seq", "time", "plain", "op", "path", "to", "detail", "who", "size", "offset", "trust", "count")
         }  # fmt: skip
         self._before = selection.first - 1
-        self._at = self._before
+        self._at = self._before  # the last event whose changes to files are in
         self.count = 0
         self.notes: list[str] = []
 
@@ -173,36 +176,34 @@ class PageData:
 
     def read(self, progress: Progress) -> None:
         """Take in the selection."""
-        for entry in self._steps.beginning():
-            self._stand(entry.path, entry.node, entry.attrs, self._before)
         for event in happenings.events(self._trace, self._selection, progress):
             if self.count == self._limits.events:
-                rest = self._selection.moment.seq - event.seq + 1
-                self.notes.append(f"the page ends at event {self._at}: {rest} later ones are left out (--opt events=…)")
+                last, rest = self._last(), self._selection.moment.seq - event.seq + 1
+                self.notes.append(f"the page ends at event {last}: {rest} later ones are left out (--opt events=…)")
                 break
+            missed = event.seq > self._last() + 1  # what is not selected may have changed files, too
             self._event(event)
-            if event.op not in happenings.NO_FILES:
+            if missed or event.op not in happenings.NO_FILES:
                 self._step(event)
-            self._at = event.seq
-        self._unchanged()
+        self._begin()
         self._contents.verify()
         for why, number in sorted(Counter(self._contents.left.values()).items()):
             self.notes.append(f"{number} {'file' if number == 1 else 'files'}: {why[0].lower()}{why[1:].rstrip('.')}")
 
     def _step(self, event: Event) -> None:
         step = self._steps.step(self._at, event.seq, event)
+        before, self._at = self._steps.before(self._at), event.seq
         for path in step.gone:
-            for leaf, _ in self._tree.take(path):
+            for leaf, _, _ in before.below(path):
                 self._note(leaf, 0, event.seq)
+            before.drop(path)
         if step.moved:
             old, new = step.moved
-            for leaf, state in self._tree.take(old):
+            for leaf, node, attrs in before.below(old):
                 self._note(leaf, 0, event.seq)
-                moved = new + leaf[len(old) :]
-                self._tree.put(moved, state)
-                self._note(moved, state, event.seq)
+                self._note(new + leaf[len(old) :], self._state(node, attrs), event.seq)
         for path, node, attrs in step.there:
-            self._stand(path, node, attrs, event.seq)
+            self._note(path, self._state(node, attrs), event.seq)
             self._contents.follow(node, attrs, event.seq, event, self._before)
 
     @property
@@ -214,37 +215,40 @@ class PageData:
                 names.setdefault(self._states.values[state][0], self._paths.values[number])
         return tuple(f"{names.get(node, '?')}: {why}" for node, why in self._contents.damaged.items())
 
-    def _stand(self, path: bytes, node: int, attrs: Attrs, seq: int) -> None:
+    def _state(self, node: int, attrs: Attrs) -> int:
         target = self._texts.number(printable(attrs.target)) if attrs.is_symlink else -1
         row = [node, attrs.version, attrs.mode, attrs.size, _TRUST.index(attrs.fidelity), target]
-        state = self._states.number(row, tuple(row))
-        self._tree.put(path, state)
-        self._note(path, state, seq)
+        return self._states.number(row, tuple(row))
 
     def _note(self, path: bytes, state: int, seq: int) -> None:
-        history = self._histories.setdefault(self._number(path), [])
+        history = self._histories.setdefault(self._paths.number(*self._shown(path)), [])
         if history and history[-2] == seq:
             history[-1] = state
         else:
             history += [seq, state]
 
-    def _number(self, path: bytes) -> int:
-        """Of a path in the tree, as events have it: with several roots it is absolute."""
+    def _shown(self, path: bytes) -> tuple[str, bytes]:
+        """A path in the tree as events have it, as text and bytes: with several roots it is absolute."""
         shown = path if len(self._trace.roots) == 1 else b"/" + path
-        return self._paths.number(printable(shown), shown)
+        return printable(shown), shown
 
-    def _unchanged(self) -> None:
-        """The texts that no event has written to, while there is room; of quiet files no more than allowed."""
+    def _begin(self) -> None:
+        """What stood there before, and the texts that no event has written to, while there is room.
+
+        Comes last: of files to which nothing happened there are no more than allowed.
+        """
         room, dropped = self._limits.files, 0
         for entry in self._steps.beginning():
-            number = self._number(entry.path)
-            touched = len(self._histories[number]) > 2
-            if touched or room:
-                room -= not touched
-                self._contents.follow(entry.node, entry.attrs, self._before, None, self._before)
-            else:
-                del self._histories[number]
+            history = self._histories.get(self._paths.known(self._shown(entry.path)[1]))
+            if history is None and not room:
                 dropped += 1
+                continue
+            if history is None:
+                room -= 1
+                self._note(entry.path, self._state(entry.node, entry.attrs), self._before)
+            else:
+                history[:0] = self._before, self._state(entry.node, entry.attrs)
+            self._contents.follow(entry.node, entry.attrs, self._before, None, self._before)
         if dropped:
             self.notes.append(f"{dropped} files to which nothing happened are left out (--opt files=…)")
 
@@ -266,10 +270,14 @@ class PageData:
             columns[key].append(value)
         self.count += 1
 
+    def _last(self) -> int:
+        """The last event of the page."""
+        seqs: list[int] = self._columns["seq"]
+        return seqs[-1] if seqs else self._before
+
     def as_object(self) -> dict[str, Any]:
         """For JSON. Times in ns from the command's start."""
-        session, seqs = self._trace.session, self._columns["seq"]
-        last = seqs[-1] if seqs else self._before
+        session, last = self._trace.session, self._last()
         return {
             "command": printable(" ".join(session.command)), "cwd": printable(session.cwd),
             "host": printable(session.host),
