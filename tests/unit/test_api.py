@@ -37,7 +37,9 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "is_exact", "fidelity_note",
     ),
     "diffkeeper.filtering": ("Spec",),
-    "diffkeeper.happenings": ("ALWAYS", "NO_FILES", "IN_PLACE", "events", "data", "Step", "Steps"),
+    "diffkeeper.happenings": (
+        "ALWAYS", "NO_FILES", "IN_PLACE", "events", "data", "Standing", "Step", "Steps", "Before",
+    ),
     "diffkeeper.eventlines": ("LABELS", "FIDELITIES", "WITH_CONTENT", "Names", "JsonLines"),
     "diffkeeper.progress": ("Progress", "Silent"),
     "diffkeeper.store.reader": ("Reader",),
