@@ -256,7 +256,8 @@ BPF_HASH(written, struct dk_block, u8, 16384);
 BPF_HASH(mappings, u32, struct dk_mappings, 2048);
 /* Threads of a process do not come back from its io_uring while it has asked, by this time, for more than was served. */
 BPF_HASH(holds, u32, u64, 4096);
-BPF_HASH(served, u32, u64, 4096); /* written by user space alone: the time of the last request it has served */
+/* Written by user space alone: the time of the last request it has served. Of processes that are gone, too: never full. */
+BPF_TABLE("lru_hash", u32, u64, served, 4096);
 BPF_HASH(touched, u32, struct dk_touched, 65536);
 BPF_HASH(workers, u32, u32, 4096); /* process -> its io_uring worker that touched an inode last */
 BPF_HASH(skipped_devs, u32, u8, 1024);

@@ -83,6 +83,5 @@ HANDLER(sched_process_exit)
 	count(DK_C_EXITS, 1);
 	workers.delete(&tgid);
 	holds.delete(&tgid);
-	served.delete(&tgid);
 	return 0;
 }

@@ -24,6 +24,7 @@ from .verdicts import Verdicts
 
 RESERVE = 1 << 20
 BATCH = 4 << 20
+MANY, LATE = 4096, 1_000_000_000  # processes that were continued, and for how many ns that is remembered at least
 ROUNDS = 16  # looks for more requests, before those who are stopped have waited long enough
 SETTLE_TIME = 0.05  # seconds that a half-written record is waited for before its reader goes on without
 
@@ -157,10 +158,17 @@ class Pump:
         try:
             self._answer_all(kernel, ring)
         finally:
-            for pid in stopped:  # nobody else knows of them any more
-                self._continued[pid] = time.monotonic_ns()
-                child.resume((pid,))
-        child.stop(set(stopped).intersection(kernel.stopped()))
+            self._resume(stopped)  # nobody else knows of them any more
+        if stopped:
+            child.stop(set(stopped).intersection(kernel.stopped()))
+
+    def _resume(self, pids: Sequence[int]) -> None:
+        now = time.monotonic_ns()
+        if len(self._continued) > MANY:  # what was asked before they were continued is known by now
+            self._continued = {pid: when for pid, when in self._continued.items() if when > now - LATE}
+        for pid in pids:
+            self._continued[pid] = time.monotonic_ns()
+            child.resume((pid,))
 
     def _answer_all(self, kernel: Kernel, ring: Ring) -> None:
         for _ in range(ROUNDS):

@@ -398,7 +398,7 @@ class Calls:
 
     def _chroot(self, record: Record) -> None:
         """No file has changed; but ".." and symlinks lead elsewhere."""
-        self._timeline.progress.has_top(record.pid, self.node_of(first_inode(record)).node)
+        self._timeline.progress.set_top(record.pid, self.node_of(first_inode(record)).node)
 
     def _unlink(self, record: Record) -> None:
         found = self._places(record, first_string(record.payload))

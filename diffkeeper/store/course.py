@@ -62,7 +62,7 @@ class Course:
         child = record.offset & 0xFFFFFFFF
         tops = self._timeline.progress.tops
         if record.pid in tops:
-            self._timeline.progress.has_top(child, tops[record.pid])
+            self._timeline.progress.set_top(child, tops[record.pid])
         seq = self._timeline.event(record, Op.FORK, count=child, detail=b"%d" % child)
         comm = processes.text(record.payload)
         parent = processes.at(self._timeline.txn, record.pid)

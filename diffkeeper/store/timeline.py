@@ -48,7 +48,8 @@ class Progress(msgspec.Struct):
     mounts: bytes = b""  # the payload of the last MOUNTS
     tops: dict[int, int] = {}  # by pid: the node that is "/" to it, where a chroot made it another
 
-    def has_top(self, pid: int, node: int) -> None:
+    def set_top(self, pid: int, node: int) -> None:
+        """From now on the node is "/" to a process."""
         if len(self.tops) < _MAX_TOPS:
             self.tops[pid] = node
 
