@@ -55,7 +55,7 @@ class Pipe:
         self._page.close()
 
 
-class TraceProcessor(TraceProcessorRpc):  # type: ignore[misc]
+class TraceProcessor(TraceProcessorRpc):  # type: ignore[misc]  # perfetto has no types
     """One trace, loaded. The package's client for this protocol leaves loading to others."""
 
     def load(self, trace: bytes) -> None:

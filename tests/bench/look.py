@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import diffkeeper
@@ -190,11 +191,15 @@ def _at_and_read(trace: Path, events: int) -> float:
     with diffkeeper.open(trace) as opened:
         for number in range(1, 60):
             moment, file = f"e{events * number // 60}", f"d{number % 10:02d}/f{number % 10 * 100 + number:05d}"
-            took.append(seconds(lambda moment=moment, file=file: (opened.at(moment) / file).read_bytes()))  # type: ignore[misc]
+            took.append(seconds(partial(_read, opened, moment, file)))
     return sorted(took)[len(took) // 2]
 
 
 # -- others ------------------------------------------------------------------------------------
+
+
+def _read(opened: diffkeeper.trace.Trace, moment: str, file: str) -> bytes:
+    return (opened.at(moment) / file).read_bytes()
 
 
 def _small_files(plan: Plan) -> list[Row]:
@@ -222,7 +227,7 @@ def _small_files(plan: Plan) -> list[Row]:
         with mounted(_ratarmount(archive, at), at, "", stays=True):
             return _tar(at, files)
 
-    runs: Runs = {"ours": ours, **{keeper.name: (lambda keeper=keeper: of(keeper)) for keeper in keepers}}  # type: ignore[misc]
+    runs: Runs = {"ours": ours, **{keeper.name: partial(of, keeper) for keeper in keepers}}
     runs |= {"real directory": lambda: _tar(small, files)} | ({} if plan.quick else {"ratarmount": ratarmount})
     median = in_turn(plan.rounds, runs)
     return [Row(f"tar of a moment, {files:,} files of 4 KiB", median.pop("ours"), "s", 2.0, peers=median)]

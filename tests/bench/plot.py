@@ -3,7 +3,7 @@
 import json
 import sys
 
-import matplotlib as mpl  # type: ignore[import-not-found]
+import matplotlib as mpl  # type: ignore[import-not-found]  # only in the environment of `make bench`
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "diffkeeper"  # the same figures, the same file

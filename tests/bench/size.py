@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import zstandard
 
@@ -93,7 +94,7 @@ def _rewrites(plan: Plan) -> list[Row]:
     bare = seconds(lambda: run([PYTHON, "-c", ALL, "file", str(versions)], cwd=fresh(plan.top / "work")))
     others = () if plan.quick else (peers.Git, peers.Borg, peers.Restic)
     took = in_turn(plan.rounds, {"diffkeeper": recorded})
-    took |= in_turn(1, {kind.name: (lambda kind=kind: kept(kind)) for kind in others})  # type: ignore[misc]
+    took |= in_turn(1, {kind.name: partial(kept, kind) for kind in others})
     raw = versions * FILE
     share = {name: size / raw * 100 for name, size in sizes.items()}
     ours, ours_took = share.pop("diffkeeper"), took.pop("diffkeeper")

@@ -15,6 +15,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from diffkeeper.cli import cli
 from diffkeeper.errors import DiffKeeperError
 from diffkeeper.view.fuse import _reply
 from diffkeeper.view.hidden import Top
+from diffkeeper.view.paths import MomentPath
 from diffkeeper.view.tree import Place
 
 MEMORY = 1 << 30  # beyond what the parent has already, which may be a long test run; mapped files do not count
@@ -133,10 +135,19 @@ def _read(opened: diffkeeper.trace.Trace) -> None:
                 for name in files[:20]:
                     path = directory / name
                     attempt(path.lstat)
-                    attempt(lambda path=path: path.open("rb").read(1 << 20))  # type: ignore[misc]
-                    attempt(lambda path=path: opened.reader.versions(path.lstat().st_ino))  # type: ignore[misc]
+                    attempt(partial(_content_of, path))
+                    attempt(partial(_versions_of, opened, path))
                 if number > 200:
                     break
+
+
+def _content_of(path: MomentPath) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 20)
+
+
+def _versions_of(opened: diffkeeper.trace.Trace, path: MomentPath) -> list[int]:
+    return opened.reader.versions(path.lstat().st_ino)
 
 
 def _places(place: Place, depth: int, seen: set[object]) -> None:

@@ -32,5 +32,5 @@ def drain_and_wait(self: Pump, ring: Ring, end: int) -> bool:
 
 if __name__ == "__main__":
     trace, signs, *command = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
-    Pump._drain = drain_and_wait  # type: ignore[method-assign]
+    Pump._drain = drain_and_wait  # type: ignore[method-assign]  # that is what this program is for
     sys.exit(record(command, trace=trace, roots=[], ui=Silent()))

@@ -83,7 +83,7 @@ def _all_errors() -> list[type[errors.DiffKeeperError]]:
 def test_an_expected_error_is_one_line_and_its_own_exit_code(error: type[errors.DiffKeeperError]) -> None:
     """Whatever a command raises on purpose ends in the error's exit code."""
     group = CommandGroup("diffkeeper")
-    group.get_command = lambda ctx, cmd_name: fails  # type: ignore[method-assign]
+    group.get_command = lambda ctx, cmd_name: fails  # type: ignore[method-assign]  # whatever is asked for
 
     @click.command()
     def fails() -> None:

@@ -263,7 +263,7 @@ def test_untouched_directories_are_not_looked_into(tmp_path: Path) -> None:
             seen.append((parent, seq))
             return children(parent, seq)
 
-        trace.reader.children = watched  # type: ignore[method-assign]
+        trace.reader.children = watched  # type: ignore[method-assign]  # to see what is listed
         assert listed(trace, list(trace.diff("start", "end"))) == [("modified", "log")]
         assert seen == []
 

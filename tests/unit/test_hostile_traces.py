@@ -31,7 +31,7 @@ from diffkeeper.errors import DiffKeeperError, TraceDamagedError
 from diffkeeper.exporting import Exported, Selection
 from diffkeeper.progress import Silent
 from diffkeeper.store import codec, names
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database, Table, Txn
 from diffkeeper.store.files import DATA_FILE, LOCK_FILE
 from diffkeeper.view.hidden import status_lines, timeline_lines
 from diffkeeper.wire import WireOp
@@ -55,7 +55,7 @@ def build(path: Path, **files: Any) -> Path:
     return builder.build()
 
 
-def lie(trace: Path, work: Callable[[object, Callable[[str], int]], None]) -> None:
+def lie(trace: Path, work: Callable[[Txn, Callable[[str], int]], None]) -> None:
     """Change the store of a trace: `work` gets the transaction and what finds the node of a path."""
     database = Database(trace / DATA_FILE, write=True)
     txn = database.begin()
@@ -70,9 +70,9 @@ def lie(trace: Path, work: Callable[[object, Callable[[str], int]], None]) -> No
     database.close()
 
 
-def name(txn: object, parent: int, called: bytes, node: int) -> None:
+def name(txn: Txn, parent: int, called: bytes, node: int) -> None:
     """A name that the indexer would not give."""
-    txn.put(Table.NAMES, names.U64.pack(parent) + called + b"\0" + names.U64.pack(0), names.U64.pack(node))  # type: ignore[attr-defined]
+    txn.put(Table.NAMES, names.U64.pack(parent) + called + b"\0" + names.U64.pack(0), names.U64.pack(node))
 
 
 def export(trace: Path, to: Path, form: str = "dir") -> Exported:
@@ -179,7 +179,7 @@ def test_directories_that_are_in_two_places(tmp_path: Path, shape: str) -> None:
     """A ring of directories, or one in many places, is damage to whoever walks it, and `check` names it."""
     trace = build(tmp_path / "trace", **{f"d{number}/x": b"" for number in range(20)})
 
-    def work(txn: object, node: Callable[[str], int]) -> None:
+    def work(txn: Txn, node: Callable[[str], int]) -> None:
         if shape == "ring":
             name(txn, node("dir"), b"again", node(""))
         elif shape == "twice":

@@ -218,7 +218,7 @@ def test_nothing_but_nonsense(tmp_path: Path) -> None:
     builder = TraceBuilder(tmp_path / "trace", frame=1)
     builder.begin()
     for _ in range(200):
-        builder.emit(99)  # type: ignore[arg-type]
+        builder.emit(99)  # type: ignore[arg-type]  # no op there is
     with pytest.raises(TraceDamagedError):
         builder.build()
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stevedore import ExtensionManager
@@ -115,9 +116,11 @@ def test_the_built_in_plugins_are_found_like_any_other() -> None:
 
 def test_options_are_converted_to_the_constructor_s_types(third_party: Path) -> None:
     """Numbers, booleans, lists and texts are given as text; what is not given keeps its default."""
-    made = plugins.make_filter("picky", {"depth": "3", "ratio": "2", "names": "a,b", "strict": "Yes", "word": "a=b"})
-    assert made.options == (3, 2.0, ("a", "b"), True, "a=b")  # type: ignore[attr-defined]
-    assert plugins.make_filter("picky", {"depth": "3"}).options == (3, 0.5, (), None, "x")  # type: ignore[attr-defined]
+    options = {"depth": "3", "ratio": "2", "names": "a,b", "strict": "Yes", "word": "a=b"}
+    made: Any = plugins.make_filter("picky", options)
+    assert made.options == (3, 2.0, ("a", "b"), True, "a=b")
+    made = plugins.make_filter("picky", {"depth": "3"})
+    assert made.options == (3, 0.5, (), None, "x")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,10 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return builder.build()
 
 
+def _listed(reader: Reader, node: int, seq: int) -> list[tuple[bytes, int]]:
+    return list(reader.children(node, seq))
+
+
 def read_everything(reader: Reader) -> None:
     """Every call of the Reader, each allowed to find damage and nothing else (or a differ that no one has)."""
     calls: list[Callable[[], object]] = [
@@ -56,11 +61,11 @@ def read_everything(reader: Reader) -> None:
     for node in range(8):
         for seq in (0, 7, 40, 1 << 40):
             calls += [
-                lambda node=node, seq=seq: reader.attrs(node, seq),  # type: ignore[misc]
-                lambda node=node, seq=seq: list(reader.children(node, seq)),  # type: ignore[misc]
-                lambda node=node, seq=seq: reader.read(node, seq, 0, 1 << 16),  # type: ignore[misc]
-                lambda node=node, seq=seq: reader.extents(node, seq),  # type: ignore[misc]
-                lambda node=node: reader.versions(node),  # type: ignore[misc]
+                partial(reader.attrs, node, seq),
+                partial(_listed, reader, node, seq),
+                partial(reader.read, node, seq, 0, 1 << 16),
+                partial(reader.extents, node, seq),
+                partial(reader.versions, node),
             ]
     calls.append(lambda: list(reader.problems()))
     for call in calls:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,13 +62,13 @@ def test_structs_are_as_long_as_in_the_header(name: str, layout: struct.Struct) 
 
 
 @given(st.lists(encoded, max_size=5))
-def test_records_come_back(fields: list[dict[str, object]]) -> None:
+def test_records_come_back(fields: list[dict[str, Any]]) -> None:
     """What `encode` made, `records` reads, in order."""
-    span = b"".join(encode(**one) for one in fields)  # type: ignore[arg-type]
+    span = b"".join(encode(**one) for one in fields)
     assert len(span) % 8 == 0
     found = [record._replace(payload=bytes(record.payload)) for record in records(span)]
     assert found == [
-        Record(*(one[name] for name in ("time", "pid", "tid", "op", "flags", "inodes", "offset", "length", "payload")))  # type: ignore[arg-type]
+        Record(*(one[name] for name in ("time", "pid", "tid", "op", "flags", "inodes", "offset", "length", "payload")))
         for one in fields
     ]
 
@@ -79,9 +80,9 @@ def test_any_bytes(span: bytes) -> None:
 
 
 @given(encoded, st.data())
-def test_flipped_and_cut(fields: dict[str, object], data: st.DataObject) -> None:
+def test_flipped_and_cut(fields: dict[str, Any], data: st.DataObject) -> None:
     """A record with changed or missing bytes decodes to something or is damage."""
-    span = bytearray(encode(**fields))  # type: ignore[arg-type]
+    span = bytearray(encode(**fields))
     span[data.draw(st.integers(0, len(span) - 1))] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(TraceDamagedError):
         list(records(bytes(span[: data.draw(st.integers(0, len(span)))])))
