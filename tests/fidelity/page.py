@@ -108,11 +108,17 @@ def _brief(faults: Iterable[str]) -> str:
     return "; ".join(fault.splitlines()[0].split(": [")[0] for fault in faults)
 
 
+def _kind(run: Mapping[str, Any]) -> str:
+    """One row for all that one tool does; but a script is named by all the tools that it calls."""
+    name: str = run["program"]
+    return name.split(maxsplit=1)[0] if name.startswith(("stress-ng ", "fio ")) else name
+
+
 def _programs(figures: Mapping[str, Any]) -> str:
     runs = figures["runs"]
     rows = []
-    for name in sorted({run["program"].split()[0] for run in runs}):
-        chosen = [run for run in runs if run["program"].split()[0] == name]
+    for name in sorted({_kind(run) for run in runs}):
+        chosen = [run for run in runs if _kind(run) == name]
         inexact = sum(count for run in chosen for label, count in run["fidelity"].items() if label != "exact")
         rows.append([
             name, len(chosen), ", ".join(kind for kind in KINDS if any(run["filesystem"] == kind for run in chosen)),
