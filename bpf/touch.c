@@ -7,11 +7,19 @@
  */
 
 #define BDEVFS_MAGIC_ 0x62646576
+#define BTRFS_MAGIC_ 0x9123683E
+#define BTRFS_TREES 1 /* the number of an inode whose type is whatever was in its memory before */
 
-/* Whether an inode is that of a whole block device, which a filesystem on it writes its own records to: no call is about it. */
-static inline int is_device_itself(char *inode)
+/*
+ * Whether a filesystem writes its own records through an inode, so that no call is about it: that of a whole block device,
+ * and the one that btrfs has its trees in.
+ */
+static inline int is_for_records(char *inode, u64 number)
 {
-	return LOAD(u16, inode + INODE_MODE) == S_IFBLK && (u64)rdp((char *)rdp(inode + INODE_SB) + SB_MAGIC) == BDEVFS_MAGIC_;
+	if (number != BTRFS_TREES && LOAD(u16, inode + INODE_MODE) != S_IFBLK)
+		return 0;
+	u64 magic = (u64)rdp((char *)rdp(inode + INODE_SB) + SB_MAGIC);
+	return magic == BDEVFS_MAGIC_ || (magic == BTRFS_MAGIC_ && number == BTRFS_TREES);
 }
 
 static inline int touch(char *inode)
@@ -28,14 +36,17 @@ static inline int touch(char *inode)
 		if (!t)
 			return 0;
 	}
-	if (t->inode[0] == (u64)inode || is_device_itself(inode))
+	u64 address = (u64)inode, number;
+	if (t->inode[0] == address)
+		return 0;
+	number = (u64)rdp(inode + INODE_INO);
+	if (is_for_records(inode, number))
 		return 0;
 	if (is_worker()) {
 		u32 tgid = id >> 32;
 		workers.update(&tgid, &tid);
 	}
 	/* To the front, wherever it was: what this call touched must not give way to what earlier ones did. */
-	u64 address = (u64)inode, number = (u64)rdp(inode + INODE_INO);
 	#pragma unroll
 	for (int i = 0; i < DK_STAMPS; i++) {
 		u64 next_address = t->inode[i], next_number = t->ino[i];

@@ -131,6 +131,31 @@ def test_a_filesystem_that_writes_its_records_at_once(tmp_path: Path, trace: Pat
         subprocess.run(["umount", point], check=True)
 
 
+def test_calls_by_path_after_the_filesystem_wrote_its_trees(filesystem: Path, trace: Path) -> None:
+    """After a sync btrfs begins new trees with the next call: what that touched beside the file is not taken for it."""
+    script = """
+import ctypes, os
+there, syncfs = os.open('.', os.O_RDONLY), ctypes.CDLL(None).syncfs
+files = [f'file{number}' for number in range(6)]
+acts = [lambda path: os.truncate(path, 512), lambda path: os.chmod(path, 0o600), lambda path: os.utime(path, (1, 2)),
+        lambda path: os.setxattr(path, 'user.a', b'v'), lambda path: os.chown(path, 1, 2), lambda path: os.unlink(path)]
+for path in files:
+    with open(path, 'wb') as file:
+        file.write(b'x' * 5704)
+for path, act in zip(files, acts):
+    assert syncfs(there) == 0
+    act(path)
+    try: os.open('/.diffkeeper/mark/' + path, 0)
+    except OSError: pass
+"""
+    apart = f"mount --bind {filesystem} {filesystem}; cd {filesystem}; exec {sys.executable} -c \"$1\""
+    result = harness.record(trace, ["unshare", "-m", "sh", "-euc", apart, "sh", script], cwd=filesystem)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, filesystem)
+    with diffkeeper.open(trace) as opened:
+        assert (opened.at("file0") / "file0").stat().st_size == 512
+
+
 def test_memory_that_is_shared_without_a_name(workspace: Path, trace: Path) -> None:
     """What a program does to a memfd is nobody's file: it is not told, and nothing else is lost."""
     script = "import os; f = os.memfd_create('x'); os.write(f, b'a'); os.fchmod(f, 0o600); os.mkdir('after')"
