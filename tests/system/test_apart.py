@@ -148,7 +148,7 @@ for path, act in zip(files, acts):
     try: os.open('/.diffkeeper/mark/' + path, 0)
     except OSError: pass
 """
-    apart = f"mount --bind {filesystem} {filesystem}; cd {filesystem}; exec {sys.executable} -c \"$1\""
+    apart = f'mount --bind {filesystem} {filesystem}; cd {filesystem}; exec {sys.executable} -c "$1"'
     result = harness.record(trace, ["unshare", "-m", "sh", "-euc", apart, "sh", script], cwd=filesystem)
     assert result.returncode == 0, result.stderr
     harness.assert_faithful(trace, filesystem)
