@@ -98,18 +98,22 @@ class JournalWriter:
         self.rotate()
 
     def rotate(self) -> None:
-        """Go on in a new segment; an indexer may delete the ones before it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._number += 1
+        """Go on in a new segment; an indexer may delete the ones before it. OSError (disk full): nothing has changed."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(segment_path(self._directory, self._number), flags, 0o600)
-        if self._owner:
-            os.fchown(self._fd, *self._owner)
-        with suppress(OSError):  # a filesystem without locks: then nobody can tell that we are at work
-            fcntl.flock(self._fd, fcntl.LOCK_SH)
-        os.write(self._fd, SEGMENT_MAGIC)
-        self._size = len(SEGMENT_MAGIC)
+        path = segment_path(self._directory, self._number + 1)
+        fd = os.open(path, flags, 0o600)
+        try:
+            if self._owner:
+                os.fchown(fd, *self._owner)
+            with suppress(OSError):  # a filesystem without locks: then nobody can tell that we are at work
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            os.write(fd, SEGMENT_MAGIC)
+        except OSError:
+            os.close(fd)
+            path.unlink()
+            raise
+        self.close()
+        self._fd, self._number, self._size = fd, self._number + 1, len(SEGMENT_MAGIC)
 
     def append(self, *pieces: bytes | memoryview) -> None:
         """Write the pieces as one frame, whole.
@@ -119,6 +123,8 @@ class JournalWriter:
         length = sum(map(len, pieces))
         if length > FRAME_LIMIT:
             raise ValueError(f"a frame of {length} bytes is longer than readers accept: split it")
+        if self._size >= SEGMENT_LIMIT:
+            self.rotate()
         head = FRAME_HEAD.pack(FRAME_MAGIC, length)
         left = [memoryview(head + _check(head, *pieces)), *(memoryview(piece) for piece in pieces)]
         try:
@@ -129,8 +135,6 @@ class JournalWriter:
             raise
         self._size += FRAME.size + length
         self.bytes_written += length
-        if self._size >= SEGMENT_LIMIT:
-            self.rotate()
 
     def _write(self, left: list[memoryview]) -> None:
         while left:

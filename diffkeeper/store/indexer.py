@@ -107,9 +107,11 @@ def unfinished(trace_dir: Path) -> bool:
             numbers = segments(trace_dir / JOURNAL)
             try:
                 with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
-                    cursor = _cursor(txn)
-                    if txn.get(Table.META, _CURSOR) is None:
+                    cursor, saved = _cursor(txn), txn.get(Table.META, _PROGRESS)
+                    if saved is None:
                         return True  # tables, and nothing in them: not even what is known when nothing happened
+                    state = unpack_value(saved, Progress)
+                    awaits = bool(state.writes or state.fills)
             except TraceMissingError:
                 return True
             if not numbers or numbers[-1] < cursor.segment:
@@ -118,7 +120,7 @@ def unfinished(trace_dir: Path) -> bool:
                 return True
             reader = JournalReader(trace_dir / JOURNAL, cursor)
             more = next(reader.frames(), None) is not None
-            return more or (reader.rest() > 0 and not is_written(trace_dir / JOURNAL))
+            return more or ((awaits or reader.rest() > 0) and not is_written(trace_dir / JOURNAL))
     except (DiffKeeperError, OSError):
         return False
 

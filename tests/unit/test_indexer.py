@@ -187,6 +187,25 @@ def test_a_torn_tail_is_the_end(tmp_path: Path) -> None:
     assert everything(path, run)[1].lost == {"journal cut off": 1}
 
 
+def test_a_call_whose_pieces_never_came(tmp_path: Path) -> None:
+    """Indexed to its end beside its writer, a journal may end between two pieces: no writer, and what came is UNKNOWN."""
+    builder = TraceBuilder(tmp_path / "trace", frame=1)
+    builder.begin()
+    builder.create("f")
+    builder.write("f", b"0123456789" * 100, piece=300)
+    del builder._records[-2:]
+    path = builder.journal()
+    with open(segment_path(path / "journal", 1), "rb") as segment:
+        fcntl.flock(segment, fcntl.LOCK_EX)  # as a recorder does that found no room for more
+        indexer.index(path)
+        assert not indexer.unfinished(path)
+    assert indexer.unfinished(path)
+    for _ in range(2):
+        with open_trace(path) as opened:
+            assert [event.fidelity for event in opened.events() if event.op is Op.WRITE] == [Fidelity.UNKNOWN]
+        assert not indexer.unfinished(path)
+
+
 def test_private_files(tmp_path: Path) -> None:
     """Everything in a trace is for its owner alone."""
     run = recording(tmp_path / "trace")

@@ -131,6 +131,21 @@ def test_a_failed_append_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert reader.torn == reader.rest() == 0
 
 
+def test_a_segment_that_cannot_be_made(tmp_path: Path) -> None:
+    """The writer goes on in the one that it has, and none of its descriptors is somebody else's by then."""
+    writer = JournalWriter(tmp_path)
+    writer.append(b"before")
+    segment_path(tmp_path, 2).mkdir()
+    with pytest.raises(OSError, match="exists"):
+        writer.rotate()
+    with open(tmp_path / "other", "wb") as other:  # gets the number of what was closed last
+        writer.append(b"after")
+        writer.close()
+        assert os.fstat(other.fileno()).st_size == 0
+    segment_path(tmp_path, 2).rmdir()
+    assert payloads(JournalReader(tmp_path)) == [b"before", b"after"]
+
+
 def test_a_missing_segment_is_counted(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path / "journal")
     for part in (b"one", b"two", b"three"):
