@@ -98,7 +98,7 @@ class JournalWriter:
         self.rotate()
 
     def rotate(self) -> None:
-        """Go on in a new segment; an indexer may delete the ones before it. OSError (disk full): nothing has changed."""
+        """Go on in a new segment; indexers may delete those before it. OSError (disk full): nothing has changed."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         path = segment_path(self._directory, self._number + 1)
         fd = os.open(path, flags, 0o600)

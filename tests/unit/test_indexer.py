@@ -188,7 +188,7 @@ def test_a_torn_tail_is_the_end(tmp_path: Path) -> None:
 
 
 def test_a_call_whose_pieces_never_came(tmp_path: Path) -> None:
-    """Indexed to its end beside its writer, a journal may end between two pieces: no writer, and what came is UNKNOWN."""
+    """Indexed beside its writer, a journal may end between two pieces: no writer, and what came is UNKNOWN."""
     builder = TraceBuilder(tmp_path / "trace", frame=1)
     builder.begin()
     builder.create("f")
