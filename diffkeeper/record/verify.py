@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
 
 from ..model import Attrs
 from ..progress import Progress
@@ -58,8 +57,7 @@ class Verifier:
         self._settled = set[bytes]()  # what was healed with all that is below it
         self._hasty = False  # bytes are compared only of what events changed
         self._changes = reader.changes()
-        # The index stays as it is while it is compared, and most paths lie in the directory of the one before.
-        self._directory = lru_cache(DIRECTORIES)(partial(reader.resolve, seq=reader.last_seq))
+        self._directories: dict[bytes, int | None] = {}
         self._roots = reader.session.roots
         self._trace = reader.session.trace
         self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
@@ -103,7 +101,7 @@ class Verifier:
     def _recorded(self, top: bytes) -> Iterator[tuple[bytes, int, bool]]:
         """What the trace has at its end from a path down: path, node, whether it is a directory."""
         reader, seq = self._reader, self._reader.last_seq
-        node = reader.resolve(top, seq)
+        node = self._node(top)
         pending = [(top, node)] if node else []
         while pending:
             path, node = pending.pop()
@@ -184,6 +182,20 @@ class Verifier:
         if not name or directory is None:
             return directory
         return self._reader.lookup(directory, name, self._reader.last_seq)
+
+    def _directory(self, path: bytes) -> int | None:
+        """The index stays as it is while it is compared, and a directory comes after the one that it is in."""
+        known = self._directories
+        if path not in known:
+            above, _, name = path.rpartition(b"/")
+            if len(known) == DIRECTORIES:
+                known.clear()
+            if above in known and name:
+                parent = known[above]
+                known[path] = None if parent is None else self._reader.lookup(parent, name, self._reader.last_seq)
+            else:
+                known[path] = self._reader.resolve(path, self._reader.last_seq)
+        return known[path]
 
     def _compare(self, path: bytes) -> str:
         try:

@@ -21,6 +21,7 @@ from typing import Any
 
 import diffkeeper
 from diffkeeper.record.baseline import data_ranges, xattrs_of
+from diffkeeper.record.deep import within_reach
 
 HUGE = 64 << 20
 """From this size on only what is not a hole is looked at."""
@@ -67,33 +68,41 @@ def digest_of(size: int, spans: Iterable[tuple[int, int]], read: Callable[[int, 
     return digest.hexdigest()
 
 
-def digest_of_file(path: Path, size: int) -> str:
+def digest_of_file(path: Path | bytes, size: int) -> str:
     with open(path, "rb", buffering=0) as file:
         fd = file.fileno()
         return digest_of(size, data_ranges(fd, size), lambda offset, count: os.pread(fd, count, offset))
 
 
 def truth(root: Path, *, leave_out: Sequence[Path] = ()) -> Truth:
-    """Everything under a real directory, the directory itself as "."."""
+    """Everything under a real directory, the directory itself as "."; however deep it is."""
+    top, unwanted = os.fsencode(root), {os.fsencode(path) for path in leave_out}
     found: Truth = {}
-    for directory, names, files in os.walk(root):
-        names[:] = [name for name in names if Path(directory, name) not in leave_out]
-        for name in [*names, *files] if directory != str(root) else [".", *names, *files]:
-            path = Path(directory, name)
-            status = path.lstat()
-            is_file = stat.S_ISREG(status.st_mode)
-            found[os.path.relpath(path, root)] = Entry(
-                mode=status.st_mode,
-                uid=status.st_uid,
-                gid=status.st_gid,
-                size=status.st_size if is_file else None,
-                mtime=status.st_mtime_ns,
-                nlink=None if path.is_dir() and not path.is_symlink() else status.st_nlink,
-                target=os.readlink(path) if path.is_symlink() else None,
-                digest=digest_of_file(path, status.st_size) if is_file else None,
-                xattrs=chosen(xattrs_of(os.fsencode(path))),
-            )
+    pending = [top]
+    while pending:
+        path = pending.pop()
+        with within_reach(path) as near:
+            entry = found[os.path.relpath(os.fsdecode(path), root)] = _entry(near)
+            if stat.S_ISDIR(entry.mode):
+                inside = (os.path.join(path, name) for name in os.listdir(near))
+                pending += [path for path in inside if path not in unwanted]
     return found
+
+
+def _entry(path: bytes) -> Entry:
+    status = os.lstat(path)
+    is_file = stat.S_ISREG(status.st_mode)
+    return Entry(
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=status.st_size if is_file else None,
+        mtime=status.st_mtime_ns,
+        nlink=None if stat.S_ISDIR(status.st_mode) else status.st_nlink,
+        target=os.fsdecode(os.readlink(path)) if stat.S_ISLNK(status.st_mode) else None,
+        digest=digest_of_file(path, status.st_size) if is_file else None,
+        xattrs=chosen(xattrs_of(path)),
+    )
 
 
 def recorded(trace: Path, moment: str, below: str = "") -> Truth:
