@@ -32,7 +32,7 @@ INDEXER_LOG = "indexer.log"
 
 
 class Aside:
-    """One indexer. It ends when its stdin does: with `finish`, or with us."""
+    """One indexer. It ends when its stdin does: with `hurry`, or with us."""
 
     def __init__(self, trace: Path, user: child.User, differ: differing.Choice) -> None:
         """Forked, not executed: the owner may not be allowed to execute the Python that runs us."""
@@ -79,21 +79,25 @@ class Aside:
             self._indexable = written
         self._crowded[0] = written - self._indexable < UNINDEXED_MOST and now - self._last_busy <= QUIET
 
-    def finish(self, ui: Progress) -> None:
-        """Let it come to the end; what it leaves, we do."""
+    def hurry(self) -> None:
+        """The journal is whole, and the command has ended: nobody is in its way any more."""
         with suppress(OSError):
             os.sched_setscheduler(self._pid, os.SCHED_OTHER, os.sched_param(0))
             os.setpriority(os.PRIO_PROCESS, self._pid, 0)
         os.close(self._input)
+
+    def finish(self, ui: Progress) -> None:
+        """After `hurry`: wait until it comes to the end; what it leaves, we do."""
         ended = os.pidfd_open(self._pid)
         while not select.select([ended], [], [], PROGRESS)[0]:
             ui.progress("indexing", 0, 0)
         os.close(ended)
-        os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self._pid, 0)
         log = self._trace / INDEXER_LOG
         if not log.stat().st_size:
             log.unlink()
-        indexer.index(self._trace, trusted=True, progress=lambda done, total: ui.progress("indexing", done, total))
+        if status:
+            indexer.index(self._trace, trusted=True, progress=lambda done, total: ui.progress("indexing", done, total))
 
     def kill(self) -> None:
         os.kill(self._pid, signal.SIGKILL)

@@ -216,10 +216,13 @@ class Guardian:
             os._exit(0)
 
     def dismiss(self) -> None:
-        """The recording ended as it should."""
+        """The recording ended as it should. What is to be waited for is `gone`."""
         with suppress(BrokenPipeError):  # they were killed: nobody else may suffer for it
             os.write(self._held, b"x" * self.COUNT)
         os.close(self._held)
+
+    def gone(self) -> None:
+        """Return when they have ended."""
         for pid in self.pids:
             os.waitpid(pid, 0)
 

@@ -239,6 +239,7 @@ class _Recording:
         if error := process.exec_error():
             os.waitpid(process.pid, 0)
             guardian.dismiss()
+            guardian.gone()
             self.abandon()
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
             kind = CommandNotFoundError if error == 2 else CommandNotExecutableError
@@ -255,6 +256,7 @@ class _Recording:
             summary = self._finish()
         except Exception as error:  # noqa: BLE001  the command has ended well: its exit code is all that counts now
             summary = f"recorded, but not finished ({error}); next: diffkeeper info {self._shown}"
+        guardian.gone()
         self._ui.finish()
         self._ui.note(summary)
         return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
@@ -352,6 +354,8 @@ class _Recording:
             *(encode(WireOp.SETTLE, time=ended, payload=f"note={note}".encode()) for note in self._notes(kernel)),
             encode(WireOp.SETTLE, time=ended, payload=f"filtered={filtered}".encode()),
         )
+        assert self._indexer is not None
+        self._indexer.hurry()  # and meanwhile:
         self._ring.close()
         self._verdicts.close()
         kernel.close()
@@ -367,7 +371,7 @@ class _Recording:
                 indexer.index(self._trace, trusted=True)
             else:
                 self._verify()
-            with open_reader(self._trace) as reader:
+            with open_reader(self._trace, trusted=True) as reader:
                 return self._summary(reader.session)
         finally:
             self._journal.close()
@@ -389,7 +393,7 @@ class _Recording:
     def _verify(self) -> None:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = time.monotonic_ns()
-        with open_reader(self._trace) as reader:
+        with open_reader(self._trace, trusted=True) as reader:
             keeps, lost = self._judges.keeps_path, bool(reader.session.lost)
             verifier = Verifier(reader, self._pump.emit, keeps, now, everything=lost)
             verifier.run(self._ui)

@@ -226,7 +226,7 @@ class Database:
 
     def __init__(self, path: Path, *, write: bool = False, trusted: bool = False) -> None:
         """`path`: of the data file. Without `write` it must be there, and the indexer's own tables cannot be read.
-        `trusted`: it was made on this machine just now, and need not be looked at before it is written to.
+        `trusted`: it was made on this machine just now, and need not be looked at before it is read or written to.
 
         Raises TraceMissingError (also for one that was killed before its first commit), NotATraceError,
         TraceDamagedError, DiffKeeperError.
@@ -243,7 +243,7 @@ class Database:
                     raise TraceDamagedError(f"damaged trace: {path} is not sound: {wrong[0]}; copy the trace again")
                 env = _environment(path, write)
                 try:
-                    if not write:
+                    if not write and not trusted:
                         _check_pages(path, env)
                     shared = _Shared(env, write, _tables(path, env, write))
                 except BaseException:

@@ -28,13 +28,13 @@ KNOWN_ATTRS = 20_000
 """Nodes whose attributes are remembered, each for as long as they did not change."""
 
 
-def open_reader(trace_dir: Path) -> Reader:
-    """Open a trace for reading, as far as it is indexed.
+def open_reader(trace_dir: Path, *, trusted: bool = False) -> Reader:
+    """Open a trace for reading, as far as it is indexed. `trusted`: it was made on this machine just now.
 
     Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError.
     """
     session.damage(trace_dir)  # what it is comes first: whether there is a trace at all, and one we understand
-    return Reader(trace_dir)
+    return Reader(trace_dir, trusted=trusted)
 
 
 class Reader:
@@ -44,9 +44,9 @@ class Reader:
     differ PluginError, both only where it is met.
     """
 
-    def __init__(self, trace_dir: Path) -> None:
+    def __init__(self, trace_dir: Path, *, trusted: bool = False) -> None:
         self._trace_dir = trace_dir
-        self._database = Database(trace_dir / DATA_FILE)
+        self._database = Database(trace_dir / DATA_FILE, trusted=trusted)
         self._blobs = BlobReader()
         self._content = ContentReader(self._blobs)
         self._events = EventIndex()
