@@ -150,8 +150,7 @@ class ContentReader:
             done = low
             payloads: dict[bytes, Payload] = {}
             for start, stop, ref, place in layout.pieces(low, high):
-                first = start if start > low else low  # max() and min() take as long as all the rest
-                last = stop if stop < high else high
+                first, last = max(start, low), min(stop, high)
                 if first > done:
                     parts.append(bytes(first - done))
                 payload = payloads.get(ref.key)
