@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from diffkeeper import errors
+from diffkeeper import arrays, errors
 from diffkeeper.errors import DiffKeeperError, MountpointError, NoFuseError
 from diffkeeper.trace import Trace, open_trace
 
@@ -235,6 +235,7 @@ def _daemon(path: Path, where: str, gate: int, pipe: int) -> NoReturn:
         os.chdir("/")
         with contextlib.suppress(ImportError):  # which is told when it serves
             from . import fuse, hidden  # noqa: F401
+        arrays.load()  # or who first reads a large file waits for it
         if not os.read(gate, 1):
             os._exit(status)  # the caller has found what speaks against it
         os.close(gate)

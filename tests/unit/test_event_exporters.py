@@ -266,7 +266,8 @@ def test_memory_does_not_grow_with_the_number_of_names(many: Path, words: list[s
 
 def _memory(trace: Path, *words: str) -> int:
     """The most memory of its own that an export was seen to have, in KiB: pages of the index are the kernel's."""
-    command = [sys.executable, "-m", "diffkeeper", "export", str(trace), "--out=-", *words]
+    program = "from diffkeeper import arrays, cli; arrays.load(); cli.main()"  # else only the large one has numpy
+    command = [sys.executable, "-c", program, "export", str(trace), "--out=-", *words]
     most = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
