@@ -29,7 +29,7 @@ from ..wire import (
 from . import runs
 from .attributes import Attributes
 from .blocks import BLOCK_EVENTS, NONE
-from .calls import CAPABILITY, Calls, first_inode
+from .calls import CAPABILITY, Calls
 from .codec import damaged
 from .course import Course
 from .db import Table, Txn
@@ -38,6 +38,7 @@ from .earlier import Earlier
 from .nodes import Nodes
 from .standing import Standing
 from .state import Identity, NodeState
+from .targets import Targets, first_inode, first_string
 from .timeline import Call, Progress, Timeline
 from .walk import Place, Walker
 from .writer import ContentWriter
@@ -56,17 +57,18 @@ class Replay:
         self.writer = ContentWriter(Choice(*session.differ))
         self.nodes = Nodes(session, self.writer, progress.next_node)
         self._course = Course(self.timeline, session)
-        self.calls = Calls(self.timeline, self.nodes, self.writer, self._course)
+        self._targets = Targets(self.timeline, self.nodes, self.writer, self._course)
+        self._calls = Calls(self._targets, self.timeline, self.nodes, self.writer, self._course)
         self._walker = Walker(self.nodes)
         self._roots = session.roots
         self._see_mounts()
         self._trust = {trust: session.fidelity.get(trust.label, 0) for trust in Fidelity}
         self._standing = Standing(
-            self.timeline, self.nodes, self.writer, self.calls, session.mismatches, earlier, self.gap
+            self._targets, self._calls, self.timeline, self.nodes, self.writer, session.mismatches, earlier, self.gap
         )
         self._apply: dict[int, Callable[[Record], None]] = {
-            **self.calls.apply,
-            **Attributes(self.calls, self.timeline, self.nodes, self.writer, self._is_idle).apply,
+            **self._calls.apply,
+            **Attributes(self._targets, self.timeline, self.nodes, self.writer, self._is_idle).apply,
             WireOp.BIND: self._bind,
             WireOp.MOUNTS: self._mount,
             WireOp.WRITE: self._write,
@@ -228,24 +230,24 @@ class Replay:
             return
         state = place.node
         if gone:
-            state = self.calls.node_of(inode)
+            state = self._targets.node_of(inode)
             state.parent, state.name, state.path_age = place.parent.node, place.name, -1
             return
         if state is not None and stat.S_IFMT(state.mode) != stat.S_IFMT(inode.mode):
-            self.calls.drop(state, place.parent, place.name, seq)
+            self._calls.drop(state, place.parent, place.name, seq)
             state = None
         if state is None:
             state = self.nodes.implicit(place.parent, place.name, seq, inode.mode)
             state.fidelity = Fidelity.PARTIAL
         self.nodes.bind(ident, state)
         if state.implicit:
-            self.calls.seen(state, inode, seq)
+            self._targets.seen(state, inode, seq)
 
     # -- data --------------------------------------------------------------------------------
 
     def _file(self, record: Record) -> tuple[NodeState, bytes] | None:
         """The file of a call with a descriptor, and its path; None: it is no concern of ours."""
-        state = self.calls.node_of(first_inode(record))
+        state = self._targets.node_of(first_inode(record))
         path = self.nodes.path(state)
         if not state.hidden:
             return state, path
@@ -259,7 +261,7 @@ class Replay:
         `by_call`: a system call takes a capability away; a store to mapped memory does not.
         """
         same = (state.mode, state.uid, state.gid) == (inode.mode, inode.uid, inode.gid)
-        self.calls.take_inode(state, inode)
+        self._targets.take_inode(state, inode)
         if (by_call and state.drop_xattr(CAPABILITY)) or not same:
             self.nodes.put_attrs(state, seq)
 
@@ -314,9 +316,9 @@ class Replay:
     def _create(self, record: Record) -> None:
         if len(record.inodes) < 2:
             raise damaged("a file was made in no directory")
-        inode, name = record.inodes[0], bytes(record.payload).split(b"\0", 1)[0]
+        inode, name = record.inodes[0], first_string(record.payload)
         ident = (inode.dev, inode.ino, inode.gen)
-        parent = self.calls.node_of(record.inodes[1])
+        parent = self._targets.node_of(record.inodes[1])
         place = Place(parent, name, self.nodes.child(parent, name) if name else None)
         where = self._walker.where(place)
         outside, hidden = self.nodes.judge(where)
@@ -325,7 +327,7 @@ class Replay:
             self.nodes.bind(ident, state)
             self.nodes.pass_over(where)
             if name and not self.nodes.is_hidden(parent):
-                self.calls.take_inode(parent, record.inodes[1])
+                self._targets.take_inode(parent, record.inodes[1])
                 self.nodes.put_attrs(parent, self.timeline.seq)
             return
         early = place.node is not None and place.node.implicit and place.node.ident == ident
@@ -336,20 +338,20 @@ class Replay:
             state.implicit, state.fidelity = False, Fidelity.EXACT
         else:
             if place.node is not None:
-                self.calls.drop(place.node, parent, name, seq)
+                self._calls.drop(place.node, parent, name, seq)
             state = self.nodes.new(inode.mode, version=seq, parent=parent.node)
             if name:
                 self.nodes.give(state, parent, name, seq)
             self.nodes.bind(ident, state)
-        self.calls.take_inode(state, inode)
+        self._targets.take_inode(state, inode)
         self.nodes.put_attrs(state, seq)
         if name:
-            self.calls.take_inode(parent, record.inodes[1])
+            self._targets.take_inode(parent, record.inodes[1])
             self.nodes.put_attrs(parent, seq)
-        self.calls.inherit(state, parent)
+        self._calls.inherit(state, parent)
 
     def _truncate(self, record: Record) -> None:
-        found = self.calls.target(record, bytes(record.payload).split(b"\0", 1)[0])
+        found = self._targets.target(record, first_string(record.payload))
         if found is None or not found[0].is_file:
             return
         state, path = found
@@ -362,14 +364,14 @@ class Replay:
             return
         if state.size == record.offset == 0 and self._mounts.kind(path) == b"xfs":
             if state.drop_xattr(CAPABILITY):  # which is before it finds that an empty file can be left alone
-                self.calls.stamped(record, 1, (state,), seq)
+                self._targets.stamped(record, 1, (state,), seq)
             return
         if state.size != record.offset:  # else a stamp says whether times were set
             state.mtime = state.ctime = self.timeline.wall
         state.drop_xattr(CAPABILITY)
         if record.length:  # not root's: the set-id bits go, of which tmpfs says nothing where the size stays
             state.mode &= ~(stat.S_ISUID | (stat.S_ISGID if state.mode & stat.S_IXGRP else 0))
-        self.calls.stamped(record, 1, (state,), seq)
+        self._targets.stamped(record, 1, (state,), seq)
         self._cut(state, seq, record.offset, None)
 
     def _cut(self, state: NodeState, seq: int, size: int, inode: Inode | None) -> None:
