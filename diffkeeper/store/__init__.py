@@ -15,7 +15,8 @@
     blocks     the timeline: compressed blocks of events
     processes  marks, and processes at a moment
     targets    which nodes and places a record points at
-    calls      what calls on names do to all of these; attributes: calls on attributes; acl: POSIX ACLs
+    calls      what calls on names do to all of these; attributes: calls on attributes; data: calls on data
+    acl        POSIX ACLs
     standing   what was found by looking, before the command and after it
     earlier    content from the recording that this one replaced
     course     beginning, end, processes, marks, gaps

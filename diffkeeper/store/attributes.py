@@ -13,7 +13,7 @@ from ..model import Op
 from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
 from . import acl
 from .blocks import NONE
-from .calls import CAPABILITY
+from .data import CAPABILITY
 from .nodes import Nodes
 from .state import NodeState
 from .targets import Targets, first_inode, first_string

@@ -1,7 +1,7 @@
 """Calls that change names: what each does to the tree at the cursor.
 
 Owns MKDIR, MKNOD, SYMLINK, LINK, RENAME, UNLINK, RMDIR and CHROOT. What a record points at, and what its stamps say, is
-in `targets`; calls on attributes are next door (`attributes`).
+in `targets`; calls on attributes and on data are next door (`attributes`, `data`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from .walk import Place
 from .writer import ContentWriter
 
 RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
-
-CAPABILITY = b"security.capability"
-"""Goes when a file is written, cut or given away."""
 
 
 class Calls:

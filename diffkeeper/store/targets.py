@@ -2,7 +2,7 @@
 
 Owns the choice between these where they disagree, and the nodes made for what nobody had seen before. Where a stamp
 tells what an inode said afterwards, that counts; else what the caller set. What a call does to the nodes belongs to
-`calls`, `attributes` and `replay`; how paths are followed to `walk`, whose a stamp is to `stamps`, and names that a
+`calls`, `attributes` and `data`; how paths are followed to `walk`, whose a stamp is to `stamps`, and names that a
 process with mounts of its own passed to `apart`.
 """
 
