@@ -15,6 +15,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from .. import arrays
 from ..progress import Progress
 from ..store import differing, indexer
 from . import child
@@ -36,6 +37,7 @@ class Aside:
 
     def __init__(self, trace: Path, user: child.User, differ: differing.Choice) -> None:
         """Forked, not executed: the owner may not be allowed to execute the Python that runs us."""
+        arrays.load()  # its files may lie where the owner cannot read
         self._trace = trace
         self._crowded = mmap.mmap(-1, 1)
         self._last_busy, self._indexable = 0.0, 0

@@ -12,9 +12,10 @@ import struct
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from operator import ne
+from typing import NamedTuple, TypeAlias
 
-from ..arrays import np
+from ..arrays import is_loaded, np
 from ..model import Event, Fidelity, Op
 from .codec import (
     MAX_COLUMNS,
@@ -28,6 +29,7 @@ from .codec import (
     pack_strings,
     unpack,
     unpack_columns,
+    unpack_lists,
     unpack_strings,
 )
 from .db import Table, Txn
@@ -46,8 +48,8 @@ _NEVER = (1 << 63) - 1  # a time
 _EXACT, _EXACT_OUTSIDE = int(Fidelity.EXACT), Fidelity.EXACT | _OUTSIDE
 _BY_OP = {int(op): op for op in Op}
 _BY_TRUST = {int(trust): trust for trust in Fidelity}
-Columns = np.ndarray[tuple[int, int], np.dtype[np.int64]]
-_OPS, _TRUSTS = np.array(list(Op)), np.array(list(Fidelity))
+Columns: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.int64]]"
+_PLAINLY = 4  # blocks that are decoded without numpy: as long as it takes to load
 
 
 class EventBuffer:
@@ -124,15 +126,20 @@ def _encode(rows: array[int], strings: list[bytes]) -> bytes:
     return _HEAD.pack(len(table), table[0, 0], table[-1, 0], len(raw)) + compress(raw)
 
 
-def _decode(value: bytes) -> tuple[Columns, list[bytes]]:
+def _raw(value: bytes) -> tuple[int, int, int, bytes]:
+    """Events, time of the first and the last, and what is compressed."""
     count, first_time, last_time, size = unpack(_HEAD, value)
-    raw = decompress(memoryview(value)[_HEAD.size :], size, MAX_COLUMNS)
+    return count, first_time, last_time, decompress(memoryview(value)[_HEAD.size :], size, MAX_COLUMNS)
+
+
+def _decode(value: bytes) -> tuple[Columns, list[bytes]]:
+    count, first_time, last_time, raw = _raw(value)
     columns, at = unpack_columns(raw, count, _COLUMNS)
     strings = unpack_strings(raw, at)
     time, op, pid, path, to, node, offset, length, trust, _, detail = columns
     sound = (
         count > 0 and strings and time[0] == first_time and time[-1] == last_time and (np.diff(time) >= 0).all()
-        and np.isin(op, _OPS).all() and np.isin(trust & (_OUTSIDE - 1), _TRUSTS).all()
+        and np.isin(op, list(_BY_OP)).all() and np.isin(trust & (_OUTSIDE - 1), list(_BY_TRUST)).all()
         and min(pid.min(), path.min(), node.min(), detail.min()) >= 0
         and min(to.min(), offset.min(), length.min()) >= NONE and max(path.max(), to.max(), detail.max()) < len(strings)
     )  # fmt: skip
@@ -141,11 +148,36 @@ def _decode(value: bytes) -> tuple[Columns, list[bytes]]:
     return np.array(columns), strings
 
 
+def _decode_plainly(value: bytes) -> tuple[list[list[int]], list[bytes]]:
+    """What `_decode` says, without numpy."""
+    count, first_time, last_time, raw = _raw(value)
+    columns, at = unpack_lists(raw, count, _COLUMNS)
+    strings = unpack_strings(raw, at)
+    time, op, pid, path, to, node, offset, length, trust, _, detail = columns
+    sound = (
+        count > 0 and strings and time[0] == first_time and time[-1] == last_time and sorted(time) == time
+        and _BY_OP.keys() >= set(op) and _BY_TRUST.keys() >= {each & (_OUTSIDE - 1) for each in trust}
+        and min(map(min, (pid, path, node, detail))) >= 0 and min(map(min, (to, offset, length))) >= NONE
+        and max(map(max, (path, to, detail))) < len(strings)
+    )  # fmt: skip
+    if not sound:
+        raise damaged("a block of events makes no sense")
+    return columns, strings
+
+
+def _row(columns: Columns | list[list[int]], at: int) -> list[int]:
+    return [column[at] for column in columns] if isinstance(columns, list) else columns[:, at].tolist()
+
+
+def _rows(columns: Columns | list[list[int]]) -> Iterable[Sequence[int]]:
+    return zip(*columns, strict=True) if isinstance(columns, list) else columns.T.tolist()
+
+
 class Rows(NamedTuple):
     """Events of a block as numbers, for who would only take Events apart again."""
 
     first: int  # seq
-    rows: list[list[int]]  # time, op, pid, path, to, node, offset, size, trust, count, detail, as in the block
+    rows: Sequence[Sequence[int]]  # time, op, pid, path, to, node, offset, size, trust, count, detail, as in the block
     strings: list[bytes]
     lasts: list[bool]  # whether the next event, if there is one, is in a later millisecond
 
@@ -153,11 +185,15 @@ class Rows(NamedTuple):
         return _event(self.first + at, self.rows[at], self.strings)
 
 
-def decode_rows(first: int, value: bytes, following: int) -> Rows:
+def decode_rows(first: int, value: bytes, following: int, *, plainly: bool = False) -> Rows:
     """The events of a block whose first has the seq `first`. `following`: time of the next block's first."""
+    if plainly:
+        lists, strings = _decode_plainly(value)
+        milliseconds = [time // 1_000_000 for time in (*lists[0], following)]
+        return Rows(first, list(zip(*lists, strict=True)), strings, list(map(ne, milliseconds, milliseconds[1:])))
     columns, strings = _decode(value)
-    milliseconds = np.append(columns[0], following) // 1_000_000
-    return Rows(first, columns.T.tolist(), strings, (milliseconds[1:] != milliseconds[:-1]).tolist())
+    steps = np.diff(np.append(columns[0], following) // 1_000_000)
+    return Rows(first, columns.T.tolist(), strings, (steps != 0).tolist())
 
 
 def _event(seq: int, row: Sequence[int], strings: Sequence[bytes]) -> Event:
@@ -175,8 +211,8 @@ def decode_block(first: int, value: bytes) -> list[Event]:
     return [_event(seq, row, strings) for seq, row in enumerate(columns.T.tolist(), first)]
 
 
-_WITH_PATH = np.array([op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP)])
-_TO_PATH = np.array([Op.RENAME, Op.EXCHANGE, Op.LINK])
+_WITH_PATH = [op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP)]
+_TO_PATH = [Op.RENAME, Op.EXCHANGE, Op.LINK]
 
 
 class Changes(NamedTuple):
@@ -213,7 +249,8 @@ class EventIndex:
 
     def __init__(self) -> None:
         self._refs: list[BlockRef] = []
-        self._decoded: OrderedDict[int, tuple[Columns, list[bytes]]] = OrderedDict()
+        self._decoded: OrderedDict[int, tuple[Columns | list[list[int]], list[bytes]]] = OrderedDict()
+        self._met = 0
 
     def refs(self, txn: Txn) -> list[BlockRef]:
         """All blocks, in order, checked to leave no hole. Reads only those that are new."""
@@ -232,19 +269,19 @@ class EventIndex:
         refs = self.refs(txn)
         at = self._find(txn, seq)
         following = refs[at + 1].first_time if at + 1 < len(refs) else _NEVER
-        return decode_rows(refs[at].first, self._value(txn, refs[at]), following)
+        return decode_rows(refs[at].first, self._value(txn, refs[at]), following, plainly=self._plainly())
 
     def block(self, txn: Txn, seq: int) -> list[Event]:
         """The events of the block that has `seq`, which must exist."""
         ref = self.refs(txn)[self._find(txn, seq)]
         columns, strings = self._columns(txn, ref)
-        return [_event(number, row, strings) for number, row in enumerate(columns.T.tolist(), ref.first)]
+        return [_event(number, row, strings) for number, row in enumerate(_rows(columns), ref.first)]
 
     def event(self, txn: Txn, seq: int) -> Event:
         """One event, which must exist."""
         ref = self.refs(txn)[self._find(txn, seq)]
         columns, strings = self._columns(txn, ref)
-        return _event(seq, columns[:, seq - ref.first].tolist(), strings)
+        return _event(seq, _row(columns, seq - ref.first), strings)
 
     def _find(self, txn: Txn, seq: int) -> int:
         """Number of the block that has an event."""
@@ -260,10 +297,15 @@ class EventIndex:
             raise damaged(f"event {ref.first} is missing")
         return value
 
-    def _columns(self, txn: Txn, ref: BlockRef) -> tuple[Columns, list[bytes]]:
+    def _plainly(self) -> bool:
+        self._met += 1
+        return self._met <= _PLAINLY and not is_loaded()
+
+    def _columns(self, txn: Txn, ref: BlockRef) -> tuple[Columns | list[list[int]], list[bytes]]:
         found = self._decoded.get(ref.first)
         if found is None:
-            found = self._decoded[ref.first] = _decode(self._value(txn, ref))
+            decode = _decode_plainly if self._plainly() else _decode
+            found = self._decoded[ref.first] = decode(self._value(txn, ref))
         self._decoded.move_to_end(ref.first)
         while len(self._decoded) > 8:
             self._decoded.popitem(last=False)
@@ -281,5 +323,4 @@ class EventIndex:
         ref = refs[low - 1]
         if ref.last_time <= time:
             return ref.first + ref.events - 1
-        times = self._columns(txn, ref)[0][0]
-        return ref.first - 1 + int(np.searchsorted(times, time, "right"))
+        return ref.first - 1 + bisect.bisect_right(self._columns(txn, ref)[0][0], time)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from itertools import accumulate
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import zstandard
@@ -17,7 +18,7 @@ from ..arrays import np, npt
 from ..errors import TraceDamagedError
 from ..model import Attrs, Fidelity
 
-Column = npt.NDArray[np.int64]
+Column: TypeAlias = "npt.NDArray[np.int64]"
 T = TypeVar("T")
 
 MAX_BLOB = 64 << 20
@@ -26,7 +27,9 @@ MAX_COLUMNS = 64 << 20
 MAX_ROWS = 1 << 20
 
 _LEVEL = 3
-_WIDTHS: tuple[np.dtype[Any], ...] = tuple(np.dtype(f"<u{width}") for width in (1, 2, 4, 8))
+_WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+_CODES = tuple(_WIDTHS)
+_INT64 = 1 << 63
 _ATTRS = struct.Struct("<IIIIIqqqQQBII")
 _U32 = struct.Struct("<I")
 
@@ -83,30 +86,54 @@ def pack_columns(columns: Sequence[Column]) -> bytes:
         step = np.diff(column, prepend=np.int64(0))  # wraps around, and so does unpacking
         folded = ((step << 1) ^ (step >> 63)).view(np.uint64)
         top = int(folded.max()) if len(folded) else 0
-        code = next(i for i, width in enumerate((1, 2, 4, 8)) if top < 1 << 8 * width)
-        shuffled = folded.astype(_WIDTHS[code]).view(np.uint8).reshape(len(column), -1).T
-        parts.append(bytes((code,)) + shuffled.tobytes())
+        width = next(width for width in _WIDTHS if top < 1 << 8 * width)
+        shuffled = folded.astype(_WIDTHS[width]).view(np.uint8).reshape(len(column), -1).T
+        parts.append(bytes((_CODES.index(width),)) + shuffled.tobytes())
     return b"".join(parts)
+
+
+def _packed_columns(data: bytes, rows: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` columns of `rows` begins, and the bytes of a number in it; last where the rest begins."""
+    if not 0 <= rows <= MAX_ROWS:
+        raise damaged(f"a block claims {rows} rows")
+    found, at = [], 0
+    for _ in range(count):
+        if at >= len(data) or data[at] >= len(_CODES):
+            raise damaged("a column is missing")
+        width = _CODES[data[at]]
+        found.append((at + 1, width))
+        at += 1 + rows * width
+        if at > len(data):
+            raise damaged("a column is cut off")
+    return [*found, (at, 0)]
 
 
 def unpack_columns(data: bytes, rows: int, count: int) -> tuple[list[Column], int]:
     """`count` columns of `rows` each, and where the rest of `data` begins."""
-    if not 0 <= rows <= MAX_ROWS:
-        raise damaged(f"a block claims {rows} rows")
-    columns, at = [], 0
-    for _ in range(count):
-        if at >= len(data) or data[at] >= len(_WIDTHS):
-            raise damaged("a column is missing")
-        dtype = _WIDTHS[data[at]]
-        size = rows * dtype.itemsize
-        if at + 1 + size > len(data):
-            raise damaged("a column is cut off")
-        raw = np.frombuffer(data, np.uint8, size, at + 1).reshape(dtype.itemsize, rows)
-        folded = np.ascontiguousarray(raw.T).view(dtype).reshape(rows).astype(np.uint64)
+    columns = []
+    *places, (rest, _) = _packed_columns(data, rows, count)
+    for at, width in places:
+        raw = np.frombuffer(data, np.uint8, rows * width, at).reshape(width, rows)
+        folded = np.ascontiguousarray(raw.T).view(_WIDTHS[width]).reshape(rows).astype(np.uint64)
         step = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
         columns.append(np.cumsum(step, dtype=np.int64))
-        at += 1 + size
-    return columns, at
+    return columns, rest
+
+
+def unpack_lists(data: bytes, rows: int, count: int) -> tuple[list[list[int]], int]:
+    """What `unpack_columns` says, without numpy: ten times slower, and done long before numpy is loaded."""
+    columns = []
+    *places, (rest, _) = _packed_columns(data, rows, count)
+    for at, width in places:
+        mixed = bytearray(rows * width)
+        for number in range(width):
+            mixed[number::width] = data[at + number * rows : at + (number + 1) * rows]
+        folded = struct.unpack(f"<{rows}{'BHIQ'[_CODES.index(width)]}", mixed)
+        column = list(accumulate([number >> 1 ^ -(number & 1) for number in folded]))
+        if column and (min(column) < -_INT64 or max(column) >= _INT64):
+            column = [(number + _INT64) % (2 * _INT64) - _INT64 for number in column]
+        columns.append(column)
+    return columns, rest
 
 
 def pack_strings(strings: Sequence[bytes]) -> bytes:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ..arrays import np, npt
 from ..errors import TraceDamagedError
 from .codec import distinct
 
-Pages = npt.NDArray[np.int64]
+Pages: TypeAlias = "npt.NDArray[np.int64]"
 
 MAGIC, VERSION = 0xBEEFC0DE, 1
 HEADER = 16  # of each page: number u64, pad u16, flags u16, lower u16, upper u16

@@ -7,7 +7,7 @@ files. Nearly all records of a busy program are in runs. What a run does to the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
@@ -20,19 +20,19 @@ LEAST = 24  # writes that are worth being a run, or a file's part of one
 _LARGE = 1 << 62  # what is no number below this is left to whoever looks at records one by one
 
 # A ring header, struct dk_event and its first struct dk_inode.
-_RECORD = np.dtype([
+_RECORD = [
     ("size", "<u4"), ("ring", "<u4"),
     ("time", "<u8"), ("pid", "<u4"), ("tid", "<u4"), ("op", "<u2"), ("flags", "u1"), ("inodes", "u1"),
     ("bytes", "<u4"), ("offset", "<u8"), ("length", "<u8"),
     ("ino", "<u8"), ("dev", "<u4"), ("gen", "<u4"), ("file_size", "<u8"), ("mtime", "<i8"), ("ctime", "<i8"),
     ("parent", "<u8"), ("mode", "<u4"), ("uid", "<u4"), ("gid", "<u4"), ("nlink", "<u4"), ("rdev", "<u4"),
     ("tag", "<u4"),
-])  # fmt: skip
-_WORDS = _RECORD.itemsize // 8
+]  # fmt: skip
 _BODY = EVENT.size + INODE.size
-assert _RECORD.itemsize == 8 + _BODY, "wire.py has another layout"
+_WORDS = (8 + _BODY) // 8
+assert sum(int(kind[2:] if kind[0] == "<" else kind[1:]) for _, kind in _RECORD) == 8 + _BODY, "wire.py differs"
 
-Records = npt.NDArray[Any]
+Records: TypeAlias = "npt.NDArray[Any]"
 
 
 class File(NamedTuple):

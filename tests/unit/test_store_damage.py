@@ -243,9 +243,9 @@ def test_a_store_nobody_may_write_to(healthy: Path, tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from diffkeeper import plugins\n"
+        "from diffkeeper import arrays, plugins\n"
         "from diffkeeper.store import indexer, reader\n"
-        "plugins.differ('bsdiff4/1')\n"
+        "arrays.load(), plugins.differ('bsdiff4/1')\n"
         "os.getuid() or os.setuid(65534)\n"
         "trace = reader.open_reader(Path(sys.argv[1]))\n"
         "assert not indexer.unfinished(Path(sys.argv[1]))\n"
