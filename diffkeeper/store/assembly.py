@@ -148,11 +148,15 @@ class ContentReader:
                     continue
                 layout = self._layout(txn, node, seq, region, state)
             done = low
+            payloads: dict[bytes, Payload] = {}
             for start, stop, ref, place in layout.pieces(low, high):
                 first, last = max(start, low), min(stop, high)
                 if first > done:
                     parts.append(bytes(first - done))
-                parts.append(self._bytes(txn, self.block(txn, ref).payload, place + first - start, last - first))
+                payload = payloads.get(ref.key)
+                if payload is None:
+                    payload = payloads[ref.key] = self.block(txn, ref).payload
+                parts.append(self._bytes(txn, payload, place + first - start, last - first))
                 done = last
             if done < high:
                 parts.append(bytes(high - done))
@@ -220,17 +224,23 @@ class ContentReader:
         """`size` bytes of a payload from `place` on."""
         if not payload.digests:
             return payload.inline[place : place + size]
-        parts: list[memoryview] = []
         at = bisect_right(payload.starts, place) - 1
+        begin = place - payload.starts[at]
+        part = self._blob(txn, payload, at)[begin : begin + size]
+        if len(part) == size:
+            return part
+        parts = [part]
+        size -= len(part)
         while size > 0:
-            part = self._blob(txn, payload, at)[place - payload.starts[at] :][:size]
-            place, size, at = place + len(part), size - len(part), at + 1
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            at += 1
+            parts.append(self._blob(txn, payload, at)[:size])
+            size -= len(parts[-1])
+        return b"".join(parts)
 
     def _blob(self, txn: Txn, payload: Payload, at: int) -> memoryview:
         data = self.blobs.get(txn, payload.digests[at])
-        if len(data) != (*payload.starts, payload.size)[at + 1] - payload.starts[at]:
+        end = payload.starts[at + 1] if at + 1 < len(payload.starts) else payload.size
+        if len(data) != end - payload.starts[at]:
             raise damaged("a blob is not as long as the rows that use it say")
         return memoryview(data)
 
