@@ -14,7 +14,9 @@
     patches    blobs by digest, raw or as a differ's patch on another; differing: which differ, and when
     blocks     the timeline: compressed blocks of events
     processes  marks, and processes at a moment
-    calls      what calls on names do to all of these; attributes: calls on attributes; acl: POSIX ACLs
+    targets    which nodes and places a record points at
+    calls      what calls on names do to all of these; attributes: calls on attributes; data: calls on data
+    acl        POSIX ACLs
     standing   what was found by looking, before the command and after it
     earlier    content from the recording that this one replaced
     course     beginning, end, processes, marks, gaps

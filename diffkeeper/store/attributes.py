@@ -1,6 +1,7 @@
 """Calls that change attributes: what each does to a node at the cursor.
 
-Owns CHMOD, CHOWN, UTIME, FLAGS and the xattr calls. Which node a record means, and what its stamps say, is in `calls`.
+Owns CHMOD, CHOWN, UTIME, FLAGS and the xattr calls. Which node a record means, and what its stamps say, is in
+`targets`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from ..model import Op
 from ..wire import TIME_NOW, TIME_OMIT, Flag, Inode, Record, WireOp, strings
 from . import acl
 from .blocks import NONE
-from .calls import CAPABILITY, UNCHANGED, Calls, first_inode, first_string
+from .data import CAPABILITY
 from .nodes import Nodes
 from .state import NodeState
+from .targets import Targets, first_inode, first_string
 from .timeline import Timeline
 from .writer import ContentWriter
 
@@ -25,16 +27,17 @@ _FLAGS = {
 }  # fmt: skip
 """FS_*_FL of include/uapi/linux/fs.h, as chattr(1) and lsattr(1) spell them."""
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+_UNCHANGED = 0xFFFFFFFF  # of an owner
 
 
 class Attributes:
     """Applies one record at a time; `apply` maps an op to what does it. `is_idle`: whether a call left a file alone."""
 
     def __init__(
-        self, calls: Calls, timeline: Timeline, nodes: Nodes, writer: ContentWriter,
+        self, targets: Targets, timeline: Timeline, nodes: Nodes, writer: ContentWriter,
         is_idle: Callable[[NodeState, bytes, Inode], bool],
     ) -> None:  # fmt: skip
-        self._calls, self._timeline, self._nodes, self._writer = calls, timeline, nodes, writer
+        self._targets, self._timeline, self._nodes, self._writer = targets, timeline, nodes, writer
         self._is_idle = is_idle
         self.apply: dict[int, Callable[[Record], None]] = {
             WireOp.CHMOD: self._chmod,
@@ -46,7 +49,7 @@ class Attributes:
         }
 
     def _chmod(self, record: Record) -> None:
-        if found := self._calls.target(record, first_string(record.payload)):
+        if found := self._targets.target(record, first_string(record.payload)):
             found[0].mode = stat.S_IFMT(found[0].mode) | record.offset & 0o7777
             self._changed(record, Op.CHMOD, *found, detail=b"%04o" % (record.offset & 0o7777))
             self._follow(found[0])
@@ -58,10 +61,10 @@ class Attributes:
             self._nodes.put_attrs(state, state.changed)
 
     def _chown(self, record: Record) -> None:
-        if found := self._calls.target(record, first_string(record.payload)):
-            state, uid, gid = found[0], record.offset & UNCHANGED, record.length & UNCHANGED
-            state.uid = state.uid if uid == UNCHANGED else uid
-            state.gid = state.gid if gid == UNCHANGED else gid
+        if found := self._targets.target(record, first_string(record.payload)):
+            state, uid, gid = found[0], record.offset & _UNCHANGED, record.length & _UNCHANGED
+            state.uid = state.uid if uid == _UNCHANGED else uid
+            state.gid = state.gid if gid == _UNCHANGED else gid
             if state.is_file:
                 state.mode &= ~_SET_IDS
             if not state.is_dir:
@@ -69,7 +72,7 @@ class Attributes:
             self._changed(record, Op.CHOWN, *found, detail=b"%d:%d" % (state.uid, state.gid))
 
     def _utime(self, record: Record) -> None:
-        if found := self._calls.target(record, first_string(record.payload)):
+        if found := self._targets.target(record, first_string(record.payload)):
             if record.flags & Flag.TRUNC and not self._is_idle(*found, first_inode(record)):
                 found[0].drop_xattr(CAPABILITY)  # a write that fails, or a fallocate, has taken it away
             if record.flags & Flag.TRUNC and found[0].is_file and found[0].size != record.offset:
@@ -85,13 +88,13 @@ class Attributes:
         seq = self._timeline.event(
             record, Op.TRUNCATE, path, node=state.node, size=record.offset, outside=state.outside, offset=NONE
         )
-        self._calls.take_inode(state, record.inodes[0])
+        self._targets.take_inode(state, record.inodes[0])
         self._nodes.put_attrs(state, seq)
         self._writer.cut(state, seq, record.offset)
 
     def _flags(self, record: Record) -> None:
         """Told, not kept: no moment and no export has them."""
-        if found := self._calls.target(record, b""):
+        if found := self._targets.target(record, b""):
             names = "".join(letter for bit, letter in _FLAGS.items() if record.offset & bit)
             self._changed(record, Op.CHATTR, *found, detail=f"={names}".encode())
 
@@ -100,7 +103,7 @@ class Attributes:
         if record.flags & Flag.PATH:
             path, rest = strings(rest, 1)
         name, value = strings(rest, 1)
-        if found := self._calls.target(record, path):
+        if found := self._targets.target(record, path):
             op = Op.SETXATTR if record.op == WireOp.SETXATTR else Op.REMOVEXATTR
             if op is Op.SETXATTR and not (name == acl.ACCESS and acl.is_only_mode(value)):
                 found[0].set_xattr(name, value)
@@ -113,7 +116,7 @@ class Attributes:
         outside = self._nodes.judge(path)[0]
         seq = self._timeline.event(record, op, path, node=state.node, outside=outside, detail=detail)
         if record.flags & Flag.PATH:
-            self._calls.stamped(record, 1, (state,), seq)
+            self._targets.stamped(record, 1, (state,), seq)
         else:
-            self._calls.take_inode(state, record.inodes[0])
+            self._targets.take_inode(state, record.inodes[0])
             self._nodes.put_attrs(state, seq)

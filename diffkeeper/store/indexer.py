@@ -251,7 +251,7 @@ class _Indexer:
         if not is_written(self._journal):
             self._reader.pass_over()
             self._tell_losses()
-            self._replay.give_up_waiting()
+            self._replay.data.give_up_waiting()
         current = self._reader.cursor.segment
         if self._replay.progress.ended and not self._left() and segment_path(self._journal, current).exists():
             self._reader.cursor = Cursor(current + 1)

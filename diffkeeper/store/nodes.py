@@ -2,7 +2,7 @@
 
 Owns the tables ATTRS, NODES, LINKS and IDENTS: making nodes, binding the kernel's identities to
 them, giving and taking names, and the path that a node has at the cursor. Which event does what
-to a node belongs to `replay`.
+to a node belongs to `replay` and those it asks.
 """
 
 from __future__ import annotations

@@ -13,13 +13,14 @@ from ..errors import DiffKeeperError
 from ..model import Fidelity, Op
 from ..wire import Flag, Record, WireOp, strings
 from .blocks import NONE
-from .calls import Calls, first_inode
+from .calls import Calls
 from .codec import damaged, unpack_value
 from .db import Table
 from .earlier import Earlier
 from .names import U64
 from .nodes import Nodes
 from .state import NodeState
+from .targets import Targets, first_inode
 from .timeline import Timeline
 from .walk import Walker
 from .writer import ContentWriter
@@ -29,11 +30,12 @@ class Standing:
     """Applies one record at a time. `mismatches`: HEAL records so far."""
 
     def __init__(
-        self, timeline: Timeline, nodes: Nodes, writer: ContentWriter, calls: Calls, mismatches: int,
+        self, targets: Targets, calls: Calls, timeline: Timeline, nodes: Nodes, writer: ContentWriter, mismatches: int,
         earlier: Earlier, gap: Callable[[bytes], None],
     ) -> None:  # fmt: skip
         """`gap` is told what was lost."""
-        self._timeline, self._nodes, self._writer, self._calls = timeline, nodes, writer, calls
+        self._targets, self._calls = targets, calls
+        self._timeline, self._nodes, self._writer = timeline, nodes, writer
         self._walker = Walker(nodes)
         self._earlier, self._gap = earlier, gap
         self.mismatches = mismatches
@@ -80,7 +82,7 @@ class Standing:
         if state is None:
             state = linked or self._nodes.new(inode.mode, version=seq)
             self._nodes.give(state, place.parent, place.name, seq)
-        self._calls.take_inode(state, inode)
+        self._targets.take_inode(state, inode)
         state.implicit, state.dirty = False, True
         if record.flags & Flag.LINK:  # what it holds, and its xattrs, came with its first name
             self._nodes.put_attrs(state, seq)
