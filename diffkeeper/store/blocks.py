@@ -269,7 +269,8 @@ class EventIndex:
         refs = self.refs(txn)
         at = self._find(txn, seq)
         following = refs[at + 1].first_time if at + 1 < len(refs) else _NEVER
-        return decode_rows(refs[at].first, self._value(txn, refs[at]), following, plainly=self._plainly())
+        plainly = self._plainly(refs[at])
+        return decode_rows(refs[at].first, self._value(txn, refs[at]), following, plainly=plainly)
 
     def block(self, txn: Txn, seq: int) -> list[Event]:
         """The events of the block that has `seq`, which must exist."""
@@ -297,14 +298,15 @@ class EventIndex:
             raise damaged(f"event {ref.first} is missing")
         return value
 
-    def _plainly(self) -> bool:
+    def _plainly(self, ref: BlockRef) -> bool:
+        """No block of ours is larger; of a stranger's, lists would take four times the memory of arrays."""
         self._met += 1
-        return self._met <= _PLAINLY and not is_loaded()
+        return self._met <= _PLAINLY and ref.events <= BLOCK_EVENTS and not is_loaded()
 
     def _columns(self, txn: Txn, ref: BlockRef) -> tuple[Columns | list[list[int]], list[bytes]]:
         found = self._decoded.get(ref.first)
         if found is None:
-            decode = _decode_plainly if self._plainly() else _decode
+            decode = _decode_plainly if self._plainly(ref) else _decode
             found = self._decoded[ref.first] = decode(self._value(txn, ref))
         self._decoded.move_to_end(ref.first)
         while len(self._decoded) > 8:

@@ -78,6 +78,14 @@ def test_blocks_come_back(rows: list[tuple[int, int, int]]) -> None:
     assert blocks._decode_plainly(value) == (found.tolist(), texts)
 
 
+def test_a_block_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of numbers take more memory than arrays: what is larger than any block of ours is left to numpy."""
+    monkeypatch.setattr(blocks, "is_loaded", lambda: False)
+    index = blocks.EventIndex()
+    assert index._plainly(blocks.BlockRef(1, blocks.BLOCK_EVENTS, 0, 0))
+    assert not index._plainly(blocks.BlockRef(1, blocks.BLOCK_EVENTS + 1, 0, 0))
+
+
 def test_a_short_look_does_without_numpy(tmp_path: Path) -> None:
     """A trace that was looked at before is looked at without it; with it the answers are the same."""
     builder = TraceBuilder(tmp_path / "trace")
