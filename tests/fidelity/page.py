@@ -98,9 +98,10 @@ Four processes at once on six names and one file position, with nothing between 
 programs. Whose call came first cannot always be known. After each burst, when all stand still, the moment is compared:
 `wrong` of `paths` were left wrong by the burst. When the command has ended, what is wrong is put right (`healed`).
 `broken`: recordings whose last moment is not the directory, that lost something, or that `check` finds fault with.
+The busier the machine, the more is wrong: a process that has to wait between a call and its end is overtaken.
 
 {_table(("", *columns), rows)}
-Made by `{figures["command"]}`.
+Made by `{figures["command"]}`, on a machine that ran other tests at the same time.
 """
 
 
