@@ -168,6 +168,19 @@ def test_duckdb_reads_the_table(trace: Trace, tmp_path: Path) -> None:
     assert query and ask(query[1].replace("'events.parquet'", "TABLE"))[0][:2] == ("log", 20)
 
 
+def test_a_clock_that_is_far_off(tmp_path: Path) -> None:
+    """Of a time that no timestamp holds the table has the last one that it can, and the nanoseconds as they are."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.begin()
+    builder.now = (1 << 63) - (1 << 60)
+    builder.mark("late")
+    with diffkeeper.open(builder.build()) as trace:
+        export(trace, "parquet", tmp_path / "events.parquet")
+        (event,) = trace.events()
+    told = duckdb.connect().execute(f"SELECT epoch_ns(wall), nanoseconds FROM '{tmp_path}/events.parquet'").fetchall()
+    assert told == [((1 << 63) - 2, event.time)]
+
+
 def test_without_pyarrow_parquet_says_what_to_install() -> None:
     """In one line; everything else works."""
     program = (

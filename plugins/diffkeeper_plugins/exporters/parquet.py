@@ -81,6 +81,9 @@ class ParquetExporter(Exporter):
         ])  # fmt: skip
 
 
+_LATEST = (1 << 63) - 2  # ns that a timestamp holds, and one more is infinity to some: a stranger's clock may say more
+
+
 class _Rows:
     def __init__(self, trace: Trace) -> None:
         self._trace, self._names = trace, Names(trace)
@@ -91,7 +94,8 @@ class _Rows:
         to = event.to if event.to is None or event.op is Op.SYMLINK else display(event.to)
         return {
             "event": event.seq, "seconds": event.time / 1e9, "nanoseconds": event.time,
-            "wall": self._trace.session.started + event.time, "moment": self._trace.stamp(event),
+            "wall": max(-_LATEST, min(self._trace.session.started + event.time, _LATEST)),
+            "moment": self._trace.stamp(event),
             "op": LABELS[event.op], "path": _text(path), "path_bytes": _odd(path),
             "new_path": _text(to), "new_path_bytes": _odd(to), "pid": event.pid or None,
             "comm": _text(self._names.comm(event).encode("utf-8", "surrogateescape")) if event.pid else None,
