@@ -125,8 +125,10 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale that lacks a letter of a path is no failure
+    # Where a caller ignores SIGCHLD the kernel reaps our children before we can. A recorded command finds it ignored.
+    ignored = (signal.SIGCHLD,) if signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN else ()
     try:
-        cli.main(prog_name="diffkeeper")
+        cli.main(prog_name="diffkeeper", obj=ignored)
     finally:
         gc.freeze()  # all goes with the process: to look once more for what lies in rings takes 30 ms
     raise AssertionError("click ends the process itself")

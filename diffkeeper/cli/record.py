@@ -67,6 +67,7 @@ def record(
         mmap_interval=mmap_interval,
         wait_tree=wait_tree,
         force=force,
+        ignored=ctx.obj or (),
         ui=open_ui(),
         loading=loading,
     )

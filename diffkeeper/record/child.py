@@ -75,8 +75,10 @@ def find_command(command: Sequence[str]) -> str:
 class Child:
     """The command, forked but held before its exec until `release()`."""
 
-    def __init__(self, command: Sequence[str], user: User, blocked: Iterable[int]) -> None:
-        """`blocked`: the signals that the command finds blocked, as whoever called the recorder left them."""
+    def __init__(
+        self, command: Sequence[str], user: User, blocked: Iterable[int], ignored: Iterable[signal.Signals]
+    ) -> None:
+        """`blocked`, `ignored`: signals as the command finds them, as whoever called the recorder left them."""
         hold, self._go = os.pipe()
         report, failed = os.pipe()
         self.pid = os.fork()
@@ -88,6 +90,8 @@ class Child:
                 for number in (*HANDLED, *_RESTORED):
                     if number in _RESTORED or signal.getsignal(number) is not signal.SIG_IGN:
                         signal.signal(number, signal.SIG_DFL)
+                for number in ignored:
+                    signal.signal(number, signal.SIG_IGN)
                 if not os.read(hold, 1):
                     os._exit(125)  # the recorder died before the command began
                 os.close(hold)

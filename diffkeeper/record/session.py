@@ -57,6 +57,7 @@ def record(
     ui: Progress,
     mmap_interval: float = MMAP_INTERVAL,
     wait_tree: bool = False,
+    ignored: Sequence[signal.Signals] = (),
     loading: Loading | None = None,
 ) -> int:
     """Run `command` and record what it does to files into the directory `trace`. Returns its exit code.
@@ -64,8 +65,8 @@ def record(
     Raises DiffKeeperError only before the command has begun; after that, what goes wrong is told
     through `ui.note` and stands in the trace. `mmap_interval`: seconds between two looks at files that are
     written through memory; 0: only when the program syncs or unmaps them, or ends. `wait_tree`: record on
-    until everything that the command started has ended, or a signal says that it is enough. `loading`: the
-    programs, if they were begun to be loaded before.
+    until everything that the command started has ended, or a signal says that it is enough. `ignored`: signals that
+    the command finds ignored, as our caller had them. `loading`: the programs, if they were begun to be loaded before.
     """
     kernel = (loading or Loading()).wait()
     recording = None
@@ -77,7 +78,9 @@ def record(
         differing.check(differ)
         filters = settled(filters, lambda name: read_at(resolved, name))  # one that cannot be made ends it here
         _make_trace(trace, force, user)
-        recording = _Recording(command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, kernel)
+        recording = _Recording(
+            command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ignored, kernel
+        )
         recording.prepare()
     except BaseException:
         if recording:
@@ -117,6 +120,7 @@ class _Recording:
         ui: Progress,
         mmap_interval: float,
         wait_tree: bool,
+        ignored: Sequence[signal.Signals],
         kernel: Kernel,
     ) -> None:
         self._command = list(command)
@@ -130,6 +134,7 @@ class _Recording:
         self._ui = ui
         self._mmap_interval = mmap_interval
         self._wait_tree = wait_tree
+        self._ignored = ignored
         self._indexer: Aside | None = None
         self._kernel: Kernel | None = kernel
         self._began = 0
@@ -228,7 +233,7 @@ class _Recording:
             stopped=lambda: (pid for pid in kernel.tracked() if child.state(pid) == "T"),
         )
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, child.HANDLED)
-        process = child.Child(self._command, self._user, previous)
+        process = child.Child(self._command, self._user, previous, self._ignored)
         kernel.track(process.pid)
         self._began = time.monotonic_ns()
         self._pump.emit(

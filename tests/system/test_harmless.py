@@ -52,6 +52,27 @@ def test_the_command_inherits_what_it_would_without_us(workspace: Path, trace: P
     assert harness.record(trace, words, cwd=workspace).stdout == bare
 
 
+def test_a_caller_that_waits_for_no_children(workspace: Path, trace: Path) -> None:
+    """Where SIGCHLD is ignored nobody can wait for his children: we can, and the command finds it as it was."""
+    words = [sys.executable, "-c", INHERITED + "sys.exit(3)"]
+
+    def ignoring(*command: object) -> subprocess.CompletedProcess[str]:
+        ignore = "import os, sys; from signal import *; signal(SIGCHLD, SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+        words = [sys.executable, "-c", ignore, *map(str, command)]
+        return subprocess.run(words, cwd=workspace, capture_output=True, text=True, check=False)
+
+    bare = ignoring(*words)
+    recorded = ignoring(*harness.DIFFKEEPER, "record", "-o", trace, "--", *words)
+    assert (recorded.returncode, recorded.stdout) == (3, bare.stdout), recorded.stderr
+    harness.assert_faithful(trace, workspace)
+    mounted = workspace.parent / "mounted"
+    mounted.mkdir()
+    done = ignoring(*harness.DIFFKEEPER, "mount", trace, mounted)
+    assert done.returncode == 0, done.stderr
+    assert "@end" in os.listdir(mounted)
+    assert ignoring(*harness.DIFFKEEPER, "umount", mounted).returncode == 0
+
+
 def test_the_command_keeps_the_terminal(workspace: Path, trace: Path) -> None:
     """On a terminal, the command sees a terminal on all three streams and stays in its foreground."""
     check = "import os,sys; sys.exit(0 if all(map(os.isatty,(0,1,2))) and os.tcgetpgrp(0)==os.getpgrp() else 9)"
@@ -125,6 +146,30 @@ for number in range(20000): os.write(fd, b'%08d' % number * 512)
     assert harness.small_ring(1 << 20, script, workspace, trace).wait(300) == 0
     facts = harness.assert_faithful(trace, workspace)
     assert any(note.startswith("held writers") for note in facts["notes"])
+
+
+def test_the_first_process_of_a_namespace_can_be_held(workspace: Path, trace: Path) -> None:
+    """Pid 1 of a container ignores what its own processes send it, but stands still for us like any other."""
+    script = """
+import ctypes, os
+assert ctypes.CDLL(None).unshare(0x20000000) == 0  # CLONE_NEWPID
+pid = os.fork()
+if not pid:
+    assert os.getpid() == 1
+    out = os.open('out', os.O_CREAT | os.O_RDWR)
+    for number in range(20000): os.write(out, b'%08d' % number * 512)
+    for number in range(50):
+        file = os.open(f'copy{number}', os.O_CREAT | os.O_RDWR)
+        os.copy_file_range(out, file, 65536, 0, 0)
+        os.pwrite(file, b'later', 10)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    assert harness.small_ring(1 << 20, script, workspace, trace).wait(300) == 0
+    facts = harness.assert_faithful(trace, workspace)
+    assert any(note.startswith("held writers") for note in facts["notes"])
+    assert facts["fidelity"]["exact"] >= 20_000 + 2 * 50
+    assert sum(facts["fidelity"].values()) == facts["fidelity"]["exact"]
 
 
 def test_killing_the_recorder_does_not_harm_the_command(workspace: Path, trace: Path) -> None:
