@@ -27,8 +27,8 @@ MAX_COLUMNS = 64 << 20
 MAX_ROWS = 1 << 20
 
 _LEVEL = 3
-_WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
-_CODES = tuple(_WIDTHS)
+_KINDS = "BHIQ"
+"""Of the numbers in a column, as struct and numpy call them; one of kind n has 1 << n bytes."""
 _INT64 = 1 << 63
 _ATTRS = struct.Struct("<IIIIIqqqQQBII")
 _U32 = struct.Struct("<I")
@@ -86,23 +86,23 @@ def pack_columns(columns: Sequence[Column]) -> bytes:
         step = np.diff(column, prepend=np.int64(0))  # wraps around, and so does unpacking
         folded = ((step << 1) ^ (step >> 63)).view(np.uint64)
         top = int(folded.max()) if len(folded) else 0
-        width = next(width for width in _WIDTHS if top < 1 << 8 * width)
-        shuffled = folded.astype(_WIDTHS[width]).view(np.uint8).reshape(len(column), -1).T
-        parts.append(bytes((_CODES.index(width),)) + shuffled.tobytes())
+        kind = next(kind for kind in range(len(_KINDS)) if top < 1 << (8 << kind))
+        shuffled = folded.astype("<" + _KINDS[kind]).view(np.uint8).reshape(len(column), -1).T
+        parts.append(bytes((kind,)) + shuffled.tobytes())
     return b"".join(parts)
 
 
 def _packed_columns(data: bytes, rows: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` columns of `rows` begins, and the bytes of a number in it; last where the rest begins."""
+    """Where each of `count` columns of `rows` begins, and its kind of numbers; last where the rest begins."""
     if not 0 <= rows <= MAX_ROWS:
         raise damaged(f"a block claims {rows} rows")
     found, at = [], 0
     for _ in range(count):
-        if at >= len(data) or data[at] >= len(_CODES):
+        if at >= len(data) or data[at] >= len(_KINDS):
             raise damaged("a column is missing")
-        width = _CODES[data[at]]
-        found.append((at + 1, width))
-        at += 1 + rows * width
+        kind = data[at]
+        found.append((at + 1, kind))
+        at += 1 + (rows << kind)
         if at > len(data):
             raise damaged("a column is cut off")
     return [*found, (at, 0)]
@@ -112,9 +112,9 @@ def unpack_columns(data: bytes, rows: int, count: int) -> tuple[list[Column], in
     """`count` columns of `rows` each, and where the rest of `data` begins."""
     columns = []
     *places, (rest, _) = _packed_columns(data, rows, count)
-    for at, width in places:
-        raw = np.frombuffer(data, np.uint8, rows * width, at).reshape(width, rows)
-        folded = np.ascontiguousarray(raw.T).view(_WIDTHS[width]).reshape(rows).astype(np.uint64)
+    for at, kind in places:
+        raw = np.frombuffer(data, np.uint8, rows << kind, at).reshape(1 << kind, rows)
+        folded = np.ascontiguousarray(raw.T).view("<" + _KINDS[kind]).reshape(rows).astype(np.uint64)
         step = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
         columns.append(np.cumsum(step, dtype=np.int64))
     return columns, rest
@@ -124,11 +124,11 @@ def unpack_lists(data: bytes, rows: int, count: int) -> tuple[list[list[int]], i
     """What `unpack_columns` says, without numpy: ten times slower, and done long before numpy is loaded."""
     columns = []
     *places, (rest, _) = _packed_columns(data, rows, count)
-    for at, width in places:
-        mixed = bytearray(rows * width)
-        for number in range(width):
-            mixed[number::width] = data[at + number * rows : at + (number + 1) * rows]
-        folded = struct.unpack(f"<{rows}{'BHIQ'[_CODES.index(width)]}", mixed)
+    for at, kind in places:
+        mixed = bytearray(rows << kind)
+        for number in range(1 << kind):
+            mixed[number :: 1 << kind] = data[at + number * rows : at + (number + 1) * rows]
+        folded = struct.unpack(f"<{rows}{_KINDS[kind]}", mixed)
         column = list(accumulate([number >> 1 ^ -(number & 1) for number in folded]))
         if column and (min(column) < -_INT64 or max(column) >= _INT64):
             column = [(number + _INT64) % (2 * _INT64) - _INT64 for number in column]
