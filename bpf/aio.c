@@ -32,6 +32,7 @@ HANDLER(on_io_submit)
 		return 0;
 	s->iocb_at = 0;
 	s->iocb_fifo = 0;
+	s->piece.crowded = 0;
 	s->again = HELPER_AIO;
 	helpers.call(ctx, HELPER_AIO);
 	return 0;
@@ -60,14 +61,18 @@ static inline int appends(struct dk_iocb *cb, char *file)
 }
 
 /*
- * A control block whose bytes cannot be copied: all of its file is read again. That is the end of the handler, so those
- * that follow it must be about the same file, or they are lost.
+ * A control block whose bytes cannot be copied: all of its file, on s->iocb_fd, is read again. That is the end of the
+ * handler, so those that follow it must be about the same file, or they are lost.
  */
 #define IOCBS_BEHIND 32
-static inline void dirty_from(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u32 fd)
+HANDLER(aio_behind)
 {
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
-	int others = 0;
+	u32 fd = s->iocb_fd;
+	s->iocb_others = 0;
 	for (u32 i = 0; i < IOCBS_BEHIND; i++) {
 		struct dk_iocb cb = {};
 		u64 address = 0;
@@ -76,12 +81,13 @@ static inline void dirty_from(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 		bpf_probe_read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
 		bpf_probe_read_user(&cb, sizeof(cb), (void *)address);
 		if ((cb.opcode == IOCB_PWRITE || cb.opcode == IOCB_PWRITEV) && cb.fd != fd)
-			others = 1;
+			s->iocb_others = 1;
 		s->iocb_at++;
 	}
-	if (others || s->iocb_at < (s64)ctx->args[1])
+	if (s->iocb_others || s->iocb_at < (s64)ctx->args[1])
 		count(DK_C_ASYNC, 1);
-	dirty(ctx, s, file, fd, 0, inode->size);
+	dirty(ctx, s, file_of(fd), fd, 0, inode->size);
+	return 0;
 }
 
 /* The control blocks from s->iocb_at on that write one short buffer, some of them; then by a tail call what comes next. */
@@ -93,6 +99,7 @@ HANDLER(aio_write)
 	for (u32 i = 0; i < IOCBS; i++) {
 		struct dk_iocb cb = {};
 		if (s->iocb_at >= (s64)ctx->args[1]) {
+			hold_if_crowded(s);
 			if (s->iocb_fifo)
 				wrote_fifo(ctx);
 			return 0;
@@ -106,19 +113,20 @@ HANDLER(aio_write)
 				if (cb.opcode == IOCB_PWRITEV || cb.length > PIECE || appends(&cb, file))
 					break;
 				note_change(s, WHOLE_FILE);
-				begin(s, DK_OP_WRITE, 0, 1);
-				s->piece.offset = cb.offset;
+				begin_write(s, cb.offset, cb.length);
 				s->piece.from = cb.buffer;
-				s->piece.left = s->ev.length = cb.length;
+				s->piece.left = cb.length;
 				if (!send_piece(s, 0)) {
 					s->iocb_at++;
-					dirty_from(ctx, s, file, cb.fd);
+					s->iocb_fd = cb.fd;
+					helpers.call(ctx, HELPER_AIO_BEHIND);
 					return 0;
 				}
 			}
 		}
 		s->iocb_at++; /* only now: to get to know a file starts this anew */
 	}
+	hold_if_crowded(s);
 	helpers.call(ctx, HELPER_AIO_LONG);
 	count(DK_C_ASYNC, 1);
 	return 0;
@@ -140,11 +148,9 @@ HANDLER(aio_write_long)
 	if (file) {
 		int done = 0;
 		s->iocb_at++;
+		s->iocb_fd = cb.fd;
 		note_change(s, WHOLE_FILE);
-		begin(s, DK_OP_WRITE, 0, 1);
-		s->piece.offset = cb.offset;
-		s->piece.from = cb.buffer;
-		s->piece.left = s->ev.length = cb.length;
+		begin_write(s, cb.offset, cb.length);
 		if (appends(&cb, file)) {
 			done = 0; /* where it went is not to be seen here */
 		} else if (cb.opcode == IOCB_PWRITEV) {
@@ -154,12 +160,13 @@ HANDLER(aio_write_long)
 				if (i < cb.length)
 					s->ev.length += s->iov[i].len;
 			s->piece.rest = s->ev.length;
-			done = cb.length <= IOCB_VECTORS && send_vectors(s, cb.length, IOCB_VECTORS);
+			if (cb.length <= IOCB_VECTORS && begin_vectors(s, cb.length, IOCB_VECTORS))
+				helpers.call(ctx, HELPER_VECTORS);
 		} else if (cb.length <= DIRECT_MAX) {
-			done = send_pieces(s);
+			done = send_pieces(s, cb.buffer);
 		}
 		if (!done) {
-			dirty_from(ctx, s, file, cb.fd);
+			helpers.call(ctx, HELPER_AIO_BEHIND);
 			return 0;
 		}
 	}

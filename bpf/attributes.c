@@ -106,14 +106,6 @@ HANDLER(on_path_attribute)
 #define NR_REMOVEXATTRAT 466
 #define XATTR_MAX 65536u
 
-/* A call on extended attributes, spelt the same way for all its forms. */
-struct dk_xattr_call {
-	u64 path, name, value;
-	u32 size;
-	int fd; /* where the path starts, or the file itself */
-	u8 sets, by_fd, follows;
-};
-
 /* As struct xattr_args of linux/xattr.h. */
 struct dk_xattr_args {
 	u64 value;
@@ -159,7 +151,6 @@ HANDLER(on_xattr)
 	xattr_call(&c, &s->regs);
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *dentry = 0, *mnt = 0, *raw = 0;
-	u32 start;
 	if (c.by_fd && !known_file(ctx, s, c.fd, ON_DISK))
 		return 0;
 	if (!c.by_fd && is_apart()) {
@@ -176,33 +167,46 @@ HANDLER(on_xattr)
 			return 0;
 		}
 	}
-	u16 op = c.sets ? DK_OP_SETXATTR : DK_OP_REMOVEXATTR;
-	if (c.by_fd) {
+	s->xattr = c;
+	helpers.call(ctx, HELPER_XATTR);
+	return 0;
+}
+
+/* The call in scratch, on the file in inode 0, or on a path that starts there. */
+HANDLER(send_xattr)
+{
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	struct dk_xattr_call *c = &s->xattr;
+	struct dk_inode *slots = (struct dk_inode *)s->body;
+	u16 op = c->sets ? DK_OP_SETXATTR : DK_OP_REMOVEXATTR;
+	if (c->by_fd) {
 		begin(s, op, 0, 1);
 		drop_stamps();
 		s->piece.offset = sizeof(struct dk_inode);
 	} else {
 		take_stamps(s, &slots[1]);
-		begin(s, op, c.follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + s->stamps);
+		begin(s, op, c->follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + s->stamps);
 		s->piece.offset = s->ev.inodes * sizeof(struct dk_inode);
-		s->piece.offset = add_string(s, s->piece.offset, c.path, 0);
+		s->piece.offset = add_string(s, s->piece.offset, c->path, 0);
 	}
-	start = s->ev.inodes * sizeof(struct dk_inode);
-	u32 at = add_string(s, s->piece.offset, c.name, 0);
-	u32 size = c.size;
+	u32 start = s->ev.inodes * sizeof(struct dk_inode);
+	u32 at = add_string(s, s->piece.offset, c->name, 0);
+	u32 size = c->size;
 	if (size > XATTR_MAX)
 		size = XATTR_MAX;
 	asm volatile("" : "+r"(size), "+r"(at)); /* or the compiler moves the masks to where the verifier loses them */
 	size &= 2 * XATTR_MAX - 1;
 	at &= 32767;
-	if (size && bpf_probe_read_user(s->body + at, size, (void *)c.value)) {
+	if (size && bpf_probe_read_user(s->body + at, size, (void *)c->value)) {
 		s->ev.flags |= DK_F_INEXACT;
 		count(DK_C_UNREAD, 1);
 	}
 	s->ev.length = size;
 	s->ev.size = at + size - start;
 	size = (sizeof(struct dk_event) + at + size) & (PIECE - 1);
-	if (c.by_fd)
+	if (c->by_fd)
 		send(s, size);
 	else
 		send_judged(ctx, s, size);

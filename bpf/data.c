@@ -7,16 +7,32 @@
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
 
+/* A write of `length` bytes at `offset` to the file in inode 0: its pieces come next. */
+static inline void begin_write(struct dk_scratch *s, u64 offset, u64 length)
+{
+	begin(s, DK_OP_WRITE, 0, 1);
+	s->ev.length = length;
+	s->piece.offset = offset;
+	s->piece.rest = length;
+	s->piece.crowded = 0;
+}
+
+/* All of a write was sent. */
+static inline void hold_if_crowded(struct dk_scratch *s)
+{
+	if (s->piece.crowded & BPF_RB_FORCE_WAKEUP)
+		hold();
+	s->piece.crowded = 0;
+}
+
 /* One record: the next PIECE bytes at most of what s->piece says, which moves on. Says 0 when they cannot be sent. */
 static inline int send_piece(struct dk_scratch *s, int directly)
 {
-	u64 left = s->piece.left;
-	u32 n = left > PIECE ? PIECE : left;
-	n &= 2 * PIECE - 1;
+	s->ev.offset = s->piece.offset;
+	s->ev.size = s->piece.left > PIECE ? PIECE : s->piece.left;
+	u32 n = anew(s->ev.size) & (2 * PIECE - 1);
 	if (n > PIECE)
 		return 0;
-	s->ev.offset = s->piece.offset;
-	s->ev.size = n;
 	if (!send_user(s, n, (void *)s->piece.from, directly))
 		return 0;
 	s->ev.flags = DK_F_CONT;
@@ -114,10 +130,7 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 		return 0;
 	}
 	note_change(s, offset, ret);
-	begin(s, DK_OP_WRITE, 0, 1);
-	s->ev.length = ret;
-	s->piece.offset = offset;
-	s->piece.rest = ret;
+	begin_write(s, offset, ret);
 	if (ret > DIRECT_MAX) {
 		dirty(ctx, s, file, regs->di, offset, ret);
 		return 0;
@@ -125,15 +138,18 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	return s;
 }
 
-/* All of s->piece, which is no longer than DIRECT_MAX. Says 0 when not all of it can be read. */
-static inline int send_pieces(struct dk_scratch *s)
+/* s->piece.rest bytes, which are no more than DIRECT_MAX, from one buffer. Says 0 when not all of it can be read. */
+static inline int send_pieces(struct dk_scratch *s, u64 from)
 {
+	s->piece.from = from;
+	s->piece.left = s->piece.rest;
 	for (u32 i = 0; i < DIRECT_PIECES; i++) {
 		if (!s->piece.left)
 			break;
 		if (!send_piece(s, 1))
 			return 0;
 	}
+	hold_if_crowded(s);
 	return 1;
 }
 
@@ -142,42 +158,30 @@ HANDLER(on_write)
 	struct dk_scratch *s = enter_write(ctx);
 	if (!s)
 		return 0;
-	s->piece.from = s->regs.si;
-	s->piece.left = s->piece.rest;
-	if (!send_pieces(s)) /* swapped out, unmapped by another thread, or longer than there is room: what the file got of it is in the file */
+	if (!send_pieces(s, s->regs.si)) /* swapped out, unmapped by another thread, or longer than there is room: what the file got of it is in the file */
 		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.left);
 	return 0;
 }
 
 /*
- * s->piece.rest bytes of `vectors` buffers in s->iov, `room` of them at most. Says 0 when there are more, or longer ones,
- * than are copied here, or one cannot be read; then s->piece says where the rest of the bytes went.
+ * Whether s->piece.rest bytes can be copied from `vectors` buffers in s->iov, of which `room` were read; then they come next.
+ * Not if there are more, or longer ones, than are copied here, or the call has left bytes behind it that it did not write.
  */
-static inline int send_vectors(struct dk_scratch *s, u64 vectors, u32 room)
+static inline int begin_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 {
-	u64 held = 0;
+	s->piece.vector = 0;
+	s->piece.held = 0;
 	for (u32 i = 0; i < room; i++) {
 		if (i >= vectors || s->iov[i].len > PIECE)
 			break;
-		held += s->iov[i].len;
+		s->piece.held += s->iov[i].len;
 	}
+	u64 held = s->piece.held;
 	if (held < s->piece.rest)
 		return 0;
 	if (held > s->piece.rest && (held = left_behind(s, s->piece.offset, s->piece.rest, held))) {
 		s->piece.rest = held;
 		return 0;
-	}
-	for (u32 i = 0; i < room; i++) {
-		if (!s->piece.rest)
-			break;
-		u64 n = s->iov[i].len;
-		if (n > s->piece.rest)
-			n = s->piece.rest; /* a short write ended inside this vector */
-		s->piece.from = s->iov[i].base;
-		s->piece.left = n;
-		if (n && !send_piece(s, 0))
-			return 0;
-		s->piece.rest -= n;
 	}
 	return 1;
 }
@@ -188,8 +192,9 @@ HANDLER(on_writev)
 	if (!s)
 		return 0;
 	bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
-	if (!send_vectors(s, s->regs.dx, IOVECS))
-		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
+	if (begin_vectors(s, s->regs.dx, IOVECS))
+		helpers.call(ctx, HELPER_VECTORS);
+	dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
 	return 0;
 }
 

@@ -35,26 +35,35 @@ HANDLER(bind_inode)
 		return 0;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	char *dentry = (char *)b->dentry;
-	u64 epoch = control_value(DK_C_EPOCH), moves = control_value(DK_C_MOVES);
-	begin(s, DK_OP_BIND, 0, 1);
-	read_inode(inode, (char *)b->inode);
-	/* d_unhashed(), but the root of a filesystem is never hashed */
-	if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry)
-		s->ev.flags = DK_F_GONE;
-	char *mnt = (char *)b->mnt;
-	if (mnt && is_mounted_apart(mnt))
-		mnt = 0;
-	if (!mnt) /* which no dentry is the root of: the path is the one in its filesystem */
-		s->ev.flags |= DK_F_APART;
-	if (!walk_path(s, sizeof(struct dk_inode), dentry, mnt))
+	if (!s->walk.turns) {
+		b->epoch = control_value(DK_C_EPOCH);
+		b->moves = control_value(DK_C_MOVES);
+		begin(s, DK_OP_BIND, 0, 1);
+		read_inode(inode, (char *)b->inode);
+		/* d_unhashed(), but the root of a filesystem is never hashed */
+		if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry)
+			s->ev.flags = DK_F_GONE;
+		char *mnt = (char *)b->mnt;
+		if (mnt && is_mounted_apart(mnt))
+			mnt = 0;
+		if (!mnt) /* which no dentry is the root of: the path is the one in its filesystem */
+			s->ev.flags |= DK_F_APART;
+		begin_walk(s, dentry, mnt);
+	}
+	enum dk_walked walked = walk_path(s, sizeof(struct dk_inode));
+	if (walked == DK_WALKS_ON)
+		helpers.call(ctx, HELPER_BIND);
+	if (walked != DK_AT_TOP)
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
+	s->walk.turns = 0;
+	u64 epoch = b->epoch;
 	u32 size = sizeof(struct dk_event) + sizeof(struct dk_inode) + (s->ev.size & (WALK_MAX - 1));
 	struct dk_question question = {};
 	u32 asks = 0;
 	if (judges())
 		question_on(s, dentry, epoch, &question, &asks);
 	mark_seen(inode, &question, epoch);
-	if (control_value(DK_C_MOVES) != moves) { /* it may have been this file, and the path of before: nobody judges it */
+	if (control_value(DK_C_MOVES) != b->moves) { /* it may have been this file, and the path of before: nobody judges it */
 		asks = 0;
 		new_question(s, &question);
 		mark_seen(inode, &question, epoch);
@@ -78,13 +87,20 @@ HANDLER(add_request)
 		return 0;
 	struct dk_request *r = &s->request;
 	char *file = (char *)s->file;
-	char *mnt = file ? rdp(file + FILE_PATH + PATH_MNT) : 0;
-	if (mnt && is_mounted_apart(mnt)) {
-		r->apart = 1;
-		mnt = 0;
-	}
-	if (file && walk_path(s, 0, rdp(file + FILE_PATH + PATH_DENTRY), mnt)) {
-		if (s->ev.size <= REQUEST_PATH) {
+	if (file) {
+		if (!s->walk.turns) {
+			char *mnt = rdp(file + FILE_PATH + PATH_MNT);
+			if (is_mounted_apart(mnt)) {
+				r->apart = 1;
+				mnt = 0;
+			}
+			begin_walk(s, rdp(file + FILE_PATH + PATH_DENTRY), mnt);
+		}
+		enum dk_walked walked = walk_path(s, 0);
+		if (walked == DK_WALKS_ON)
+			helpers.call(ctx, HELPER_REQUEST);
+		s->walk.turns = 0;
+		if (walked == DK_AT_TOP && s->ev.size <= REQUEST_PATH) {
 			r->path_size = s->ev.size;
 			bpf_probe_read_kernel(r->path, REQUEST_PATH, s->body);
 		}

@@ -58,46 +58,52 @@ static inline void add_mapping(struct dk_scratch *s, u64 start, u64 length, u32 
 	all->many = 1;
 }
 
-/* Whether [start, end) has to do with a shared mapping of a file. `forget`: it is gone after this call. */
-static inline int is_mapped(struct dk_mappings *all, u64 start, u64 end, int forget)
+/*
+ * Whether [start, end) has to do with a shared mapping of a file. `forget`: it is gone after this call.
+ * Here and below, what was found lives in memory, so that each turn looks the same to the verifier.
+ */
+static inline int is_mapped(struct dk_scratch *s, struct dk_mappings *all, u64 start, u64 end, int forget)
 {
-	int found = all->many;
+	volatile u64 *found = &s->found;
+	*found = all->many;
 	for (int i = 0; i < DK_MAPPINGS; i++) {
 		struct dk_mapping *m = &all->of[i];
 		if (!overlaps(m, start, end))
 			continue;
-		found = 1;
+		*found = 1;
 		if (forget && start <= m->start && m->end <= end)
 			m->start = m->end = 0;
 	}
-	return found;
+	return *found != 0;
 }
 
 /* A mapping that was readable may become writable: then its file is to be watched from now on. */
-static inline int becomes_writable(struct dk_mappings *all, u64 start, u64 end)
+static inline int becomes_writable(struct dk_scratch *s, struct dk_mappings *all, u64 start, u64 end)
 {
-	int found = all->many;
+	volatile u64 *found = &s->found;
+	*found = all->many;
 	for (int i = 0; i < DK_MAPPINGS; i++) {
 		struct dk_mapping *m = &all->of[i];
 		if (overlaps(m, start, end) && !m->writable)
-			found = m->writable = 1;
+			*found = m->writable = 1;
 	}
-	return found;
+	return *found != 0;
 }
 
 /* A mapping that moved, or changed its length. */
-static inline int moves(struct dk_mappings *all, u64 from, u64 to, u64 length)
+static inline int moves(struct dk_scratch *s, struct dk_mappings *all, u64 from, u64 to, u64 length)
 {
-	int found = all->many;
+	volatile u64 *found = &s->found;
+	*found = all->many;
 	for (int i = 0; i < DK_MAPPINGS; i++) {
 		struct dk_mapping *m = &all->of[i];
 		if (from < m->start || from >= m->end)
 			continue;
 		m->start = to;
 		m->end = to + length;
-		found = 1;
+		*found = 1;
 	}
-	return found;
+	return *found != 0;
 }
 
 /* mmap: takes note of a shared mapping of a file that may be written, at once or after an mprotect. */
@@ -132,7 +138,7 @@ HANDLER(on_map)
 	struct dk_mappings *all = mappings.lookup(&tgid);
 	if (nr == NR_MMAP) {
 		int is_file = (regs->r10 & MAP_TYPE_) != MAP_PRIVATE_ && !(regs->r10 & MAP_ANONYMOUS_);
-		if (all && (regs->r10 & MAP_FIXED_) && is_mapped(all, start, start + length, 1))
+		if (all && (regs->r10 & MAP_FIXED_) && is_mapped(s, all, start, start + length, 1))
 			ask_for_sync(s, DK_R_SYNC, 1);
 		if (is_file)
 			map_file(ctx, s, start, length);
@@ -141,12 +147,12 @@ HANDLER(on_map)
 	if (!all)
 		return 0;
 	if (nr == NR_MREMAP) {
-		if (moves(all, start, ret, PAGES(regs->dx)))
+		if (moves(s, all, start, ret, PAGES(regs->dx)))
 			ask_for_sync(s, DK_R_WIDEN, 1);
 	} else if (nr == NR_MPROTECT || nr == NR_PKEY_MPROTECT) {
-		if (regs->dx & PROT_WRITE_ && becomes_writable(all, start, start + length))
+		if (regs->dx & PROT_WRITE_ && becomes_writable(s, all, start, start + length))
 			ask_for_sync(s, DK_R_WIDEN, 1);
-	} else if (is_mapped(all, start, start + length, nr == NR_MUNMAP)) {
+	} else if (is_mapped(s, all, start, start + length, nr == NR_MUNMAP)) {
 		ask_for_sync(s, DK_R_SYNC, 1);
 	}
 	return 0;
@@ -172,19 +178,21 @@ static inline void inherit_mappings(char *parent, char *child)
 }
 
 /* Whether the file behind a descriptor is one that this process may write to through memory. */
-static inline int writes_mapped(struct dk_mappings *all, int fd)
+static inline int writes_mapped(struct dk_scratch *s, struct dk_mappings *all, int fd)
 {
 	char *file = file_of(fd), *inode = file ? rdp(file + FILE_INODE) : 0;
 	if (!inode)
 		return 0;
 	u64 ino = (u64)rdp(inode + INODE_INO);
 	u32 dev = sb_dev(inode);
-	int found = all->many;
+	volatile u64 *found = &s->found;
+	*found = all->many;
 	for (int i = 0; i < DK_MAPPINGS; i++) {
 		struct dk_mapping *m = &all->of[i];
-		found |= m->end && m->writable && m->ino == ino && m->dev == dev;
+		if (m->end && m->writable && m->ino == ino && m->dev == dev)
+			*found = 1;
 	}
-	return found;
+	return *found != 0;
 }
 
 /*
@@ -204,7 +212,7 @@ HANDLER(on_sync)
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
-	if (all && (nr == NR_FSYNC || nr == NR_FDATASYNC || nr == NR_SYNC_FILE_RANGE) && !writes_mapped(all, s->regs.di))
+	if (all && (nr == NR_FSYNC || nr == NR_FDATASYNC || nr == NR_SYNC_FILE_RANGE) && !writes_mapped(s, all, s->regs.di))
 		return 0;
 	if (nr == NR_PTRACE && s->regs.di != PTRACE_POKETEXT_ && s->regs.di != PTRACE_POKEDATA_)
 		return 0;

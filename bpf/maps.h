@@ -52,6 +52,7 @@ struct dk_judged {
 	u32 directories;    /* rejected ones */
 	u32 moved, moved_directory; /* what may have another name now: something rejected; a directory */
 	u32 near;
+	u32 named, was_rejected; /* the one that is looked at */
 };
 
 /* Inodes whose ctime a thread changed since its last record, latest first. */
@@ -133,6 +134,16 @@ struct dk_piece {
 	u64 offset;
 	u64 left;
 	u64 rest; /* of the call, behind `left` */
+	u64 held; /* by the vectors of the call */
+	u64 vector; /* the next */
+	u64 crowded; /* the ring was, when one of its records was sent */
+};
+
+/* How far a path was walked, the same. A program walks a part of a long one, and then calls itself. */
+struct dk_walk {
+	u64 dentry;
+	u64 mnt;
+	u64 turns; /* so far; 0: nobody has begun */
 };
 
 /* What a path call asks for, spelt the same way for all its forms. */
@@ -149,7 +160,16 @@ struct dk_call {
 struct dk_wanted {
 	u32 end, dev, near;
 	u32 stamp, left; /* of the directory that is searched; how many of its entries may still be looked at */
+	u32 looks; /* so far */
 	char *head, *link; /* where its list of entries begins, and is followed */
+};
+
+/* A call on extended attributes, spelt the same way for all its forms. */
+struct dk_xattr_call {
+	u64 path, name, value;
+	u32 size;
+	int fd; /* where the path starts, or the file itself */
+	u8 sets, by_fd, follows;
 };
 
 /* io_uring writes to one file that are on their way; a slot with req 0 is free. */
@@ -173,13 +193,18 @@ struct dk_scratch {
 	struct dk_iovec iov[IOVECS];
 	u32 iocb_at; /* how far an io_submit is */
 	u32 iocb_fifo; /* one of them was written to */
+	u32 iocb_fd; /* that the one whose turn it was is about */
+	u32 iocb_others; /* those behind it are not all about the same */
 	struct dk_piece piece;
+	struct dk_walk walk;
 	struct dk_call call;
+	struct dk_xattr_call xattr;
 	struct dk_wanted wanted;
 	struct dk_judged judged;
 	u32 record; /* bytes of the one that is to be judged */
 	struct dk_request request;
 	u64 file;  /* that the request is about */
+	u64 found; /* among the mappings of a process */
 	u64 written; /* the inode that a call failed to write to; 0: none */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
 	struct dk_key last_directory; /* that a path started from, the same */
@@ -209,6 +234,7 @@ struct dk_binding {
 	u64 dentry;
 	u64 mnt;
 	u64 inode;
+	u64 epoch, moves; /* when it was begun */
 };
 
 /* A part of a followed file that a call changed: what user space knew of its pages is out of date. */
@@ -283,3 +309,7 @@ BPF_PROG_ARRAY(helpers, 16);
 #define HELPER_FAILED 9
 #define HELPER_JUDGE 10
 #define HELPER_APART 11
+#define HELPER_VECTORS 12
+#define HELPER_MADE 13
+#define HELPER_AIO_BEHIND 14
+#define HELPER_XATTR 15

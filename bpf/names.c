@@ -146,6 +146,12 @@ static inline void send_judged(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 	send(s, size & (PIECE - 1));
 }
 
+/* Where the record of MKDIR, MKNOD and SYMLINK has what was made. */
+static inline struct dk_inode *made(struct dk_scratch *s)
+{
+	return (struct dk_inode *)s->body + 1 + (s->stamps & (2 * DK_STAMPS - 1));
+}
+
 /* Send a path call whose form is `c`. Returns 1 when the caller must tail-call the bind helper first. */
 static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, struct dk_call *c)
 {
@@ -177,11 +183,14 @@ static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_
 		at++;
 	}
 	if (makes)
-		stamp_child(s, &slots[1], &slots[1 + (s->stamps & (2 * DK_STAMPS - 1))], name_end(s, at), slots[0].dev);
+		begin_looking(s, &slots[1], made(s), name_end(s, at), slots[0].dev);
 	if (c->path2)
 		at = add_string(s, at, c->path2, c->saved);
 	s->ev.size = at - start;
-	send_judged(ctx, s, (sizeof(struct dk_event) + at) & 32767);
+	s->record = (sizeof(struct dk_event) + at) & 32767;
+	if (makes)
+		helpers.call(ctx, HELPER_MADE);
+	send_judged(ctx, s, s->record);
 	return 0;
 }
 
@@ -266,6 +275,18 @@ HANDLER(send_name)
 	struct dk_scratch *s = get_scratch();
 	if (s && send_path_call(ctx, s, &s->call))
 		helpers.call(ctx, HELPER_BIND);
+	return 0;
+}
+
+/* The record of something made: what it is, is looked for first. */
+HANDLER(send_made)
+{
+	struct dk_scratch *s = get_scratch();
+	if (!s)
+		return 0;
+	if (look_for_child(s, (struct dk_inode *)s->body + 1, made(s)))
+		helpers.call(ctx, HELPER_MADE);
+	send_judged(ctx, s, s->record);
 	return 0;
 }
 

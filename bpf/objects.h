@@ -20,6 +20,9 @@ static void *(*as_memory)(const void *, u64 type) = (void *)RDONLY_CAST;
 	})
 #endif
 
+/* What is in memory, as if nothing was known of it: the verifier then goes on once, and not once for each way to here. */
+#define anew(place) (*(volatile typeof(place) *)&(place))
+
 static inline void *rdp(const void *p)
 {
 	return LOAD(void *, p);
@@ -186,34 +189,52 @@ static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 }
 
 #define WALK_MAX 32768u
+#define WALK_TURNS 32 /* at once: what a turn costs the verifier, it costs it for each of them */
+
+/* A walk up from `dentry`. */
+static inline void begin_walk(struct dk_scratch *s, char *dentry, char *mnt)
+{
+	s->walk.dentry = (u64)dentry;
+	s->walk.mnt = (u64)mnt;
+	s->walk.turns = 0;
+	s->ev.size = 0;
+}
+
+enum dk_walked {
+	DK_AT_TOP,
+	DK_WALKS_ON, /* the program is to call itself */
+	DK_TOO_DEEP,
+};
 
 /*
- * The names from `dentry` up, leaf first and across mounts, to the body from `start` on; s->ev.size becomes their
- * length. It lives there and not in a register, so that the verifier sees the same state at every turn. Says 0 when the
- * path is deeper than we walk.
+ * The next names of the walk that was begun, leaf first and across mounts, to the body from `start` on; s->ev.size is
+ * their length.
  */
-static inline int walk_path(struct dk_scratch *s, u32 start, char *dentry, char *mnt)
+static inline enum dk_walked walk_path(struct dk_scratch *s, u32 start)
 {
-	s->ev.size = 0;
-	for (int i = 0; i < BIND_DEPTH; i++) {
+	char *dentry = (char *)s->walk.dentry, *mnt = (char *)s->walk.mnt;
+	for (int i = 0; i < WALK_TURNS; i++) {
 		if (dentry == rdp(mnt + VFSMOUNT_ROOT)) {
 			char *mount = mnt - MOUNT_MNT;
 			char *up = rdp(mount + MOUNT_PARENT);
 			if (up == mount)
-				return 1;
+				return DK_AT_TOP;
 			dentry = rdp(mount + MOUNT_MOUNTPOINT);
 			mnt = up + MOUNT_MNT;
 			continue;
 		}
 		char *parent = rdp(dentry + DENTRY_PARENT);
 		if (parent == dentry) /* an inode outside every mount: a detached tree */
-			return 1;
+			return DK_AT_TOP;
 		u32 at = s->ev.size & (WALK_MAX - 1);
 		int n = bpf_probe_read_kernel_str(s->body + start + at, 256, rdp(dentry + DENTRY_NAME));
 		if (n <= 0)
-			return 0;
+			return DK_TOO_DEEP;
 		s->ev.size = at + n;
 		dentry = parent;
 	}
-	return 0;
+	s->walk.dentry = (u64)dentry;
+	s->walk.mnt = (u64)mnt;
+	s->walk.turns += WALK_TURNS;
+	return s->walk.turns < BIND_DEPTH ? DK_WALKS_ON : DK_TOO_DEEP;
 }

@@ -67,6 +67,19 @@ static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch 
 	dirty_with(ctx, s, file, fd, 0, offset, length);
 }
 
+/*
+ * `dirty` for a request to io_uring. The stop reaches the thread that completes it, maybe a worker; whoever waits for the completion
+ * is held when it comes back from the ring. Nothing holds a program that looks for completions without a call.
+ */
+static inline void dirty_async(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u64 offset, u64 length)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 now = bpf_ktime_get_ns();
+	if (may_stop())
+		holds.update(&tgid, &now);
+	dirty(ctx, s, file, -1, offset, length);
+}
+
 /* The pages that are mapped are to be looked at before anything that follows. `stops`: this task may be stopped for it. */
 static inline void ask_for_sync(struct dk_scratch *s, u32 kind, int stops)
 {

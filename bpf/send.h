@@ -71,27 +71,28 @@ static inline int stop_current(void)
 static inline u64 urgency(void)
 {
 	u64 waiting = bpf_ringbuf_query(ring(), 0 /* BPF_RB_AVAIL_DATA */);
-	return waiting > control_value(DK_C_THRESHOLD) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	/* NO_WAKEUP, or FORCE_WAKEUP, which is one more; no branch, or the verifier would go both ways from here on */
+	return BPF_RB_NO_WAKEUP + ((control_value(DK_C_THRESHOLD) - waiting) >> 63);
 }
 
-/* After a record: a full ring counts as lost, a crowded one holds the writer. Passes `failed` on. */
-static inline int sent(int failed, u64 flags)
+/* The ring is crowded: hold the writer, before it can fill it. */
+static inline void hold(void)
 {
-	if (failed)
-		count(DK_C_LOST, 1);
-	if (flags == BPF_RB_FORCE_WAKEUP) {
-		u32 tgid = bpf_get_current_pid_tgid() >> 32;
-		if (!stopped.lookup(&tgid))
-			stop_current();
-	}
-	return failed;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	if (!stopped.lookup(&tgid))
+		stop_current();
 }
 
-/* Send `size` bytes of scratch. Says 0 when sent. */
+/* Send `size` bytes of scratch. Says 0 when sent; a full ring counts as lost. */
 static inline int send(struct dk_scratch *s, u32 size)
 {
 	u64 flags = urgency();
-	return sent(bpf_ringbuf_output(ring(), s, size, flags), flags);
+	int failed = bpf_ringbuf_output(ring(), s, size, flags);
+	if (failed)
+		count(DK_C_LOST, 1);
+	if (flags == BPF_RB_FORCE_WAKEUP)
+		hold();
+	return failed;
 }
 
 #define HEADER (sizeof(struct dk_event) + sizeof(struct dk_inode))
@@ -119,7 +120,7 @@ static inline int send_directly(struct dk_scratch *s, u32 n, void *from)
 	}
 	fill(&room, 0, s, HEADER, 0);
 	submit(&room, flags);
-	sent(0, flags);
+	s->piece.crowded |= flags;
 	return 1;
 }
 #endif
@@ -128,6 +129,7 @@ static inline int send_directly(struct dk_scratch *s, u32 n, void *from)
  * Send the event and inode 0 in scratch, and `n` bytes (PIECE at most) of user memory. Says 0 when these cannot be read,
  * or find no room: then the file can be read instead, and nothing is lost.
  * `directly`: if that can be; it costs the verifier more than a program with a long loop should take.
+ * s->piece.crowded says if the writer is to be held, which is done when all is sent.
  */
 static inline int send_user(struct dk_scratch *s, u32 n, void *from, int directly)
 {
@@ -139,7 +141,7 @@ static inline int send_user(struct dk_scratch *s, u32 n, void *from, int directl
 	if (bpf_probe_read_user(s->body + sizeof(struct dk_inode), n, from) ||
 	    bpf_ringbuf_output(ring(), s, HEADER + n, flags))
 		return 0;
-	sent(0, flags);
+	s->piece.crowded |= flags;
 	return 1;
 }
 

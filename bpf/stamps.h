@@ -53,23 +53,31 @@ static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
  */
 #define YOUNGEST 16
 #define LOOKS 40 /* at entries and directories in all */
-static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, struct dk_inode *out, u32 path_end, u32 dev)
+#define LOOKS_AT_ONCE 8
+static inline void begin_looking(struct dk_scratch *s, struct dk_inode *slots, struct dk_inode *out, u32 path_end, u32 dev)
 {
-	volatile struct dk_wanted *wanted = &s->wanted; /* not in registers: each turn is to look the same to the verifier */
+	struct dk_wanted *wanted = &s->wanted;
 	wanted->end = path_end & 0xFFFFFF;
 	wanted->dev = dev;
 	wanted->near = 0;
 	wanted->stamp = 0;
+	wanted->looks = 0;
 	wanted->head = wanted->link = 0;
 	out->ino = 0;
 	for (int i = 0; i < DK_STAMPS; i++)
 		if (i < s->stamps && slots[i].dev == dev)
 			wanted->near = 1;
-	for (int i = 0; i < LOOKS; i++) {
+}
+
+/* Whether it is to be looked for further, by the same program once more. */
+static inline int look_for_child(struct dk_scratch *s, struct dk_inode *slots, struct dk_inode *out)
+{
+	volatile struct dk_wanted *wanted = &s->wanted; /* not in registers: each turn is to look the same to the verifier */
+	for (int i = 0; i < LOOKS_AT_ONCE; i++) {
 		if (!wanted->link || wanted->link == wanted->head || !wanted->left) { /* on to the next directory */
 			u32 stamp = wanted->stamp;
 			if (stamp >= s->stamps || stamp >= DK_STAMPS)
-				return;
+				return 0;
 			wanted->stamp = stamp + 1;
 			wanted->link = 0;
 			char *directory = (char *)s->taken[stamp];
@@ -91,11 +99,13 @@ static inline void stamp_child(struct dk_scratch *s, struct dk_inode *slots, str
 			read_inode(out, inode);
 			out->parent = slots[(wanted->stamp - 1) & (DK_STAMPS - 1)].ino;
 			out->tag = tag;
-			return;
+			return 0;
 		}
 		wanted->link = rdp(wanted->link);
 		wanted->left--;
 	}
+	wanted->looks += LOOKS_AT_ONCE;
+	return wanted->looks < LOOKS;
 }
 
 static inline void drop_stamps(void)

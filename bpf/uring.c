@@ -47,19 +47,6 @@ static inline int is_uring_name(u8 opcode)
 	return opcode >= URING_RENAMEAT && opcode <= URING_LINKAT;
 }
 
-/*
- * `dirty` for a request. The stop reaches the thread that completes it, maybe a worker; whoever waits for the completion
- * is held when it comes back from the ring. Nothing holds a program that looks for completions without a call.
- */
-static inline void dirty_async(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u64 offset, u64 length)
-{
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u64 now = bpf_ktime_get_ns();
-	if (may_stop())
-		holds.update(&tgid, &now);
-	dirty(ctx, s, file, -1, offset, length);
-}
-
 HANDLER(on_uring_enter)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
@@ -285,14 +272,9 @@ HANDLER(uring_write)
 		return 0;
 	}
 	note_change(s, offset, ret);
-	begin(s, DK_OP_WRITE, 0, 1);
-	s->ev.length = ret;
-	s->piece.offset = offset;
-	s->piece.rest = ret;
+	begin_write(s, offset, ret);
 	if (opcode == URING_WRITE || opcode == URING_WRITE_FIXED) {
-		s->piece.from = (u64)rdp(req + URING_RW_ADDR);
-		s->piece.left = ret;
-		if (!send_pieces(s))
+		if (!send_pieces(s, (u64)rdp(req + URING_RW_ADDR)))
 			dirty_async(ctx, s, file, s->piece.offset, s->piece.left);
 		return 0;
 	}
@@ -301,8 +283,8 @@ HANDLER(uring_write)
 		bpf_probe_read_kernel(s->iov, sizeof(p->iov), p->iov);
 		u32 vectors = p->flags;
 		pending.delete(&key);
-		if (send_vectors(s, vectors, SAVED_IOVECS))
-			return 0;
+		if (begin_vectors(s, vectors, SAVED_IOVECS))
+			helpers.call(ctx, HELPER_VECTORS);
 	}
 	dirty_async(ctx, s, file, s->piece.offset, s->piece.rest);
 	return 0;

@@ -38,19 +38,20 @@ static inline void judge_stamps(struct dk_scratch *s, struct dk_inode *slots, st
 		key_of(&key, stamp);
 		struct dk_seen *e = seen.lookup(&key);
 		u32 *filter = verdict_on(e);
-		int named = may_be_named(stamp, end);
-		if (is_directory(stamp) && named)
-			j->moved_directory = 1;
-		if ((is_directory(stamp) || named) && was_rejected(e))
-			j->moved = 1;
 		if (!filter) {
 			j->kept = 1;
-			continue;
+		} else {
+			j->rejected = 1;
+			j->filter = *filter;
+			if (is_directory(stamp))
+				j->directories = 1;
 		}
-		j->rejected = 1;
-		j->filter = *filter;
-		if (is_directory(stamp))
-			j->directories = 1;
+		j->named = may_be_named(stamp, end);
+		if (is_directory(stamp) && j->named)
+			j->moved_directory = 1;
+		j->was_rejected = was_rejected(e);
+		if ((is_directory(stamp) || j->named) && j->was_rejected)
+			j->moved = 1;
 	}
 }
 

@@ -43,10 +43,12 @@ PARTS = (
     "touch.c",
     "aio.c",
     "uring.c",
+    "vectors.c",
 )
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
-           "send_name", "aio_write_long", "report_failed", "judge_call", "send_apart")  # fmt: skip
+           "send_name", "aio_write_long", "report_failed", "judge_call", "send_apart", "write_vectors", "send_made",
+           "aio_behind", "send_xattr")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 CHANGES = "inode_set_ctime_to_ts"
 OPTIONAL_TRACEPOINTS = (

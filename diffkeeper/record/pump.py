@@ -86,7 +86,7 @@ class Pump:
         self.failure = error.with_traceback(None)  # its frames hold on to the ring's memory
         if self._kernel:
             self._kernel.control[Control.DISABLED] = 1
-            self._kernel.control[Control.THRESHOLD] = (1 << 64) - 1  # nobody is woken up for a ring that stays full
+            self._kernel.control[Control.THRESHOLD] = (1 << 63) - 1  # nobody is woken up for a ring that stays full
             child.resume(self._kernel.take_stopped())
         self._reserve.unlink(missing_ok=True)
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
