@@ -92,7 +92,7 @@ HANDLER(on_path_attribute)
 		return 0;
 	}
 	c.flags = at_flags & AT_SYMLINK_NOFOLLOW_ ? DK_F_NOFOLLOW : 0;
-	through_descriptor(&c.path1, &c.dirfd1);
+	find_start(&c.path1, &c.dirfd1);
 	if (send_path_call(ctx, s, &c))
 		helpers.call(ctx, HELPER_BIND);
 	return 0;
@@ -159,8 +159,8 @@ HANDLER(on_xattr)
 			return 0;
 	}
 	if (!c.by_fd) {
-		through_descriptor(&c.path, &c.fd);
-		if (!base_of(c.fd, first_char(c.path, 0), slots, &dentry, &mnt, &raw))
+		find_start(&c.path, &c.fd);
+		if (!base_of(c.fd, slots, &dentry, &mnt, &raw))
 			return 0;
 		if (!is_place_seen(s, slots, dentry, mnt, raw)) {
 			helpers.call(ctx, HELPER_BIND);

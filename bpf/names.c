@@ -42,12 +42,14 @@
 #define AF_UNIX_ 1
 #define S_IFSOCK_ 0140000
 
+#define FROM_ROOT (-101) /* in place of a descriptor, as AT_FDCWD is */
+
 /* Where a path starts: descriptor, working directory or root. Says 0 when there is nothing to stand on. */
-static inline int base_of(int dirfd, char first, struct dk_inode *out, char **dentry, char **mnt, char **inode)
+static inline int base_of(int dirfd, struct dk_inode *out, char **dentry, char **mnt, char **inode)
 {
 	char *path;
 	char *fs = rdp((char *)bpf_get_current_task() + TASK_FS);
-	if (first == '/') {
+	if (dirfd == FROM_ROOT) {
 		path = fs + FS_ROOT;
 	} else if (dirfd == AT_FDCWD_) {
 		path = fs + FS_PWD;
@@ -66,25 +68,20 @@ static inline int base_of(int dirfd, char first, struct dk_inode *out, char **de
 	return 1;
 }
 
-static inline char first_char(u64 path, u8 saved)
-{
-	char first = 0;
-	if (saved)
-		bpf_probe_read_kernel(&first, 1, (void *)path);
-	else
-		bpf_probe_read_user(&first, 1, (void *)path);
-	return first;
-}
-
 #define DESCRIPTOR_PREFIX 14
 #define DIGITS 6
 /*
- * /proc/self/fd/N is how programs name a descriptor where no call takes one: the path then starts from that descriptor.
+ * An absolute path starts from the root, whatever descriptor comes with it. But /proc/self/fd/N is how programs name a
+ * descriptor where no call takes one: the path then starts from that descriptor.
  */
-static inline void through_descriptor(u64 *path, int *dirfd)
+static inline void find_start(u64 *path, int *dirfd)
 {
 	char head[DESCRIPTOR_PREFIX + DIGITS + 2] = {};
-	if (bpf_probe_read_user_str(head, sizeof(head), (void *)*path) <= DESCRIPTOR_PREFIX)
+	int n = bpf_probe_read_user_str(head, sizeof(head), (void *)*path);
+	if (head[0] != '/')
+		return;
+	*dirfd = FROM_ROOT;
+	if (n <= DESCRIPTOR_PREFIX)
 		return;
 	#pragma unroll
 	for (int i = 0; i < DESCRIPTOR_PREFIX; i++)
@@ -157,12 +154,12 @@ static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_
 {
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *dentry = 0, *mnt = 0, *raw = 0;
-	if (!base_of(c->dirfd1, first_char(c->path1, c->saved), &slots[0], &dentry, &mnt, &raw))
+	if (!base_of(c->dirfd1, &slots[0], &dentry, &mnt, &raw))
 		return 0;
 	if (!is_place_seen(s, &slots[0], dentry, mnt, raw))
 		return 1;
 	if (c->bases == 2) {
-		if (!base_of(c->dirfd2, first_char(c->path2, c->saved), &slots[1], &dentry, &mnt, &raw))
+		if (!base_of(c->dirfd2, &slots[1], &dentry, &mnt, &raw))
 			return 0;
 		if (!is_place_seen(s, &slots[1], dentry, mnt, raw))
 			return 1;
@@ -261,9 +258,9 @@ HANDLER(on_name)
 			c.offset = nr == NR_RENAMEAT ? 0 : (u32)regs->r8;
 		}
 	}
-	through_descriptor(&c.path1, &c.dirfd1);
+	find_start(&c.path1, &c.dirfd1);
 	if (c.bases == 2)
-		through_descriptor(&c.path2, &c.dirfd2);
+		find_start(&c.path2, &c.dirfd2);
 	s->call = c;
 	call_on_name(ctx);
 	return 0;
@@ -298,7 +295,7 @@ HANDLER(on_chroot)
 	if (!s)
 		return 0;
 	struct dk_inode *top = (struct dk_inode *)s->body;
-	if (!base_of(AT_FDCWD_, '/', top, &dentry, &mnt, &raw))
+	if (!base_of(FROM_ROOT, top, &dentry, &mnt, &raw))
 		return 0;
 	if (!is_place_seen(s, top, dentry, mnt, raw)) {
 		helpers.call(ctx, HELPER_BIND);

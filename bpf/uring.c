@@ -390,6 +390,10 @@ HANDLER(uring_name)
 		c.path2 = (u64)p->path2;
 		c.offset = p->flags;
 	}
+	if (LOAD(char, (char *)c.path1) == '/')
+		c.dirfd1 = FROM_ROOT;
+	if (c.bases == 2 && LOAD(char, (char *)c.path2) == '/')
+		c.dirfd2 = FROM_ROOT;
 	s->call = c;
 	call_on_name(ctx);
 	return 0;

@@ -15,7 +15,6 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from .. import arrays
 from ..progress import Progress
 from ..store import differing, indexer
 from . import child
@@ -36,8 +35,10 @@ class Aside:
     """One indexer. It ends when its stdin does: with `hurry`, or with us."""
 
     def __init__(self, trace: Path, user: child.User, differ: differing.Choice) -> None:
-        """Forked, not executed: the owner may not be allowed to execute the Python that runs us."""
-        arrays.load()  # its files may lie where the owner cannot read
+        """Forked, not executed: the owner may not be allowed to execute the Python that runs us.
+
+        For the same reason all that it may want to import is to be imported by now.
+        """
         self._trace = trace
         self._crowded = mmap.mmap(-1, 1)
         self._last_busy, self._indexable = 0.0, 0

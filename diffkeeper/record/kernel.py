@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -161,6 +162,11 @@ class Loading:
         """The programs, when the thread has ended: what forks must be alone. Raises NoBccError."""
         with self._pool:
             return self._kernel.result()
+
+    def abandon(self) -> None:
+        """Nothing is to be recorded after all."""
+        with suppress(NoBccError):
+            self.wait().close()
 
 
 class Kernel:
