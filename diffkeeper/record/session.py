@@ -18,7 +18,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from .. import __version__
+from .. import __version__, arrays
 from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
 from ..filtering import Filters, Spec, read_at, settled
 from ..journal import JournalWriter
@@ -42,6 +42,10 @@ MMAP_INTERVAL = 0.1
 
 IDLE_WAIT = 0.01
 """Seconds between two looks at the ring when nothing wakes us: what bounds the batch that a crash loses."""
+
+BREATH, LITTLE = 0.004, 256 << 10
+"""Seconds to the next look where fewer bytes are waiting: what is done for each span, here and by the indexer, is then
+done for fewer, and a processor is free for the command. Whoever is held wakes us up before."""
 
 SETTLE_TIME = 0.5
 
@@ -68,7 +72,7 @@ def record(
     until everything that the command started has ended, or a signal says that it is enough. `ignored`: signals that
     the command finds ignored, as our caller had them. `loading`: the programs, if they were begun to be loaded before.
     """
-    kernel = (loading or Loading()).wait()
+    loading = loading or Loading()
     recording = None
     try:
         child.find_command(command)
@@ -77,6 +81,8 @@ def record(
         differ = differ or differing.Choice()
         differing.check(differ)
         filters = settled(filters, lambda name: read_at(resolved, name))  # one that cannot be made ends it here
+        arrays.load()  # for the indexer, to whom its files may be closed
+        kernel = loading.wait()
         _make_trace(trace, force, user)
         recording = _Recording(
             command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ignored, kernel
@@ -86,7 +92,7 @@ def record(
         if recording:
             recording.abandon()
         else:
-            kernel.close()
+            loading.abandon()
         raise
     return recording.run()
 
@@ -296,6 +302,8 @@ class _Recording:
             self._indexer.let(busy, self._journal.bytes_written)
             if not busy:
                 self._ring.wait(IDLE_WAIT)
+            elif self._ring.waiting < LITTLE:
+                self._ring.wait(BREATH)
 
     def _alive(self) -> list[int]:
         """Processes of the recording that have not ended."""
