@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import os
@@ -114,6 +115,25 @@ def test_what_is_large_or_repeats_itself_is_quick() -> None:
         assert time.perf_counter() - begin < 5
         assert patch is not None and len(patch) < 5000
         assert Zstd().apply(base, patch) == target
+
+
+@pytest.mark.parametrize("size", [3000, 300_000, MiB, 4 * MiB])
+def test_edits_are_a_small_patch(size: int) -> None:
+    """A few stretches replaced by shorter ones, in content that has nothing else in common: a few hundred bytes."""
+    target = content = noise(1, size)
+    for number in range(5):
+        at = len(content) // 7 * (number + 1)
+        target = target[:at] + b"edit" + target[at + 99 :]
+    patch = Zstd().diff(content, target)
+    assert patch is not None and len(patch) < 700
+    assert Zstd().apply(content, patch) == target
+
+
+def test_a_line_more_in_a_program_is_a_tiny_patch() -> None:
+    """Text is like itself in many places; the patch is of one copy, not of many short ones."""
+    base = Path(argparse.__file__).read_bytes()
+    patch = Zstd().diff(base, base.replace(b"\nimport re", b"\nimport readline\nimport re", 1))
+    assert patch is not None and len(patch) < 64
 
 
 def test_zstd_itself_applies_a_patch(tmp_path: Path) -> None:
