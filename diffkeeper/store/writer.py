@@ -141,10 +141,9 @@ class ContentWriter:
         if not pending.rows:
             return
         rows, payload = pending.rows, bytes(pending.payload)
-        alone = pending.reset or state.block_first < 0
         flags = RESET if pending.reset else 0
-        whole = alone and _is_whole(rows, state.size)
-        base = (state.prior or base) if whole else b""
+        whole = _is_whole(rows, state.size)
+        base = (state.full or state.prior or base) if whole else b""
         digest = self._block(state, rows, flags, (pending.before, state.size), payload, base)
         state.full = digest if whole else b""
         if state.since > 2 * max(state.size, KEYFRAME_LEAST):

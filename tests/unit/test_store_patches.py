@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from diffkeeper import plugins
 from diffkeeper.errors import PluginError, TraceDamagedError
-from diffkeeper.store import assembly, content, differing, patches
+from diffkeeper.store import assembly, content, differing, indexer, patches
 from diffkeeper.store.codec import compress
 from diffkeeper.store.db import Database, Table
 from diffkeeper.store.files import DATA_FILE
@@ -96,6 +96,32 @@ def test_what_becomes_a_patch_is_not_stored_whole_first(tmp_path: Path) -> None:
     path = builder.build()
     assert sum(blob.base == patches.NO_BASE for blob in blobs(path).values()) == 1
     assert (path / DATA_FILE).stat().st_size < 500_000 + (300 << 10)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_version_is_a_patch_wherever_a_commit_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """Between a file's being cut to nothing and its new content, or where it is overwritten without being cut."""
+    monkeypatch.setattr(indexer, "COMMIT_BYTES", 1)
+    versions = versions_of(20_000, 10)
+    builder = TraceBuilder(tmp_path / "trace", frame=1)
+    builder.baseline({"f": versions[0]})
+    builder.begin()
+    for version in versions[1:]:
+        if cut:
+            builder.rewrite("f", version)
+        else:
+            builder.write("f", version, 0)
+    builder.end()
+    path = builder.build()
+    assert sorted(blob.depth for blob in blobs(path).values()) == list(range(10))
+    with open_reader(path) as reader:
+        assert list(reader.problems()) == []
+        node = reader.resolve(b"/opt/root/f", 0)
+        assert node is not None
+        found = {reader.read(node, seq, 0, 1 << 20) for seq in range(reader.last_seq + 1)}
+        assert found - {b""} == set(versions)
 
 
 def test_write_new_and_rename_is_a_patch_too(tmp_path: Path) -> None:
