@@ -89,9 +89,23 @@ class BlobReader:
     def __init__(self, limit: int = 32 << 20) -> None:
         self._limit, self._held = limit, 0
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+        self._checked: set[bytes] = set()  # of these in the cache
 
     def get(self, txn: Txn, digest: bytes) -> bytes:
         """The bytes. Raises TraceDamagedError, or PluginError where the differ that made the patch is missing."""
+        data = self._made(txn, digest)
+        if digest not in self._checked:  # only what is handed out: a base that is not right makes nothing that is
+            if digest_of(data) != digest:
+                raise damaged(f"blob {digest.hex()[:16]} is not what its digest says")
+            self._checked.add(digest)
+        return data
+
+    def keep(self, digest: bytes, data: bytes) -> None:
+        """Bytes whose digest this is."""
+        self._keep(digest, data)
+        self._checked.add(digest)
+
+    def _made(self, txn: Txn, digest: bytes) -> bytes:
         if (known := self._cache.get(digest)) is not None:
             self._cache.move_to_end(digest)
             return known
@@ -112,26 +126,27 @@ class BlobReader:
                 base = _materialise(name, blob, base)
             except PluginError as error:
                 raise differing.missing(txn, error, blob.differ.decode("ascii", "replace")) from error
-            self.keep(name, base)
+            self._keep(name, base)
         return base
 
-    def keep(self, digest: bytes, data: bytes) -> None:
-        """Bytes whose digest this is."""
-        self._held -= len(self._cache.pop(digest, b""))
+    def _keep(self, digest: bytes, data: bytes) -> None:
+        self._held += len(data) - len(self._cache.pop(digest, b""))
         self._cache[digest] = data
-        self._held += len(data)
         while self._held > self._limit and len(self._cache) > 1:
-            self._held -= len(self._cache.popitem(last=False)[1])
+            oldest, gone = self._cache.popitem(last=False)
+            self._held -= len(gone)
+            self._checked.discard(oldest)
 
 
 def _materialise(digest: bytes, blob: Blob, base: bytes) -> bytes:
+    """What a blob stands for, if all below it is as it should be."""
     if blob.differ == _ZSTD:
         data = decompress(blob.data, blob.size)
     elif blob.differ == _RAW:
         data = blob.data
     else:
         data = _apply(digest, blob, base)
-    if len(data) != blob.size or digest_of(data) != digest:
+    if len(data) != blob.size:
         raise damaged(f"blob {digest.hex()[:16]} is not what its digest says")
     return data
 
