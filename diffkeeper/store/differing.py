@@ -17,7 +17,7 @@ from .db import Table, Txn
 
 AUTO, RAW = plugins.CORE_DIFFERS
 BSDIFF_SIZE = 1 << 20
-"""Bytes. bsdiff takes a quarter of a second and 17 MiB for each MiB; zstd 10 ms and a fifth of that."""
+"""Bytes. bsdiff takes a quarter of a second and 17 MiB for each MiB; zstd 10 ms, and no more memory."""
 MOST_EFFORT = 4
 
 _KEY = b"differ/"

@@ -20,7 +20,7 @@ LEVELS = range(1, 20)
 
 _HEADER = struct.Struct("<I")
 _MIN_WINDOW, _MAX_WINDOW = 10, 27  # as powers of two
-_MAX_TABLE = 23  # as a power of two
+_MAX_TABLE = 22  # as a power of two: 40 MiB of memory with what comes with it
 
 
 class Zstd(Differ):
@@ -39,7 +39,7 @@ class Zstd(Differ):
         # The window must reach from the end of the target back to the beginning of the base.
         window = min(_MAX_WINDOW, max(_MIN_WINDOW, (len(base) + len(target)).bit_length()))
         # With a place for each byte: with half of that, and with what most levels have, most of a base is forgotten
-        # before it is needed. More would take longer to clear than to search.
+        # before it is needed; more would take longer to clear than to search.
         table = min(_MAX_TABLE, window - 1)
         # No long-distance matching: it sees nothing of a dictionary, and is in the way of the search that does.
         parameters = zstandard.ZstdCompressionParameters.from_level(
