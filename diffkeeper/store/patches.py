@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 import blake3
 from msgspec import Struct
@@ -24,11 +25,13 @@ DIGEST = 32
 PATCH_SIZES = range(512, (8 << 20) + 1)
 PATCH_PAYS = 0.70  # of what the blob takes without
 PATCH_LEAST = 256  # what compresses to less is not worth a differ's time
-MAX_DEPTH = 16
+SMALL = 128  # part of the target: a patch that is no larger is not worth asking another differ
+MAX_DEPTH = 64
+"""Of a chain: the `effort` of its patches together. 64 zstd patches of 1 MiB take 38 ms to apply."""
 _CHAIN_LIMIT = 256  # a base may itself be made a patch later: chains outgrow the depths noted in them
 _RAW, _ZSTD = b"raw", b"zstd"
 
-_HEAD = struct.Struct("<BBI32s")  # length of differ's name, depth of the chain, size of the blob, digest of the base
+_HEAD = struct.Struct("<BBI32s")  # length of differ's name, depth (efforts), size of the blob, digest of the base
 NO_BASE = bytes(DIGEST)
 
 
@@ -86,9 +89,23 @@ class BlobReader:
     def __init__(self, limit: int = 32 << 20) -> None:
         self._limit, self._held = limit, 0
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+        self._checked: set[bytes] = set()  # of these in the cache
 
     def get(self, txn: Txn, digest: bytes) -> bytes:
         """The bytes. Raises TraceDamagedError, or PluginError where the differ that made the patch is missing."""
+        data = self._made(txn, digest)
+        if digest not in self._checked:  # only what is handed out: a base that is not right makes nothing that is
+            if digest_of(data) != digest:
+                raise damaged(f"blob {digest.hex()[:16]} is not what its digest says")
+            self._checked.add(digest)
+        return data
+
+    def keep(self, digest: bytes, data: bytes) -> None:
+        """Bytes whose digest this is."""
+        self._keep(digest, data)
+        self._checked.add(digest)
+
+    def _made(self, txn: Txn, digest: bytes) -> bytes:
         if (known := self._cache.get(digest)) is not None:
             self._cache.move_to_end(digest)
             return known
@@ -113,20 +130,23 @@ class BlobReader:
         return base
 
     def _keep(self, digest: bytes, data: bytes) -> None:
+        self._held += len(data) - len(self._cache.pop(digest, b""))
         self._cache[digest] = data
-        self._held += len(data)
         while self._held > self._limit and len(self._cache) > 1:
-            self._held -= len(self._cache.popitem(last=False)[1])
+            oldest, gone = self._cache.popitem(last=False)
+            self._held -= len(gone)
+            self._checked.discard(oldest)
 
 
 def _materialise(digest: bytes, blob: Blob, base: bytes) -> bytes:
+    """What a blob stands for, if all below it is as it should be."""
     if blob.differ == _ZSTD:
         data = decompress(blob.data, blob.size)
     elif blob.differ == _RAW:
         data = blob.data
     else:
         data = _apply(digest, blob, base)
-    if len(data) != blob.size or digest_of(data) != digest:
+    if len(data) != blob.size:
         raise damaged(f"blob {digest.hex()[:16]} is not what its digest says")
     return data
 
@@ -154,43 +174,77 @@ class Patcher:
         self._failed: dict[str, str] = {}
         self._started, self._spent = time.monotonic(), 0.0
 
+    def put(self, txn: Txn, data: bytes, base: bytes) -> bytes:
+        """Store bytes unless they are there already, as a patch on `base` where that pays; returns their digest."""
+        digest = digest_of(data)
+        if txn.get(Table.BLOBS, digest) is not None:
+            self.reencode(txn, digest, base)
+            return digest
+        packed = compress(data)
+        # Not stored whole first: LMDB would keep those pages, and the file would be as much longer.
+        if not self._patched(txn, digest, base, len(data), min(len(packed), len(data)), lambda: data):
+            store_whole(txn, digest, data, packed)
+        self._reader.keep(digest, data)  # the next version's base
+        return digest
+
     def reencode(self, txn: Txn, digest: bytes, base: bytes) -> bool:
         """Store blob `digest` as a patch on blob `base`, if both sizes fit and it pays; says whether it did."""
         if digest == base or txn.get(Table.BASES, digest) is not None:
             return False  # what others need stays as it is: no chain can close into a ring
-        blob, below = load(txn, digest), load(txn, base)
-        if blob.base != NO_BASE or len(blob.data) < PATCH_LEAST or below.depth >= MAX_DEPTH:
+        blob = load(txn, digest)
+        if blob.base != NO_BASE:
             return False
-        if blob.size not in PATCH_SIZES or below.size not in PATCH_SIZES:
+        return self._patched(txn, digest, base, blob.size, len(blob.data), lambda: self._reader.get(txn, digest))
+
+    def _patched(
+        self, txn: Txn, digest: bytes, base: bytes, size: int, stored: int, target: Callable[[], bytes]
+    ) -> bool:
+        """`stored`: bytes that the blob takes without. `target`: gives what it stands for."""
+        below = load(txn, base)
+        if stored < PATCH_LEAST or size not in PATCH_SIZES or below.size not in PATCH_SIZES:
             return False
         begun = time.monotonic()
         over = 0.0 if self._unhurried else self._spent - self.HEAD_START
         if over > self.MOST * (begun - self._started):
             return False
-        names = differing.candidates(self._choice, below.size, blob.size, over > self.SHARE * (begun - self._started))
+        names = differing.candidates(self._choice, below.size, size, over > self.SHARE * (begun - self._started))
+        names = tuple(name for name in names if below.depth + differing.effort(name, size) <= MAX_DEPTH)
         if not names:
             return False
-        patch = self.diff(names, self._reader.get(txn, base), self._reader.get(txn, digest))
+        patch = self.diff(names, self._reader.get(txn, base), target())
         self._spent += time.monotonic() - begun
-        if patch is None or len(patch[1]) >= PATCH_PAYS * len(blob.data):
+        if patch is None or len(patch[1]) >= PATCH_PAYS * stored:
             return False
-        store_patch(txn, digest, Blob(patch[0], below.depth + 1, blob.size, base, patch[1]))
+        depth = below.depth + differing.effort(patch[0].decode("ascii"), size)
+        store_patch(txn, digest, Blob(patch[0], depth, size, base, patch[1]))
         txn.put(Table.BASES, base, b"")
         return True
 
     def diff(self, names: tuple[str, ...], base: bytes, target: bytes) -> tuple[bytes, bytes] | None:
-        """Stored name of the first of these differs that has a patch, and the patch; None where none works."""
+        """The smallest patch, and the stored name of the differ that made it; None where none works.
+
+        The differs are asked in turn, until one has a patch that is small.
+        """
+        best = None
         for name in names:
-            try:
-                differ = self._differ(name)
-                patch = differ.diff(base, target) if differ else None
-                if differ and patch is not None:
-                    # By the one that readers will have, which is made without options.
-                    if plugins.differ(differ.name).apply(base, patch) == target:
-                        return differ.name.encode("ascii"), patch
-                    self._fails(name, "what it makes of its patch is something else")
-            except Exception as error:  # noqa: BLE001  somebody's code: the blob stays stored whole, nothing is lost
-                self._fails(name, f"{type(error).__name__}: {error}")
+            found = self._patch(name, base, target)
+            if found is not None and (best is None or len(found[1]) < len(best[1])):
+                best = found
+            if best is not None and len(best[1]) * SMALL <= len(target):
+                break
+        return best
+
+    def _patch(self, name: str, base: bytes, target: bytes) -> tuple[bytes, bytes] | None:
+        try:
+            differ = self._differ(name)
+            patch = differ.diff(base, target) if differ else None
+            if differ and patch is not None:
+                # By the one that readers will have, which is made without options.
+                if plugins.differ(differ.name).apply(base, patch) == target:
+                    return differ.name.encode("ascii"), patch
+                self._fails(name, "what it makes of its patch is something else")
+        except Exception as error:  # noqa: BLE001  somebody's code: the blob stays stored whole, nothing is lost
+            self._fails(name, f"{type(error).__name__}: {error}")
         return None
 
     def notes(self) -> list[str]:

@@ -127,8 +127,11 @@ class ContentWriter:
         for state in list(self._waiting.values()):
             self.flush(state)
 
-    def flush(self, state: NodeState) -> None:
-        """Make a block of what is pending on a node, and a keyframe if one is due."""
+    def flush(self, state: NodeState, base: bytes = b"") -> None:
+        """Make a block of what is pending on a node, and a keyframe if one is due.
+
+        `base`: the blob that it is likely a version of, where the node itself had none before.
+        """
         pending = state.pending
         if pending is None:
             return
@@ -138,26 +141,27 @@ class ContentWriter:
         if not pending.rows:
             return
         rows, payload = pending.rows, bytes(pending.payload)
-        alone = pending.reset or state.block_first < 0
         flags = RESET if pending.reset else 0
-        digest = self._block(state, rows, flags, (pending.before, state.size), payload)
-        state.full = digest if alone and _is_whole(rows, state.size) else b""
-        if state.full and state.prior:
-            self._patcher.reencode(self.txn, state.full, state.prior)
+        whole = _is_whole(rows, state.size)
+        base = (state.full or state.prior or base) if whole else b""
+        digest = self._block(state, rows, flags, (pending.before, state.size), payload, base)
+        state.full = digest if whole else b""
         if state.since > 2 * max(state.size, KEYFRAME_LEAST):
             self._keyframe(state, (rows[-2], rows[-1]))
 
     def replaced(self, state: NodeState, by: NodeState) -> None:
         """`by` takes the name of `state`: write-new-and-rename, so the one is likely a version of the other."""
         self.flush(state)
-        self.flush(by)
         base = state.full or state.prior
-        if base and by.full:
+        if by.pending is not None:
+            self.flush(by, base)
+        elif base and by.full:
             self._patcher.reencode(self.txn, by.full, base)
 
     def _block(
-        self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], payload: bytes
+        self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], payload: bytes, base: bytes = b""
     ) -> bytes:
+        """Returns the digest of the payload, if it is one blob. `base`: as of `flush`; only for a whole file."""
         first = rows[0]
         state.block_part = state.block_part + 1 if first == state.block_first else 0
         state.block_first = first
@@ -165,7 +169,12 @@ class ContentWriter:
         pieces = content.arranged(rows, payload)
         flags |= SORTED if pieces else 0
         pieces = pieces or [payload]
-        digests = [patches.put(self.txn, piece) for piece in pieces if len(payload) > INLINE_LIMIT]
+        if len(payload) <= INLINE_LIMIT:
+            digests = []
+        elif base:
+            digests = [self._patcher.put(self.txn, payload, base)]
+        else:
+            digests = [patches.put(self.txn, piece) for piece in pieces]
         key = content.block_key(state.node, first, state.block_part)
         self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, payload, digests))
         return digests[0] if len(digests) == 1 else b""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from diffkeeper import plugins
 from diffkeeper.errors import PluginError, TraceDamagedError
-from diffkeeper.store import assembly, content, patches
+from diffkeeper.store import assembly, content, differing, indexer, patches
 from diffkeeper.store.codec import compress
 from diffkeeper.store.db import Database, Table
 from diffkeeper.store.files import DATA_FILE
@@ -48,16 +48,16 @@ def versions_of(size: int, count: int) -> list[bytes]:
 
 
 def test_a_file_rewritten_in_place_is_a_chain_of_patches(tmp_path: Path) -> None:
-    """Truncated and written again 40 times: each version costs little, chains are bounded, all can be read."""
-    versions = versions_of(20_000, 40)
+    """Truncated and written again 80 times: each version costs little, chains are bounded, all can be read."""
+    versions = versions_of(20_000, 80)
     builder = begun(tmp_path / "trace", f=versions[0])
     written = {builder.rewrite("f", version): version for version in versions[1:]}
     builder.end()
     path = builder.build()
     found = blobs(path)
-    assert {blob.differ for blob in found.values()} == {b"raw", b"bsdiff4/1"}
-    assert max(blob.depth for blob in found.values()) == patches.MAX_DEPTH
-    assert sum(len(blob.data) for blob in found.values()) < 20_000 * 3 + 40 * 1000
+    assert {blob.differ for blob in found.values()} == {b"raw", b"zstd/1"}
+    assert sorted(blob.depth for blob in found.values()) == sorted([*range(patches.MAX_DEPTH + 1), *range(15)])
+    assert sum(len(blob.data) for blob in found.values()) < 20_000 * 2 + 80 * 100
     with open_reader(path) as reader:
         node = reader.resolve(b"/opt/root/f", 0)
         assert node is not None
@@ -65,6 +65,63 @@ def test_a_file_rewritten_in_place_is_a_chain_of_patches(tmp_path: Path) -> None
         for seq, version in written.items():
             assert reader.read(node, seq, 0, 1 << 20) == version
         assert list(reader.problems()) == []
+
+
+def test_a_chain_of_what_takes_longer_is_shorter(tmp_path: Path) -> None:
+    """What a patch counts grows with the time that applying it takes: no read takes much longer than 64 MiB do."""
+    efforts = [differing.effort("zstd", size) for size in (512, 1 << 20, (1 << 20) + 1, 3 << 20, 8 << 20)]
+    assert efforts == [1, 1, 2, 3, 4]
+    efforts = [differing.effort("bsdiff4/1", size) for size in (512, 1 << 18, (1 << 18) + 1, 1 << 20, 8 << 20)]
+    assert efforts == [1, 1, 2, 4, 4]
+    versions = versions_of((1 << 20) + 1, 36)
+    builder = begun(tmp_path / "trace", f=versions[0])
+    for version in versions[1:]:
+        builder.rewrite("f", version)
+    builder.end()
+    depths = [blob.depth for blob in blobs(builder.build()).values()]
+    assert sorted(depths) == sorted([*range(0, patches.MAX_DEPTH + 1, 2), 0, 2, 4])
+
+
+def test_what_becomes_a_patch_is_not_stored_whole_first(tmp_path: Path) -> None:
+    """In place or renamed over the old one: the pages that whole contents would have taken are not in the file."""
+    versions = versions_of(500_000, 20)
+    builder = begun(tmp_path / "trace", f=versions[0])
+    for number, version in enumerate(versions[1:]):
+        if number % 2:
+            builder.rewrite("f", version)
+        else:
+            builder.create("f.tmp", version)
+            builder.rename("f.tmp", "f")
+    builder.end()
+    path = builder.build()
+    assert sum(blob.base == patches.NO_BASE for blob in blobs(path).values()) == 1
+    assert (path / DATA_FILE).stat().st_size < 500_000 + (300 << 10)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_version_is_a_patch_wherever_a_commit_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """Between a file's being cut to nothing and its new content, or where it is overwritten without being cut."""
+    monkeypatch.setattr(indexer, "COMMIT_BYTES", 1)
+    versions = versions_of(20_000, 10)
+    builder = TraceBuilder(tmp_path / "trace", frame=1)
+    builder.baseline({"f": versions[0]})
+    builder.begin()
+    for version in versions[1:]:
+        if cut:
+            builder.rewrite("f", version)
+        else:
+            builder.write("f", version, 0)
+    builder.end()
+    path = builder.build()
+    assert sorted(blob.depth for blob in blobs(path).values()) == list(range(10))
+    with open_reader(path) as reader:
+        assert list(reader.problems()) == []
+        node = reader.resolve(b"/opt/root/f", 0)
+        assert node is not None
+        found = {reader.read(node, seq, 0, 1 << 20) for seq in range(reader.last_seq + 1)}
+        assert found - {b""} == set(versions)
 
 
 def test_write_new_and_rename_is_a_patch_too(tmp_path: Path) -> None:
@@ -128,9 +185,9 @@ def test_a_missing_differ_is_named_and_the_rest_stays_readable(
         assert other is not None
         assert reader.read(node, 0, 0, 5000) == one
         assert reader.read(other, reader.last_seq, 0, 5000) == b"plain" * 100
-        with pytest.raises(PluginError, match="bsdiff4/1"):
+        with pytest.raises(PluginError, match="zstd/1"):
             reader.read(node, reader.last_seq, 0, 5000)
-        assert any("bsdiff4/1" in problem for problem in reader.problems())
+        assert any("zstd/1" in problem for problem in reader.problems())
 
 
 class Raises(plugins.Differ):

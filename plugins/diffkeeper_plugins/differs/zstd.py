@@ -20,11 +20,11 @@ LEVELS = range(1, 20)
 
 _HEADER = struct.Struct("<I")
 _MIN_WINDOW, _MAX_WINDOW = 10, 27  # as powers of two
-_TABLE = 22  # entries of the match tables, as a power of two: what most levels have forgets most of a base of 4 MiB
+_MAX_TABLE = 22  # as a power of two: 40 MiB of memory with what comes with it
 
 
 class Zstd(Differ):
-    """zstd patches: nearly as small as bsdiff4's and far quicker to make and apply."""
+    """zstd patches: the smallest of most edits, and far quicker to make and apply than bsdiff4's."""
 
     name: ClassVar[str] = "zstd/1"
 
@@ -38,9 +38,13 @@ class Zstd(Differ):
             return None
         # The window must reach from the end of the target back to the beginning of the base.
         window = min(_MAX_WINDOW, max(_MIN_WINDOW, (len(base) + len(target)).bit_length()))
+        # With a place for each byte: with half of that, and with what most levels have, most of a base is forgotten
+        # before it is needed; more would take longer to clear than to search.
+        table = min(_MAX_TABLE, window - 1)
+        # No long-distance matching: it sees nothing of a dictionary, and is in the way of the search that does.
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            self._level, source_size=len(target), dict_size=len(base), window_log=window, enable_ldm=True,
-            hash_log=_TABLE, chain_log=_TABLE, write_content_size=0, write_checksum=0, write_dict_id=0,
+            self._level, source_size=len(target), dict_size=len(base), window_log=window, enable_ldm=False,
+            hash_log=table, chain_log=table, write_content_size=0, write_checksum=0, write_dict_id=0,
         )  # fmt: skip
         compressor = zstandard.ZstdCompressor(compression_params=parameters, dict_data=_dictionary(base))
         patch = _HEADER.pack(len(target)) + compressor.compress(target)
