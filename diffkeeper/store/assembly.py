@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from ..arrays import np
 from .codec import Column, damaged
-from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, block_key, decode, decode_ref
+from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, decode, decode_ref
 from .db import Table, Txn
 from .layers import visible
-from .names import LATEST, U64
+from .names import U64
 from .patches import BlobReader
 
 REGION = 32 << 20  # bytes of a file of which it is found out at once where they are
@@ -83,23 +83,24 @@ class ContentReader:
 
     def state(self, txn: Txn, node: int, seq: int) -> State | None:
         """None: nothing was written by then."""
-        return self.state_span(txn, node, seq)[0]
-
-    def state_span(self, txn: Txn, node: int, seq: int) -> tuple[State | None, int]:
-        """The state, and the event until which nothing more was written."""
         prefix = U64.pack(node)
-        found, after = txn.around(Table.CONTENT, prefix, block_key(node, seq, 0xFFFFFFFF))
-        until = int.from_bytes(after[8:16], "big") if after else LATEST
+        found, _ = txn.around(Table.CONTENT, prefix, prefix + U64.pack(seq + 1))
         if found is None:
-            return None, until
+            return None
         ref = decode_ref(*found)
         head = ref.head
         if head.last <= seq:
-            return State(head.after, head.last, head.mtime, head.ctime, ref), until
+            return State(head.after, head.last, head.mtime, head.ctime, ref)
+        size, version, mtime, ctime, _ = self.outcome_within(txn, found, seq)
+        return State(size, version, mtime, ctime, ref)
+
+    def outcome_within(self, txn: Txn, found: tuple[bytes, bytes], seq: int) -> tuple[int, int, int, int, int]:
+        """As `decode_outcome`, in the middle of a block; and the seq of the write after that."""
+        ref = decode_ref(*found)
         block = self.block(txn, ref)
         count = block.count(seq)
-        following = block.times(count)[0]
-        return State(block.size(head.before, count), *block.times(count - 1), ref), following
+        version, mtime, ctime = block.times(count - 1)
+        return block.size(ref.head.before, count), version, mtime, ctime, block.times(count)[0]
 
     def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
         """The blocks from the last RESET to `last`, in order."""

@@ -130,23 +130,25 @@ class Txn:
                 return cursor.item()
             return None
 
-    def around(self, table: Table, prefix: bytes, key: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
-        """As `floor`, and the key of the entry after `key` if it begins with `prefix`, else nothing."""
+    def around(self, table: Table, prefix: bytes, limit: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
+        """The last entry before `limit`, and the key of the first at or after it, of those that begin with `prefix`.
+
+        None and nothing where there is none.
+        """
         try:  # as `_quick`, which costs as much as a seek: a directory asks for many
             cursor = self._cursors.get(table)
             if cursor is None:
                 cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
-            beyond = cursor.set_range(key)
-            after = cursor.key() if beyond else b""
-            if after == key:
-                item = cursor.item()
-                after = cursor.key() if cursor.next() else b""
-                return item, after if after.startswith(prefix) else b""
-            found = cursor.prev() if beyond else cursor.last()
-            item_there = found and cursor.key().startswith(prefix)
-            return cursor.item() if item_there else None, after if after.startswith(prefix) else b""
+            if cursor.set_range(limit):
+                after = cursor.key()
+                cursor.prev()
+            else:
+                after = b""
+                cursor.last()
+            found = cursor.item()
         except lmdb.Error as error:
             raise _translated(error) from error
+        return found if found[0].startswith(prefix) else None, after if after.startswith(prefix) else b""
 
     def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
         return self.floor(table, prefix, prefix + END)

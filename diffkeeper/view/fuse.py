@@ -30,7 +30,7 @@ import trio
 from diffkeeper.errors import DiffKeeperError, MountpointError
 from diffkeeper.model import Attrs
 
-from .tree import Entry, Handle, Inodes, Place
+from .tree import Entry, Handle, Inode, Inodes, Place
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +84,16 @@ def _handler(
 class _Listing:
     """An open directory: its entries made as they are read, from any position on."""
 
-    def __init__(self, number: int, place: Place) -> None:
-        self.number = number
-        self._place = place
-        self._entries = place.children()
+    def __init__(self, directory: Inode) -> None:
+        self.directory = directory
+        self._entries = directory.place.children()
         self._next = 0
         self._refused: tuple[bytes, Entry] | None = None
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Entry]]:
         """Position, name and entry of those from position `start` on."""
         if start != self._next:
-            self._entries, self._refused, self._next = self._place.children(), None, 0
+            self._entries, self._refused, self._next = self.directory.place.children(), None, 0
         while True:
             entry = self._refused or next(self._entries, None)
             self._refused = None
@@ -131,10 +130,10 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         del ctx
-        entry = self.inodes[parent_inode].lookup(name)
+        entry = self.inodes[parent_inode].place.lookup(name)
         if entry is None:
             return _nothing()
-        return _reply(self.inodes.tell(entry.place, parent_inode), entry.attrs)
+        return _answer(self.inodes.tell(entry.place, parent_inode), entry.attrs)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for number, times in inode_list:
@@ -143,33 +142,35 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         del ctx
-        return _reply(inode, self.inodes[inode].attrs())
+        known = self.inodes[inode]
+        return _answer(known, known.place.attrs())
 
     @_handler
     def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         del ctx
-        return self.inodes[inode].attrs().target
+        return self.inodes[inode].place.attrs().target
 
     @_handler
     def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         del ctx
         handle = self._handle()
-        self._listings[handle] = _Listing(inode, self.inodes[inode])
+        self._listings[handle] = _Listing(self.inodes[inode])
         return handle
 
     @_handler
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._listings[fh]
+        directory = listing.directory
         # Positions: 0 is ".", 1 is "..", then the entries. The kernel counts no reference for the two.
-        for position, name, number in ((0, b".", listing.number), (1, b"..", self.inodes.parent(listing.number))):
-            if start_id <= position:
-                dots = _reply(number, self.inodes[number].attrs())
-                if not pyfuse3.readdir_reply(token, name, dots, position + 1):
-                    return
+        for position, name, inode in ((0, b".", directory), (1, b"..", self.inodes[directory.parent])):
+            if start_id > position:
+                continue
+            if not pyfuse3.readdir_reply(token, name, _answer(inode, inode.place.attrs()), position + 1):
+                return
         for position, name, entry in listing.entries(max(start_id - 2, 0)):
-            number = self.inodes.tell(entry.place, listing.number)
-            if not pyfuse3.readdir_reply(token, name, _reply(number, entry.attrs), position + 3):
-                self.inodes.forget(number, 1)  # it did not fit: the kernel was not told after all
+            inode = self.inodes.tell(entry.place, directory.number)
+            if not pyfuse3.readdir_reply(token, name, inode.answer or _answer(inode, entry.attrs), position + 3):
+                self.inodes.forget(inode.number, 1)  # it did not fit: the kernel was not told after all
                 listing.refuse(name, entry)
                 return
 
@@ -182,12 +183,14 @@ class Filesystem(pyfuse3.Operations):
         del ctx
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise pyfuse3.FUSEError(errno.EROFS)
-        place = self.inodes[inode]
+        known = self.inodes[inode]
+        place = known.place
         handle = self._handle()
         self._opening()
         self._opening = _nothing_to_do
         self._handles[handle] = place.open()
-        if not place.live and self.inodes.is_first_opening(inode):
+        if not (place.live or known.opened):
+            known.opened = True
             self._fill(inode, place)
         return pyfuse3.FileInfo(fh=handle, direct_io=place.live, keep_cache=not place.live)
 
@@ -202,7 +205,7 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         del ctx
-        value = self.inodes[inode].xattrs().get(name)
+        value = self.inodes[inode].place.xattrs().get(name)
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
         return value
@@ -210,7 +213,7 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         del ctx
-        names = sorted(self.inodes[inode].xattrs())
+        names = sorted(self.inodes[inode].place.xattrs())
         if sum(len(name) + 1 for name in names) > XATTR_NAMES:
             raise pyfuse3.FUSEError(errno.E2BIG)
         return names
@@ -249,7 +252,15 @@ def _nothing() -> pyfuse3.EntryAttributes:
     return entry
 
 
-def _reply(number: int, attrs: Attrs) -> pyfuse3.EntryAttributes:
+def _answer(inode: Inode, attrs: Attrs) -> pyfuse3.EntryAttributes:
+    """What the kernel is told of an inode. Neither its name nor its attributes ever change."""
+    if inode.answer is None:
+        inode.answer = _entry(inode.number, attrs)
+    answer: pyfuse3.EntryAttributes = inode.answer
+    return answer
+
+
+def _entry(number: int, attrs: Attrs) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = number
     entry.entry_timeout = entry.attr_timeout = DAY

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 import diffkeeper
 from diffkeeper.cli import cli
 from diffkeeper.errors import DiffKeeperError
-from diffkeeper.view.fuse import _reply
+from diffkeeper.view.fuse import _entry
 from diffkeeper.view.hidden import Top
 from diffkeeper.view.paths import MomentPath
 from diffkeeper.view.tree import Place
@@ -159,7 +159,7 @@ def _places(place: Place, depth: int, seen: set[object]) -> None:
         for name, entry in place.children():
             assert isinstance(name, bytes)
             with contextlib.suppress(DiffKeeperError, OSError):
-                _reply(5, entry.attrs)
+                _entry(5, entry.attrs)
             with contextlib.suppress(DiffKeeperError, OSError):
                 handle = entry.place.open()
                 try:
