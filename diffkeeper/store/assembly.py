@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ..arrays import np
 from .codec import Column, damaged
-from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, decode, decode_ref
+from .content import CUT, CUTS, FEW, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, decode, decode_ref
 from .db import Table, Txn
 from .layers import visible
 from .names import U64
@@ -97,7 +97,8 @@ class ContentReader:
     def outcome_within(self, txn: Txn, found: tuple[bytes, bytes], seq: int) -> tuple[int, int, int, int, int]:
         """As `decode_outcome`, in the middle of a block; and the seq of the write after that."""
         ref = decode_ref(*found)
-        block = self.block(txn, ref)
+        few = ref.head.flags & FEW  # to keep those takes as long as to decode them, and a listing meets one per file
+        block = decode(ref, found[1]) if few else self.block(txn, ref)
         count = block.count(seq)
         version, mtime, ctime = block.times(count - 1)
         return block.size(ref.head.before, count), version, mtime, ctime, block.times(count)[0]
@@ -171,8 +172,12 @@ class ContentReader:
             if ref.head.flags & CUTS or (ref.head.high > low and ref.head.low < high)
         ]
 
-    def _overlay(self, txn: Txn, refs: list[Ref], seq: int, low: int, high: int) -> bytearray:
+    def _overlay(self, txn: Txn, refs: list[Ref], seq: int, low: int, high: int) -> bytes | bytearray | memoryview:
         """What is at `low` to `high`: what the blocks say of it laid one over the other."""
+        if len(refs) == 1 and refs[0].head.rows == 1 and isinstance(block := self.block(txn, refs[0]), Few):
+            _, kind, at, length, _, _, place = block.rows[0]
+            if kind == WRITE and at <= low and high <= at + length:  # most files of a tree were written once
+                return self._bytes(txn, block.payload, place + low - at, high - low)
         result = bytearray(high - low)
         for ref in refs:
             block = self.block(txn, ref)

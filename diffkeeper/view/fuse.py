@@ -30,7 +30,7 @@ import trio
 from diffkeeper.errors import DiffKeeperError, MountpointError
 from diffkeeper.model import Attrs
 
-from .tree import Entry, Handle, Inode, Inodes, Place
+from .tree import NUMBERS, Entry, Handle, Inode, Inodes, Place
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Filesystem(pyfuse3.Operations):
         self._ready, self._opening = ready, opening
         self._handles: dict[int, Handle] = {}
         self._listings: dict[int, _Listing] = {}
-        self._next_handle = 0
+        self._last_handle = NUMBERS
 
     def init(self) -> None:
         self._ready()
@@ -176,7 +176,7 @@ class Filesystem(pyfuse3.Operations):
 
     @_handler
     def releasedir(self, fh: int) -> None:
-        self._listings.pop(fh, None)
+        del self._listings[fh]
 
     @_handler
     def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -184,23 +184,25 @@ class Filesystem(pyfuse3.Operations):
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise pyfuse3.FUSEError(errno.EROFS)
         known = self.inodes[inode]
-        place = known.place
-        handle = self._handle()
-        self._opening()
-        self._opening = _nothing_to_do
-        self._handles[handle] = place.open()
-        if not (place.live or known.opened):
+        if known.place.live:
+            handle = self._handle()
+            self._handles[handle] = known.place.open()
+            return pyfuse3.FileInfo(fh=handle, direct_io=True, keep_cache=False)
+        if not known.opened:
             known.opened = True
-            self._fill(inode, place)
-        return pyfuse3.FileInfo(fh=handle, direct_io=place.live, keep_cache=not place.live)
+            self._opening()
+            self._opening = _nothing_to_do
+            self._fill(known)
+        return pyfuse3.FileInfo(fh=inode)
 
     @_handler
     def read(self, fh: int, off: int, size: int) -> bytes:
-        return self._handles[fh].read(off, size)
+        handle = self._handles.get(fh)
+        return handle.read(off, size) if handle else self.inodes[fh].place.read(off, size)
 
-    @_handler
-    def release(self, fh: int) -> None:
-        self._handles.pop(fh).close()
+    async def release(self, fh: int) -> None:
+        if fh in self._handles:
+            self._handles.pop(fh).close()
 
     @_handler
     def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
@@ -226,18 +228,19 @@ class Filesystem(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    def _fill(self, inode: int, place: Place) -> None:
+    def _fill(self, inode: Inode) -> None:
         """Give the kernel all of a small file: who opens it reads it, and need not ask again.
 
         Only at the first opening: nobody can wait for pages of the file yet, whom we would wait for here.
         """
-        if 0 < (size := place.attrs().size) <= SMALL:
+        if 0 < (size := inode.place.attrs().size) <= SMALL:
             with contextlib.suppress(DiffKeeperError, OSError):  # then a read is asked for, and says why
-                pyfuse3.notify_store(inode, 0, place.read(0, size))
+                pyfuse3.notify_store(inode.number, 0, inode.place.read(0, size))
 
     def _handle(self) -> int:
-        self._next_handle += 1
-        return self._next_handle
+        """A number for what is open, above all inodes: a file that never changes is open by the number of its inode."""
+        self._last_handle += 1
+        return self._last_handle
 
 
 def _nothing_to_do() -> None:

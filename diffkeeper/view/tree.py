@@ -48,15 +48,11 @@ class Entry(NamedTuple):
     attrs: Attrs
 
 
-def _nothing_to_close() -> None:
-    return
-
-
 class Handle(NamedTuple):
-    """An open file: bytes from an offset, at most so many; and what is to be done when it is closed."""
+    """An open live file: bytes from an offset, at most so many; and what is to be done when it is closed."""
 
     read: Callable[[int, int], bytes]
-    close: Callable[[], None] = _nothing_to_close
+    close: Callable[[], None]
 
 
 class Place(ABC):
@@ -88,7 +84,8 @@ class Place(ABC):
         self._refuse(errno.EISDIR)
 
     def open(self) -> Handle:
-        return Handle(self.read)
+        """For the readers of what is live; all else is just read."""
+        self._refuse(errno.EINVAL)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         return self.attrs().xattrs
