@@ -150,7 +150,7 @@ def _versions_of(opened: diffkeeper.trace.Trace, path: MomentPath) -> list[int]:
     return opened.reader.versions(path.lstat().st_ino)
 
 
-def _read(place: Place) -> None:
+def _read_through(place: Place) -> None:
     handle = place.open() if place.live else Handle(place.read, lambda: None)
     try:
         handle.read(0, 4096)
@@ -170,5 +170,5 @@ def _places(place: Place, depth: int, seen: set[object]) -> None:
             with contextlib.suppress(DiffKeeperError, OSError):
                 _entry(5, entry.attrs)
             with contextlib.suppress(DiffKeeperError, OSError):
-                _read(entry.place)
+                _read_through(entry.place)
             _places(entry.place, depth + 1, seen)
