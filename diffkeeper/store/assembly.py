@@ -84,21 +84,21 @@ class ContentReader:
     def state(self, txn: Txn, node: int, seq: int) -> State | None:
         """None: nothing was written by then."""
         prefix = U64.pack(node)
-        found, _ = txn.around(Table.CONTENT, prefix, prefix + U64.pack(seq + 1))
-        if found is None:
+        ((key, value, _),) = txn.around(Table.CONTENT, (prefix + U64.pack(seq + 1),), len(prefix))
+        if not key:
             return None
-        ref = decode_ref(*found)
+        ref = decode_ref(key, value)
         head = ref.head
         if head.last <= seq:
             return State(head.after, head.last, head.mtime, head.ctime, ref)
-        size, version, mtime, ctime, _ = self.outcome_within(txn, found, seq)
+        size, version, mtime, ctime, _ = self.outcome_within(txn, key, value, seq)
         return State(size, version, mtime, ctime, ref)
 
-    def outcome_within(self, txn: Txn, found: tuple[bytes, bytes], seq: int) -> tuple[int, int, int, int, int]:
+    def outcome_within(self, txn: Txn, key: bytes, value: bytes, seq: int) -> tuple[int, int, int, int, int]:
         """As `decode_outcome`, in the middle of a block; and the seq of the write after that."""
-        ref = decode_ref(*found)
+        ref = decode_ref(key, value)
         few = ref.head.flags & FEW  # to keep those takes as long as to decode them, and a listing meets one per file
-        block = decode(ref, found[1]) if few else self.block(txn, ref)
+        block = decode(ref, value) if few else self.block(txn, ref)
         count = block.count(seq)
         version, mtime, ctime = block.times(count - 1)
         return block.size(ref.head.before, count), version, mtime, ctime, block.times(count)[0]

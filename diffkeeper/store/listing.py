@@ -8,6 +8,8 @@ a file what `content` knows better: its size, and the times of writes.
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -16,11 +18,14 @@ from . import names, xattrs
 from .assembly import ContentReader
 from .codec import attrs_fields
 from .content import decode_outcome
-from .db import Table, Txn
+from .db import Around, Table, Txn
 from .names import LATEST, U64
 
 MOST = 20_000
 """Nodes whose attributes are remembered, and entries of directories."""
+
+AT_ONCE = 1000
+"""Nodes whose attributes are asked for in one pass."""
 
 Entry = tuple[bytes, int, Attrs]
 """Name, node, attributes."""
@@ -34,38 +39,50 @@ class Span(Struct, frozen=True, gc=False):
     end: int
 
 
-class Listing(Struct, frozen=True, gc=False):
-    """The entries of a directory, likewise."""
+class Listing(Struct):
+    """The entries of a directory, by name, likewise. What nothing is known of is left out.
+
+    `shown` is for whoever shows them: what was made of them, so that it is made once.
+    """
 
     entries: list[Entry]
     first: int
     end: int
+    shown: Any = None
 
 
 def attrs_at(txn: Txn, content: ContentReader, node: int, seq: int) -> Attrs | None:
     """What stat() said of a node at a moment; None when it did not exist by then."""
-    found = span_at(txn, content, node, seq)
-    return None if found is None else found.attrs
+    (span,) = spans_at(txn, content, (node,), seq)
+    return None if span is None else span.attrs
 
 
-def span_at(txn: Txn, content: ContentReader, node: int, seq: int) -> Span | None:
-    prefix = U64.pack(node)
-    limit = prefix + U64.pack(seq + 1)  # of both tables, whose keys begin in the same way
-    found, after = txn.around(Table.ATTRS, prefix, limit)
-    if found is None:
-        return None
-    first = int.from_bytes(found[0][8:], "big")
+def spans_at(txn: Txn, content: ContentReader, nodes: Sequence[int], seq: int) -> list[Span | None]:
+    """The same of many nodes. None: there is no such node yet."""
+    at = U64.pack(seq + 1)
+    limits = [U64.pack(node) + at for node in nodes]  # of both tables, whose keys begin in the same way
+    stored = txn.around(Table.ATTRS, limits, U64.size)
+    written = txn.around(Table.CONTENT, limits, U64.size)
+    return [
+        _span(txn, content, node, seq, attributes, block) if attributes[0] else None
+        for node, attributes, block in zip(nodes, stored, written, strict=True)
+    ]
+
+
+def _span(txn: Txn, content: ContentReader, node: int, seq: int, attributes: Around, block: Around) -> Span:
+    key, value, after = attributes
+    first = int.from_bytes(key[8:], "big")
     end = int.from_bytes(after[8:], "big") if after else LATEST
     mode, uid, gid, size, mtime, ctime, nlink, rdev, target, extended, version, changed, fidelity = attrs_fields(
-        found[1], lambda: xattrs.at(txn, content.blobs, node, seq)
+        value, lambda: xattrs.at(txn, content.blobs, node, seq)
     )
     if stat.S_ISREG(mode):
-        written, after = txn.around(Table.CONTENT, prefix, limit)
+        key, value, after = block
         until = int.from_bytes(after[8:16], "big") if after else LATEST
-        if written is not None:
-            size, last, wrote, altered = decode_outcome(*written)
+        if key:
+            size, last, wrote, altered = decode_outcome(key, value)
             if last > seq:
-                size, last, wrote, altered, until = content.outcome_within(txn, written, seq)
+                size, last, wrote, altered, until = content.outcome_within(txn, key, value, seq)
             if last >= first:
                 first, mtime, ctime = last, wrote, altered
             version = max(version, last)
@@ -93,42 +110,48 @@ class Memory:
         span = self._spans.get(node)
         return span.attrs if span is not None and span.first <= seq < span.end else None
 
-    def entries(self, parent: int, seq: int) -> list[Entry] | None:
-        """As `attrs`. The same list as long as it is the same."""
+    def listing(self, parent: int, seq: int) -> Listing | None:
+        """As `attrs`. The same one as long as it holds."""
         listing = self._listings.get(parent)
-        return listing.entries if listing is not None and listing.first <= seq < listing.end else None
+        return listing if listing is not None and listing.first <= seq < listing.end else None
 
-    def find_attrs(self, txn: Txn, node: int, seq: int, *, keep: bool) -> Span | None:
-        span = span_at(txn, self._content, node, seq)
-        if keep and span is not None and _is_light(span.attrs):
-            if len(self._spans) >= MOST:
+    def find_attrs(self, txn: Txn, nodes: Sequence[int], seq: int, *, keep: bool) -> list[Span | None]:
+        spans = spans_at(txn, self._content, nodes, seq)
+        if keep:
+            if len(self._spans) + len(nodes) > MOST:
                 self._spans.clear()
-            self._spans[node] = span
-        return span
+            for node, span in zip(nodes, spans, strict=True):
+                if span is not None and _is_light(span.attrs):
+                    self._spans[node] = span
+        return spans
 
-    def find_entries(self, txn: Txn, parent: int, seq: int, *, keep: bool) -> list[Entry]:
-        """By name; those of which nothing is known are left out."""
+    def find_listing(self, txn: Txn, parent: int, seq: int, *, keep: bool) -> Listing:
         found, first, end = names.listed(txn, parent, seq)
-        entries: list[Entry] = []
-        light = len(found) <= MOST
-        for name, node in found:
-            span = self._spans.get(node)
-            if span is None or not span.first <= seq < span.end:
-                span = self.find_attrs(txn, node, seq, keep=keep)
-                light = light and span is not None and _is_light(span.attrs)
+        spans = [self._spans.get(node) for _, node in found]
+        unknown = [at for at, span in enumerate(spans) if span is None or not span.first <= seq < span.end]
+        for start in range(0, len(unknown), AT_ONCE):
+            places = unknown[start : start + AT_ONCE]
+            nodes = [found[at][1] for at in places]
+            for at, span in zip(places, self.find_attrs(txn, nodes, seq, keep=keep), strict=True):
+                spans[at] = span
+        entries = []
+        for (name, node), span in zip(found, spans, strict=True):
             if span is not None:
                 entries.append((name, node, span.attrs))
-                first = max(first, span.first)
-                end = min(end, span.end)
-        if keep and light:
-            self._listed += len(entries)
-            if parent in self._listings:
-                self._listed -= len(self._listings[parent].entries)
-            if self._listed > MOST:
-                self._listings.clear()
-                self._listed = len(entries)
-            self._listings[parent] = Listing(entries, first, end)
-        return entries
+                first, end = max(first, span.first), min(end, span.end)
+        listing = Listing(entries, first, end)
+        # Attributes of what has none yet may come before `end`.
+        if keep and len(entries) == len(found) <= MOST and all(_is_light(attrs) for _, _, attrs in entries):
+            self._keep(parent, listing)
+        return listing
+
+    def _keep(self, parent: int, listing: Listing) -> None:
+        before = self._listings.pop(parent, None)
+        self._listed += len(listing.entries) - (len(before.entries) if before is not None else 0)
+        if self._listed > MOST:
+            self._listings.clear()
+            self._listed = len(listing.entries)
+        self._listings[parent] = listing
 
 
 def _is_light(attrs: Attrs) -> bool:

@@ -19,7 +19,7 @@ from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
 from .db import Database, Table, Txn
 from .files import DATA_FILE
-from .listing import Memory
+from .listing import Listing, Memory
 from .names import U64
 from .patches import BlobReader
 
@@ -106,19 +106,20 @@ class Reader:
         if known is not None:
             return known
         with self._read() as txn:
-            span = self._known.find_attrs(txn, node, seq, keep=self._is_past(seq))
+            (span,) = self._known.find_attrs(txn, (node,), seq, keep=self._is_past(seq))
         return None if span is None else span.attrs
 
     def entries(self, parent: int, seq: int) -> Sequence[tuple[bytes, int, Attrs]]:
-        """`children`, and what stat() says of each; those of which nothing is known are left out.
+        """`children`, and what stat() says of each; those of which nothing is known are left out."""
+        return self.listing(parent, seq).entries
 
-        What did not change between two moments is the same object in both, while it is remembered.
-        """
-        known = self._known.entries(parent, seq)
+    def listing(self, parent: int, seq: int) -> Listing:
+        """`entries`; the same object at all moments between which nothing changed, while it is remembered."""
+        known = self._known.listing(parent, seq)
         if known is not None:
             return known
         with self._read() as txn:
-            return self._known.find_entries(txn, parent, seq, keep=self._is_past(seq))
+            return self._known.find_listing(txn, parent, seq, keep=self._is_past(seq))
 
     def _is_past(self, seq: int) -> bool:
         """Whether nothing more can come of a moment."""

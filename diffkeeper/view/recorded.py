@@ -87,9 +87,15 @@ class Directory(Place):
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
         trace, at, without = self._trace, self._at, self._without
-        for name, child, attrs in trace.reader.entries(self._node, at.seq):
+        listing = trace.reader.listing(self._node, at.seq)
+        if listing.shown is None:  # a directory has its place in one moment only; all else is the same as long as this
+            listing.shown = [
+                None if attrs.is_dir else Entry(File(trace, at.seq, child, attrs), attrs)
+                for _, child, attrs in listing.entries
+            ]
+        for (name, child, attrs), entry in zip(listing.entries, listing.shown, strict=True):
             if without is None or child not in without:
-                yield name, _recorded(trace, at, child, attrs, without)
+                yield name, entry or Entry(Directory(trace, at, child, without), attrs)
 
 
 class File(Place):
