@@ -31,8 +31,8 @@ GONE_AFTER = 10.0
 """Seconds that `umount` waits for a mount to be gone once the kernel has agreed."""
 
 COLLECT_AFTER = 20_000
-"""Objects made until cycles are looked for. What a kernel knows of a tree is many objects and no cycle: to go through them
-as often as Python does by itself takes a tenth of the time of a listing."""
+"""Objects made until cycles are looked for. What a kernel knows of a tree is many objects and no cycles: to go through
+them as often as Python does by itself takes a tenth of the time of a listing."""
 
 Indexing = Callable[[int, int], None]
 
