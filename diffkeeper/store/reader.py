@@ -7,7 +7,7 @@ what is remembered between calls. How things are stored belongs to the modules i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -109,11 +109,11 @@ class Reader:
             (span,) = self._known.find_attrs(txn, (node,), seq, keep=self._is_past(seq))
         return None if span is None else span.attrs
 
-    def entries(self, parent: int, seq: int) -> Sequence[tuple[bytes, int, Attrs]]:
+    def entries(self, parent: int, seq: int) -> list[tuple[bytes, int, Attrs]]:
         """`children`, and what stat() says of each; those of which nothing is known are left out."""
-        return self.listing(parent, seq).entries
+        return list(self._listing(parent, seq).entries)
 
-    def listing(self, parent: int, seq: int) -> Listing:
+    def _listing(self, parent: int, seq: int) -> Listing:
         """`entries`; the same object at all moments between which nothing changed, while it is remembered."""
         known = self._known.listing(parent, seq)
         if known is not None:

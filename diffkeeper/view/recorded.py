@@ -87,7 +87,7 @@ class Directory(Place):
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
         trace, at, without = self._trace, self._at, self._without
-        listing = trace.reader.listing(self._node, at.seq)
+        listing = trace.reader._listing(self._node, at.seq)  # noqa: SLF001 - shared, and so not for plugins
         if listing.shown is None:  # a directory has its place in one moment only; all else is the same as long as this
             listing.shown = [
                 None if attrs.is_dir else Entry(File(trace, at.seq, child, attrs), attrs)
