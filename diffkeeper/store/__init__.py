@@ -7,7 +7,8 @@
     session    facts about the recording: TRACE/session.json and the totals kept in the store
     names      the tree: which node a name meant at a moment
     state      the indexer's idea of one node right now
-    nodes      all nodes right now, and attributes at any moment; xattrs: the extended ones
+    nodes      all nodes right now; xattrs: the extended attributes
+    listing    attributes and directories at any moment, remembered for as long as they hold
     walk       paths as system calls resolve them, in the recorded tree; apart: with mounts of one's own
     stamps     which node each inode of a record is
     content    blocks of extents; assembly: the bytes put together from them; layers: what covers what

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from ..arrays import np
 from .codec import Column, damaged
-from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, block_key, decode, decode_ref
+from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, decode, decode_ref
 from .db import Table, Txn
 from .layers import visible
-from .names import LATEST, U64
+from .names import U64
 from .patches import BlobReader
 
 REGION = 32 << 20  # bytes of a file of which it is found out at once where they are
@@ -59,7 +59,7 @@ class ContentReader:
 
     def __init__(self, blobs: BlobReader) -> None:
         self.blobs = blobs
-        self._blocks: OrderedDict[bytes, Block | Few] = OrderedDict()
+        self._blocks: OrderedDict[bytes, Block] = OrderedDict()
         self._merged: dict[bytes, Column] = {}  # of those in _blocks, when all their rows count
         self._rows = 0
         self._plans: OrderedDict[bytes, list[Ref]] = OrderedDict()
@@ -67,39 +67,43 @@ class ContentReader:
         self._pieces = 0  # in these
 
     def block(self, txn: Txn, ref: Ref) -> Block | Few:
-        found = self._blocks.get(ref.key)
-        if found is None:
-            value = txn.get(Table.CONTENT, ref.key)
-            if value is None:
-                raise damaged("a block of content is missing")
-            found = self._blocks[ref.key] = decode(ref, value)
-            self._rows += _weight(found)
+        known = self._blocks.get(ref.key)
+        if known is not None:
+            self._blocks.move_to_end(ref.key)
+            return known
+        value = txn.get(Table.CONTENT, ref.key)
+        if value is None:
+            raise damaged("a block of content is missing")
+        found = decode(ref, value)
+        if isinstance(found, Block):  # few rows take as long to keep as to decode, and most such files are read once
+            self._blocks[ref.key] = found
+            self._rows += len(found.seq)
             while self._rows > _ROWS and len(self._blocks) > 1:
                 key, gone = self._blocks.popitem(last=False)
-                self._rows -= _weight(gone)
+                self._rows -= len(gone.seq)
                 self._merged.pop(key, None)
-        self._blocks.move_to_end(ref.key)
         return found
 
     def state(self, txn: Txn, node: int, seq: int) -> State | None:
         """None: nothing was written by then."""
-        return self.state_span(txn, node, seq)[0]
-
-    def state_span(self, txn: Txn, node: int, seq: int) -> tuple[State | None, int]:
-        """The state, and the event until which nothing more was written."""
         prefix = U64.pack(node)
-        found, after = txn.around(Table.CONTENT, prefix, block_key(node, seq, 0xFFFFFFFF))
-        until = int.from_bytes(after[8:16], "big") if after else LATEST
-        if found is None:
-            return None, until
-        ref = decode_ref(*found)
+        ((key, value, _),) = txn.around(Table.CONTENT, (prefix + U64.pack(seq + 1),), len(prefix))
+        if not key:
+            return None
+        ref = decode_ref(key, value)
         head = ref.head
         if head.last <= seq:
-            return State(head.after, head.last, head.mtime, head.ctime, ref), until
+            return State(head.after, head.last, head.mtime, head.ctime, ref)
+        size, version, mtime, ctime, _ = self.outcome_within(txn, key, value, seq)
+        return State(size, version, mtime, ctime, ref)
+
+    def outcome_within(self, txn: Txn, key: bytes, value: bytes, seq: int) -> tuple[int, int, int, int, int]:
+        """As `decode_outcome`, in the middle of a block; and the seq of the write after that."""
+        ref = decode_ref(key, value)
         block = self.block(txn, ref)
         count = block.count(seq)
-        following = block.times(count)[0]
-        return State(block.size(head.before, count), *block.times(count - 1), ref), following
+        version, mtime, ctime = block.times(count - 1)
+        return block.size(ref.head.before, count), version, mtime, ctime, block.times(count)[0]
 
     def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
         """The blocks from the last RESET to `last`, in order."""
@@ -124,11 +128,13 @@ class ContentReader:
     def _runs(self, txn: Txn, ref: Ref, seq: int) -> Column:
         """The rows of a block that count at `seq` as runs: columns kind, offset, length, place."""
         block = self.block(txn, ref)
+        if isinstance(block, Few):
+            return np.array(block.runs(block.count(seq)), np.int64).reshape(-1, 4).T
         if ref.head.last > seq:
-            return _columns(block, block.count(seq))
+            return block.runs(block.count(seq))
         runs = self._merged.get(ref.key)
         if runs is None:
-            runs = self._merged[ref.key] = _columns(block, ref.head.rows)
+            runs = self._merged[ref.key] = block.runs(ref.head.rows)
         return runs
 
     def read(self, txn: Txn, node: int, seq: int, offset: int, size: int, state: State | None = None) -> bytes:
@@ -170,12 +176,16 @@ class ContentReader:
             if ref.head.flags & CUTS or (ref.head.high > low and ref.head.low < high)
         ]
 
-    def _overlay(self, txn: Txn, refs: list[Ref], seq: int, low: int, high: int) -> bytearray:
+    def _overlay(self, txn: Txn, refs: list[Ref], seq: int, low: int, high: int) -> bytes | bytearray | memoryview:
         """What is at `low` to `high`: what the blocks say of it laid one over the other."""
         result = bytearray(high - low)
         for ref in refs:
             block = self.block(txn, ref)
             runs = block.runs(block.count(seq)) if isinstance(block, Few) else self._runs(txn, ref, seq).T.tolist()
+            if runs and ref is refs[-1]:
+                kind, at, length, place = runs[-1]
+                if kind == WRITE and at <= low and high <= at + length:  # most files of a tree were written at once
+                    return self._bytes(txn, block.payload, place + low - at, high - low)
             for kind, at, length, place in runs:
                 start, stop = max(at, low), high if kind == CUT else min(at + length, high)
                 if start >= stop:
@@ -281,14 +291,3 @@ def mark(edges: list[int], low: int, high: int, *, written: bool) -> None:
     if low < high:
         first, last = bisect_left(edges, low), bisect_right(edges, high)
         edges[first:last] = [edge for edge, at in ((low, first), (high, last)) if (at % 2 == 0) == written]
-
-
-def _weight(block: Block | Few) -> int:
-    """How many rows in columns take as much memory."""
-    return len(block.seq) if isinstance(block, Block) else 16 + 8 * len(block.rows)
-
-
-def _columns(block: Block | Few, count: int) -> Column:
-    if isinstance(block, Block):
-        return block.runs(count)
-    return np.array(block.runs(count), np.int64).reshape(-1, 4).T

@@ -15,8 +15,8 @@ from .blocks import EventIndex, decode_block
 from .codec import unpack_attrs
 from .content import RESET, decode, decode_ref
 from .db import Database, Table, Txn
+from .listing import attrs_at
 from .names import LATEST
-from .nodes import attrs_at
 from .patches import BlobReader
 
 

@@ -32,8 +32,14 @@ _KINDS = "BHIQ"
 _INT64 = 1 << 63
 _ATTRS = struct.Struct("<IIIIIqqqQQBII")
 _U32 = struct.Struct("<I")
+_FIDELITIES = {fidelity.value: fidelity for fidelity in Fidelity}  # a call of the enumeration takes five times as long
+AttrsFields: TypeAlias = tuple[
+    int, int, int, int, int, int, int, int, bytes, Mapping[bytes, bytes], int, int, Fidelity
+]
+"""Of `Attrs`, in its order."""
 
 _compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=False, write_checksum=False)
+_numbers = msgspec.msgpack.Decoder(list[int])
 _decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
 
 
@@ -170,6 +176,14 @@ def unpack_value(data: bytes | memoryview, kind: type[T]) -> T:
         raise damaged(f"a value is not what it should be ({error})") from error
 
 
+def unpack_numbers(data: bytes | memoryview) -> list[int]:
+    """`unpack_value` of a list of integers, with a decoder that is there: one for each file makes a difference."""
+    try:
+        return _numbers.decode(data)
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
+        raise damaged(f"a value is not what it should be ({error})") from error
+
+
 def unpack(layout: struct.Struct, data: bytes | memoryview, at: int = 0) -> tuple[Any, ...]:
     """`Struct.unpack_from`, with TraceDamagedError."""
     try:
@@ -189,19 +203,25 @@ def pack_attrs(attrs: Attrs, xattrs: bytes) -> bytes:
 
 def unpack_attrs(data: bytes, elsewhere: Callable[[], Mapping[bytes, bytes]]) -> Attrs:
     """`elsewhere`: looks for extended attributes where they do not stand here."""
-    mode, uid, gid, nlink, rdev, size, mtime, ctime, version, changed, fidelity, target, xattrs = unpack(_ATTRS, data)
+    return Attrs(*attrs_fields(data, elsewhere))
+
+
+def attrs_fields(data: bytes, elsewhere: Callable[[], Mapping[bytes, bytes]]) -> AttrsFields:
+    """The fields of `unpack_attrs`, for whoever knows some of them better."""
+    try:  # `unpack` is another call, and listings make many
+        fields = _ATTRS.unpack_from(data)
+    except struct.error as error:
+        raise damaged("attributes are cut off") from error
+    mode, uid, gid, nlink, rdev, size, mtime, ctime, version, changed, fidelity, target, xattrs = fields
     at = _ATTRS.size
     if at + target + xattrs != len(data) or size < 0:
         raise damaged("attributes are cut off")
-    try:
-        trust = Fidelity(fidelity)
-    except ValueError as error:
-        raise damaged("attributes have an unknown fidelity") from error
+    trust = _FIDELITIES.get(fidelity)
+    if trust is None:
+        raise damaged("attributes have an unknown fidelity")
     names: Mapping[bytes, bytes] = {}
     if xattrs:
         # To mypy a union is no type that could be handed on.
         here: dict[bytes, bytes] | int = unpack_value(data[at + target :], dict[bytes, bytes] | int)  # type: ignore[arg-type]
         names = elsewhere() if isinstance(here, int) else here
-    return Attrs(
-        mode, uid, gid, size, mtime, ctime, nlink, rdev, data[at : at + target], names, version, changed, trust
-    )
+    return mode, uid, gid, size, mtime, ctime, nlink, rdev, data[at : at + target], names, version, changed, trust

@@ -29,9 +29,8 @@ from .codec import (
     decompress,
     pack_columns,
     pack_value,
-    unpack,
     unpack_columns,
-    unpack_value,
+    unpack_numbers,
 )
 from .names import LATEST
 from .patches import DIGEST
@@ -223,11 +222,30 @@ def _sorted_places(offsets: Column, lengths: Column) -> tuple[Column, list[int]]
 
 
 def decode_ref(key: bytes, value: bytes) -> Ref:
-    _, first, part = unpack(_KEY, key)
-    head = Head(*unpack(_HEAD, value))
-    if first > head.last or head.payload > MAX_BLOB or max(head.before, head.after, head.high) > LATEST:
+    first, part, head = _ref_fields(key, value)
+    return Ref(key, first, part, Head(*head))
+
+
+def decode_outcome(key: bytes, value: bytes) -> tuple[int, int, int, int]:
+    """What stat() says of the file after a block: size, seq of the last write, mtime and ctime.
+
+    As `decode_ref` has it; but a listing wants it of every file, and no more.
+    """
+    _, _, (_, _, last, _, after, _, _, mtime, ctime, _, _, _) = _ref_fields(key, value)
+    return after, last, mtime, ctime
+
+
+def _ref_fields(key: bytes, value: bytes) -> tuple[int, int, tuple[int, ...]]:
+    """Of a `Ref`, and of its `Head`."""
+    try:
+        _, first, part = _KEY.unpack(key)
+        head = _HEAD.unpack_from(value)
+    except struct.error as error:
+        raise damaged("a block of content is cut off") from error
+    _, _, last, before, after, _, high, _, _, payload, _, _ = head
+    if first > last or payload > MAX_BLOB or before > LATEST or after > LATEST or high > LATEST:
         raise damaged("a block of content makes no sense")
-    return Ref(key, first, part, head)
+    return first, part, head
 
 
 def decode(ref: Ref, value: bytes) -> Block | Few:
@@ -238,20 +256,22 @@ def decode(ref: Ref, value: bytes) -> Block | Few:
 
 
 def _decode_few(ref: Ref, packed: memoryview, tail: bytes) -> Few:
-    head, numbers = ref.head, unpack_value(packed, list[int])
+    head, numbers = ref.head, unpack_numbers(packed)
     if len(numbers) != head.rows * ROW or not 0 < head.rows <= FEW_ROWS or head.flags & SORTED:
         raise damaged("a block of content has another number of rows than it says")
     rows, place, before = [], 0, ref.first
-    for at in range(0, len(numbers), ROW):
-        seq, kind, offset, length, mtime, change = numbers[at : at + ROW]
+    for seq, kind, offset, length, mtime, change in zip(*[iter(numbers)] * ROW, strict=True):
+        ctime = mtime + change
         sound = (
-            before <= seq and WRITE <= kind <= ZERO and offset >= 0 and length >= 0 and offset + length <= LATEST
-            and abs(mtime) <= LATEST and abs(mtime + change) <= LATEST and (kind != WRITE or length <= MAX_BLOB)
+            before <= seq and WRITE <= kind <= ZERO and 0 <= offset <= LATEST - length and length >= 0
+            and -LATEST <= mtime <= LATEST and -LATEST <= ctime <= LATEST and (kind != WRITE or length <= MAX_BLOB)
         )  # fmt: skip
         if not sound:
             raise damaged("the rows of a block of content make no sense")
-        rows.append((seq, kind, offset, length, mtime, mtime + change, place))
-        place, before = place + (length if kind == WRITE else 0), seq
+        rows.append((seq, kind, offset, length, mtime, ctime, place))
+        if kind == WRITE:
+            place += length
+        before = seq
     if rows[0][0] != ref.first or before != head.last:
         raise damaged("the rows of a block of content make no sense")
     return Few(rows, _payload(head, place, [0], tail))

@@ -13,7 +13,7 @@ import enum
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import lmdb
@@ -75,6 +75,10 @@ def _ours() -> Iterator[None]:
         raise _translated(error) from error
 
 
+Around = tuple[bytes, bytes, bytes]
+"""Key and value of an entry, and the key of the one after it."""
+
+
 class Txn:
     """One transaction: a snapshot to read from, or the batch that is being written."""
 
@@ -130,23 +134,31 @@ class Txn:
                 return cursor.item()
             return None
 
-    def around(self, table: Table, prefix: bytes, key: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
-        """As `floor`, and the key of the entry after `key` if it begins with `prefix`, else nothing."""
-        try:  # as `_quick`, which costs as much as a seek: a directory asks for many
+    def around(self, table: Table, limits: Sequence[bytes], prefix: int) -> list[Around]:
+        """For each of `limits`: the last entry before it, and the key of the first at or after it.
+
+        Of those whose keys begin with the first `prefix` bytes of the limit; where there is none, empty bytes.
+        """
+        found = []
+        try:  # as `_quick`; many at once, as a directory has them, take half as long as one by one
             cursor = self._cursors.get(table)
             if cursor is None:
                 cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
-            beyond = cursor.set_range(key)
-            after = cursor.key() if beyond else b""
-            if after == key:
-                item = cursor.item()
-                after = cursor.key() if cursor.next() else b""
-                return item, after if after.startswith(prefix) else b""
-            found = cursor.prev() if beyond else cursor.last()
-            item_there = found and cursor.key().startswith(prefix)
-            return cursor.item() if item_there else None, after if after.startswith(prefix) else b""
+            for limit in limits:
+                if cursor.set_range(limit):
+                    after = cursor.key()
+                    cursor.prev()
+                else:
+                    after = b""
+                    cursor.last()
+                key, value = cursor.item()
+                begin = limit[:prefix]
+                if not key.startswith(begin):
+                    key = value = b""
+                found.append((key, value, after if after.startswith(begin) else b""))
         except lmdb.Error as error:
             raise _translated(error) from error
+        return found
 
     def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
         return self.floor(table, prefix, prefix + END)

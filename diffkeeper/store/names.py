@@ -45,33 +45,43 @@ def resolve(txn: Txn, path: bytes, seq: int) -> int | None:
 
 def children(txn: Txn, parent: int, seq: int) -> list[tuple[bytes, int]]:
     """Name and node of everything in a directory, by name."""
+    return listed(txn, parent, seq)[0]
+
+
+def listed(txn: Txn, parent: int, seq: int) -> tuple[list[tuple[bytes, int]], int, int]:
+    """`children`, from which event on the directory has had just these names for just these nodes, and until which."""
     prefix, limit = U64.pack(parent), U64.pack(seq + 1)
     result: list[tuple[bytes, int]] = []
-    last = b""
+    last, since, until = b"", U64.pack(0), U64.pack(LATEST)
     with txn.seek(Table.NAMES) as cursor:
-        found = cursor.set_range(prefix)
-        while found and (key := cursor.key()).startswith(prefix):
-            stem, node = key[:-8], 0
+        cursor.set_range(prefix)
+        key, value = cursor.item()  # of nothing, beyond the last entry
+        while key.startswith(prefix):
+            stem, at, node = key[:-8], key[-8:], 0
             if len(stem) < 10 or stem[-1]:
                 raise damaged("a name is cut off")
             if stem <= last:  # the pages lead back to where the cursor was: there is no end of it
                 raise damaged("names are out of order")
             last = stem
-            if key[-8:] < limit:
-                node = _node(cursor.value())
-                found = cursor.next()
-                if not found or not (key := cursor.key()).startswith(stem):
-                    if node:
-                        result.append((stem[8:-1], node))
-                    continue  # the usual case: one version, and the cursor is at the next name
-                if key[-8:] < limit:
+            if at < limit:
+                node = _node(value)
+                cursor.next()
+                key, value = cursor.item()
+            if key.startswith(stem):  # the usual case is one version, and the cursor at the next name
+                if at < limit and key[-8:] < limit:
                     found = cursor.set_range(stem + limit)
+                    key = cursor.key()
                     found = cursor.prev() if found else cursor.last()
-                    node = _node(cursor.value())
+                    at, node = cursor.key()[-8:], _node(cursor.value())
+                if key.startswith(stem):
+                    until = min(until, key[-8:])
+                cursor.set_range(stem[:-1] + b"\1")
+                key, value = cursor.item()
+            if since < at < limit:
+                since = at
             if node:
                 result.append((stem[8:-1], node))
-            found = cursor.set_range(stem[:-1] + b"\1")
-    return result
+    return result, int.from_bytes(since, "big"), int.from_bytes(until, "big")
 
 
 def namings(txn: Txn, parent: int, name: bytes | None = None) -> list[tuple[bytes, int, int]]:

@@ -19,13 +19,9 @@ from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
 from .db import Database, Table, Txn
 from .files import DATA_FILE
+from .listing import Listing, Memory
 from .names import U64
-from .nodes import Span, attrs_span
 from .patches import BlobReader
-from .xattrs import FEW
-
-KNOWN_ATTRS = 20_000
-"""Nodes whose attributes are remembered, each for as long as they did not change."""
 
 
 def open_reader(trace_dir: Path, *, trusted: bool = False) -> Reader:
@@ -50,7 +46,7 @@ class Reader:
         self._blobs = BlobReader()
         self._content = ContentReader(self._blobs)
         self._events = EventIndex()
-        self._attrs: dict[int, Span] = {}
+        self._known = Memory(self._content)
         self._reading: tuple[int, int, State | None] = 0, 0, None  # the file that was read last
         try:
             self.refresh()
@@ -79,7 +75,7 @@ class Reader:
             self.last_seq = refs[-1].first + refs[-1].events - 1 if refs else 0
             self.session: Session = session.known(txn, self._trace_dir, self.last_seq)
         self._ended = self.session.duration is not None
-        self._attrs.clear()
+        self._known.clear()
         self._reading = 0, 0, None
 
     # -- the tree ----------------------------------------------------------------------------
@@ -106,34 +102,28 @@ class Reader:
 
     def attrs(self, node: int, seq: int) -> Attrs | None:
         """None: there was no such node yet."""
-        known = self._attrs.get(node)
-        if known is not None and known.first <= seq < known.end:
-            return known.attrs
+        known = self._known.attrs(node, seq)
+        if known is not None:
+            return known
         with self._read() as txn:
-            return self._attrs_at(txn, node, seq)
+            (span,) = self._known.find_attrs(txn, (node,), seq, keep=self._is_past(seq))
+        return None if span is None else span.attrs
 
     def entries(self, parent: int, seq: int) -> list[tuple[bytes, int, Attrs]]:
         """`children`, and what stat() says of each; those of which nothing is known are left out."""
-        result = []
-        with self._read() as txn:
-            for name, node in names.children(txn, parent, seq):
-                known = self._attrs.get(node)
-                hit = known is not None and known.first <= seq < known.end
-                attrs = known.attrs if known is not None and hit else self._attrs_at(txn, node, seq)
-                if attrs is not None:
-                    result.append((name, node, attrs))
-        return result
+        return list(self._listing(parent, seq).entries)
 
-    def _attrs_at(self, txn: Txn, node: int, seq: int) -> Attrs | None:
-        span = attrs_span(txn, self._content, node, seq)
-        if span is None:
-            return None
-        light = sum(map(len, span.attrs.xattrs.values())) <= FEW
-        if light and self._ended and seq <= self.last_seq:  # else some of it may still come
-            if len(self._attrs) >= KNOWN_ATTRS:
-                self._attrs.clear()
-            self._attrs[node] = span
-        return span.attrs
+    def _listing(self, parent: int, seq: int) -> Listing:
+        """`entries`; the same object at all moments between which nothing changed, while it is remembered."""
+        known = self._known.listing(parent, seq)
+        if known is not None:
+            return known
+        with self._read() as txn:
+            return self._known.find_listing(txn, parent, seq, keep=self._is_past(seq))
+
+    def _is_past(self, seq: int) -> bool:
+        """Whether nothing more can come of a moment."""
+        return self._ended and seq <= self.last_seq
 
     # -- bytes -------------------------------------------------------------------------------
 
@@ -143,7 +133,7 @@ class Reader:
             state = self._reading[2] if self._reading[:2] == (node, seq) else None
             if state is None:
                 state = self._content.state(txn, node, seq)
-                if self._ended and seq <= self.last_seq:
+                if self._is_past(seq):
                     self._reading = node, seq, state
             return self._content.read(txn, node, seq, offset, size, state)
 

@@ -30,7 +30,7 @@ import trio
 from diffkeeper.errors import DiffKeeperError, MountpointError
 from diffkeeper.model import Attrs
 
-from .tree import Entry, Handle, Inodes, Place
+from .tree import NUMBERS, Entry, Handle, Inode, Inodes, Place
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +84,16 @@ def _handler(
 class _Listing:
     """An open directory: its entries made as they are read, from any position on."""
 
-    def __init__(self, number: int, place: Place) -> None:
-        self.number = number
-        self._place = place
-        self._entries = place.children()
+    def __init__(self, directory: Inode) -> None:
+        self.directory = directory
+        self._entries = directory.place.children()
         self._next = 0
         self._refused: tuple[bytes, Entry] | None = None
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Entry]]:
         """Position, name and entry of those from position `start` on."""
         if start != self._next:
-            self._entries, self._refused, self._next = self._place.children(), None, 0
+            self._entries, self._refused, self._next = self.directory.place.children(), None, 0
         while True:
             entry = self._refused or next(self._entries, None)
             self._refused = None
@@ -123,7 +122,7 @@ class Filesystem(pyfuse3.Operations):
         self._ready, self._opening = ready, opening
         self._handles: dict[int, Handle] = {}
         self._listings: dict[int, _Listing] = {}
-        self._next_handle = 0
+        self._last_handle = NUMBERS
 
     def init(self) -> None:
         self._ready()
@@ -131,10 +130,10 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         del ctx
-        entry = self.inodes[parent_inode].lookup(name)
+        entry = self.inodes[parent_inode].place.lookup(name)
         if entry is None:
             return _nothing()
-        return _reply(self.inodes.tell(entry.place, parent_inode), entry.attrs)
+        return _answer(self.inodes.tell(entry.place, parent_inode), entry.attrs)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for number, times in inode_list:
@@ -143,66 +142,72 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         del ctx
-        return _reply(inode, self.inodes[inode].attrs())
+        known = self.inodes[inode]
+        return _answer(known, known.place.attrs())
 
     @_handler
     def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         del ctx
-        return self.inodes[inode].attrs().target
+        return self.inodes[inode].place.attrs().target
 
     @_handler
     def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         del ctx
         handle = self._handle()
-        self._listings[handle] = _Listing(inode, self.inodes[inode])
+        self._listings[handle] = _Listing(self.inodes[inode])
         return handle
 
     @_handler
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._listings[fh]
+        directory = listing.directory
         # Positions: 0 is ".", 1 is "..", then the entries. The kernel counts no reference for the two.
-        for position, name, number in ((0, b".", listing.number), (1, b"..", self.inodes.parent(listing.number))):
-            if start_id <= position:
-                dots = _reply(number, self.inodes[number].attrs())
-                if not pyfuse3.readdir_reply(token, name, dots, position + 1):
-                    return
+        for position, name, inode in ((0, b".", directory), (1, b"..", self.inodes[directory.parent])):
+            if start_id > position:
+                continue
+            if not pyfuse3.readdir_reply(token, name, _answer(inode, inode.place.attrs()), position + 1):
+                return
         for position, name, entry in listing.entries(max(start_id - 2, 0)):
-            number = self.inodes.tell(entry.place, listing.number)
-            if not pyfuse3.readdir_reply(token, name, _reply(number, entry.attrs), position + 3):
-                self.inodes.forget(number, 1)  # it did not fit: the kernel was not told after all
+            inode = self.inodes.tell(entry.place, directory.number)
+            if not pyfuse3.readdir_reply(token, name, inode.answer or _answer(inode, entry.attrs), position + 3):
+                self.inodes.forget(inode.number, 1)  # it did not fit: the kernel was not told after all
                 listing.refuse(name, entry)
                 return
 
     @_handler
     def releasedir(self, fh: int) -> None:
-        self._listings.pop(fh, None)
+        del self._listings[fh]
 
     @_handler
     def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         del ctx
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise pyfuse3.FUSEError(errno.EROFS)
-        place = self.inodes[inode]
-        handle = self._handle()
-        self._opening()
-        self._opening = _nothing_to_do
-        self._handles[handle] = place.open()
-        if not place.live and self.inodes.is_first_opening(inode):
-            self._fill(inode, place)
-        return pyfuse3.FileInfo(fh=handle, direct_io=place.live, keep_cache=not place.live)
+        known = self.inodes[inode]
+        if known.place.live:
+            handle = self._handle()
+            self._handles[handle] = known.place.open()
+            return pyfuse3.FileInfo(fh=handle, direct_io=True, keep_cache=False)
+        if not known.opened:
+            known.opened = True
+            self._opening()
+            self._opening = _nothing_to_do
+            self._fill(known)
+        return pyfuse3.FileInfo(fh=inode)
 
     @_handler
     def read(self, fh: int, off: int, size: int) -> bytes:
-        return self._handles[fh].read(off, size)
+        handle = self._handles.get(fh)
+        return handle.read(off, size) if handle else self.inodes[fh].place.read(off, size)
 
-    @_handler
-    def release(self, fh: int) -> None:
-        self._handles.pop(fh).close()
+    async def release(self, fh: int) -> None:
+        if fh in self._handles:
+            self._handles.pop(fh).close()
 
     @_handler
     def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         del ctx
-        value = self.inodes[inode].xattrs().get(name)
+        value = self.inodes[inode].place.xattrs().get(name)
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
         return value
@@ -210,7 +215,7 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         del ctx
-        names = sorted(self.inodes[inode].xattrs())
+        names = sorted(self.inodes[inode].place.xattrs())
         if sum(len(name) + 1 for name in names) > XATTR_NAMES:
             raise pyfuse3.FUSEError(errno.E2BIG)
         return names
@@ -223,18 +228,19 @@ class Filesystem(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    def _fill(self, inode: int, place: Place) -> None:
+    def _fill(self, inode: Inode) -> None:
         """Give the kernel all of a small file: who opens it reads it, and need not ask again.
 
         Only at the first opening: nobody can wait for pages of the file yet, whom we would wait for here.
         """
-        if 0 < (size := place.attrs().size) <= SMALL:
+        if 0 < (size := inode.place.attrs().size) <= SMALL:
             with contextlib.suppress(DiffKeeperError, OSError):  # then a read is asked for, and says why
-                pyfuse3.notify_store(inode, 0, place.read(0, size))
+                pyfuse3.notify_store(inode.number, 0, inode.place.read(0, size))
 
     def _handle(self) -> int:
-        self._next_handle += 1
-        return self._next_handle
+        """A number for what is open, above all inodes: a file that never changes is open by the number of its inode."""
+        self._last_handle += 1
+        return self._last_handle
 
 
 def _nothing_to_do() -> None:
@@ -249,7 +255,15 @@ def _nothing() -> pyfuse3.EntryAttributes:
     return entry
 
 
-def _reply(number: int, attrs: Attrs) -> pyfuse3.EntryAttributes:
+def _answer(inode: Inode, attrs: Attrs) -> pyfuse3.EntryAttributes:
+    """What the kernel is told of an inode. Neither its name nor its attributes ever change."""
+    if inode.answer is None:
+        inode.answer = _entry(inode.number, attrs)
+    answer: pyfuse3.EntryAttributes = inode.answer
+    return answer
+
+
+def _entry(number: int, attrs: Attrs) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = number
     entry.entry_timeout = entry.attr_timeout = DAY

@@ -81,17 +81,21 @@ class Directory(Place):
 
     def lookup(self, name: bytes) -> Entry | None:
         child = self._trace.reader.lookup(self._node, name, self._at.seq)
-        if child is None or self._hides(child):
+        if child is None or (self._without is not None and child in self._without):
             return None
         return recorded(self._trace, self._at, child, self._without)
 
     def children(self) -> Iterator[tuple[bytes, Entry]]:
-        for name, child, attrs in self._trace.reader.entries(self._node, self._at.seq):
-            if not self._hides(child):
-                yield name, _recorded(self._trace, self._at, child, attrs, self._without)
-
-    def _hides(self, node: int) -> bool:
-        return self._without is not None and node in self._without
+        trace, at, without = self._trace, self._at, self._without
+        listing = trace.reader._listing(self._node, at.seq)  # noqa: SLF001 - shared, and so not for plugins
+        if listing.shown is None:  # a directory has its place in one moment only; all else is the same as long as this
+            listing.shown = [
+                None if attrs.is_dir else Entry(File(trace, at.seq, child, attrs), attrs)
+                for _, child, attrs in listing.entries
+            ]
+        for (name, child, attrs), entry in zip(listing.entries, listing.shown, strict=True):
+            if without is None or child not in without:
+                yield name, entry or Entry(Directory(trace, at, child, without), attrs)
 
 
 class File(Place):
@@ -100,7 +104,7 @@ class File(Place):
     __slots__ = ("_node", "_seq", "_trace")
 
     def __init__(self, trace: Trace, seq: int, node: int, attrs: Attrs) -> None:
-        super().__init__((Kind.FILE, node, attrs.version, attrs.changed, attrs.nlink))
+        self.key = Kind.FILE, node, attrs.version, attrs.changed, attrs.nlink  # what Place does: there are many files
         self._trace, self._seq, self._node = trace, seq, node
 
     def attrs(self) -> Attrs:

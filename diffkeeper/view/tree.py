@@ -18,7 +18,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from diffkeeper.model import Attrs
 
@@ -48,15 +48,11 @@ class Entry(NamedTuple):
     attrs: Attrs
 
 
-def _nothing_to_close() -> None:
-    return
-
-
 class Handle(NamedTuple):
-    """An open file: bytes from an offset, at most so many; and what is to be done when it is closed."""
+    """An open live file: bytes from an offset, at most so many; and what is to be done when it is closed."""
 
     read: Callable[[int, int], bytes]
-    close: Callable[[], None] = _nothing_to_close
+    close: Callable[[], None]
 
 
 class Place(ABC):
@@ -88,7 +84,8 @@ class Place(ABC):
         self._refuse(errno.EISDIR)
 
     def open(self) -> Handle:
-        return Handle(self.read)
+        """For the readers of what is live; all else is just read."""
+        self._refuse(errno.EINVAL)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         return self.attrs().xattrs
@@ -102,13 +99,18 @@ def directory_attrs(time_ns: int, links: int = 2, mode: int = 0o555) -> Attrs:
     return Attrs(stat.S_IFDIR | mode, os.getuid(), os.getgid(), 0, time_ns, time_ns, links)
 
 
-class _Known:
-    """An inode that a kernel holds: its place, its directory's number, how often it was told, whether it was opened."""
+class Inode:
+    """An inode that a kernel holds: its place, its directory's number, how often it was told, whether it was opened.
 
-    __slots__ = ("opened", "parent", "place", "told")
+    `answer` is for whoever tells the kernel: what it is told, so that this is put into words once.
+    """
 
-    def __init__(self, place: Place, parent: int) -> None:
-        self.place, self.parent, self.told, self.opened = place, parent, 0, False
+    __slots__ = ("answer", "number", "opened", "parent", "place", "told")
+
+    def __init__(self, number: int, place: Place, parent: int) -> None:
+        self.number, self.place, self.parent = number, place, parent
+        self.told, self.opened = 0, False
+        self.answer: Any = None
 
 
 class Inodes:
@@ -119,43 +121,32 @@ class Inodes:
     """
 
     def __init__(self, top: Place) -> None:
-        self._known = {TOP: _Known(top, TOP)}
-        self._numbers: dict[Hashable, int] = {top.key: TOP}
+        self._by_key = {top.key: Inode(TOP, top, TOP)}
+        self._by_number = {TOP: self._by_key[top.key]}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._by_number)
 
-    def __getitem__(self, number: int) -> Place:
-        return self._known[number].place
+    def __getitem__(self, number: int) -> Inode:
+        return self._by_number[number]
 
-    def parent(self, number: int) -> int:
-        """The directory through which an inode was first met."""
-        return self._known[number].parent
-
-    def is_first_opening(self, number: int) -> bool:
-        """Whether this is asked for the first time since the kernel knows the inode."""
-        known = self._known[number]
-        known.opened, before = True, known.opened
-        return not before
-
-    def tell(self, place: Place, parent: int) -> int:
-        """The number of a place, which the kernel is now told once more."""
-        number = self._numbers.get(place.key)
-        if number is None:
+    def tell(self, place: Place, parent: int) -> Inode:
+        """That of a place, of which the kernel is now told once more; `parent`: in this directory, if it is new."""
+        inode = self._by_key.get(place.key)
+        if inode is None:
             number = hash(place.key) & NUMBERS
-            while number <= TOP or number in self._known:
+            while number <= TOP or number in self._by_number:
                 number = (number + 1) & NUMBERS
-            self._numbers[place.key] = number
-            self._known[number] = _Known(place, parent)
-        self._known[number].told += 1
-        return number
+            inode = self._by_key[place.key] = self._by_number[number] = Inode(number, place, parent)
+        inode.told += 1
+        return inode
 
     def forget(self, number: int, times: int) -> None:
         """The kernel drops `times` of its references."""
-        known = self._known.get(number)
-        if known is None or number == TOP:
+        inode = self._by_number.get(number)
+        if inode is None or number == TOP:
             return
-        known.told -= times
-        if known.told <= 0:
-            del self._known[number]
-            del self._numbers[known.place.key]
+        inode.told -= times
+        if inode.told <= 0:
+            del self._by_number[number]
+            del self._by_key[inode.place.key]

@@ -24,10 +24,10 @@ from click.testing import CliRunner
 import diffkeeper
 from diffkeeper.cli import cli
 from diffkeeper.errors import DiffKeeperError
-from diffkeeper.view.fuse import _reply
+from diffkeeper.view.fuse import _entry
 from diffkeeper.view.hidden import Top
 from diffkeeper.view.paths import MomentPath
-from diffkeeper.view.tree import Place
+from diffkeeper.view.tree import Handle, Place
 
 MEMORY = 1 << 30  # beyond what the parent has already, which may be a long test run; mapped files do not count
 FILE_SIZE = 256 << 20
@@ -150,6 +150,15 @@ def _versions_of(opened: diffkeeper.trace.Trace, path: MomentPath) -> list[int]:
     return opened.reader.versions(path.lstat().st_ino)
 
 
+def _read_through(place: Place) -> None:
+    handle = place.open() if place.live else Handle(place.read, lambda: None)
+    try:
+        handle.read(0, 4096)
+        handle.read(1 << 61, 4096)
+    finally:
+        handle.close()
+
+
 def _places(place: Place, depth: int, seen: set[object]) -> None:
     """As the kernel would ask through the mount; an OSError or one of ours is an errno for whoever reads."""
     if depth > 12 or len(seen) > 3000 or place.key in seen:
@@ -159,12 +168,7 @@ def _places(place: Place, depth: int, seen: set[object]) -> None:
         for name, entry in place.children():
             assert isinstance(name, bytes)
             with contextlib.suppress(DiffKeeperError, OSError):
-                _reply(5, entry.attrs)
+                _entry(5, entry.attrs)
             with contextlib.suppress(DiffKeeperError, OSError):
-                handle = entry.place.open()
-                try:
-                    handle.read(0, 4096)
-                    handle.read(1 << 61, 4096)
-                finally:
-                    handle.close()
+                _read_through(entry.place)
             _places(entry.place, depth + 1, seen)

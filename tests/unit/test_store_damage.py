@@ -121,6 +121,7 @@ def test_decoders_of_anything(data: bytes) -> None:
     decoders: list[Callable[[bytes], object]] = [
         lambda data: blocks.decode_block(1, data),
         lambda data: content.decode(content.decode_ref(content.block_key(1, 1, 0), data), data),
+        lambda data: content.decode_outcome(content.block_key(1, 1, 0), data),
         lambda data: codec.unpack_attrs(data, dict),
         codec.unpack_strings,
         lambda data: codec.unpack_columns(data, 7, 3),

@@ -190,18 +190,19 @@ def test_inodes_are_counted(steps: list[tuple[int, int]]) -> None:
     """An inode lives exactly while the kernel holds references to it, and has one number meanwhile."""
     inodes, told = Inodes(Named("top")), dict.fromkeys(range(6), 0)
     for key, forgets in steps:
-        number = inodes.tell(Named(key), TOP)
+        inode = inodes.tell(Named(key), TOP)
         told[key] += 1
-        assert inodes[number].key == key and inodes.parent(number) == TOP and number > TOP
-        inodes.forget(number, min(forgets, told[key]))
+        assert inodes[inode.number] is inode and inode.place.key == key and inode.parent == TOP < inode.number
+        inodes.forget(inode.number, min(forgets, told[key]))
         told[key] -= min(forgets, told[key])
         assert len(inodes) == 1 + sum(1 for count in told.values() if count)
     inodes.forget(TOP, 99)
-    assert inodes[TOP].key == "top"
+    assert inodes[TOP].place.key == "top"
 
 
 def test_numbers_that_collide() -> None:
     """Two places whose keys have one hash get two numbers."""
     inodes = Inodes(Named("top"))
-    numbers = {inodes.tell(Named(key), TOP) for key in ((1 << 61) - 1, 0, 1, 1 << 61, 2)}  # hash() is modulo 2**61 - 1
+    keys = ((1 << 61) - 1, 0, 1, 1 << 61, 2)  # hash() is modulo 2**61 - 1
+    numbers = {inodes.tell(Named(key), TOP).number for key in keys}
     assert len(numbers) == 5 and min(numbers) > TOP
