@@ -123,19 +123,18 @@ class Txn:
 
     def floor(self, table: Table, prefix: bytes, key: bytes) -> tuple[bytes, bytes] | None:
         """The last entry at or before `key` whose key begins with `prefix`."""
-        with _quick, self._txn.cursor(self._tables[table]) as cursor:
+        try:  # as `_quick`, which costs as much as a seek: a tree asks for many
+            cursor = self._cursor(table)
             beyond = cursor.set_range(key)
             found = (cursor.key() == key or cursor.prev()) if beyond else cursor.last()
-            if found and cursor.key().startswith(prefix):
-                return cursor.item()
-            return None
+            return cursor.item() if found and cursor.key().startswith(prefix) else None
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def around(self, table: Table, prefix: bytes, key: bytes) -> tuple[tuple[bytes, bytes] | None, bytes]:
         """As `floor`, and the key of the entry after `key` if it begins with `prefix`, else nothing."""
-        try:  # as `_quick`, which costs as much as a seek: a directory asks for many
-            cursor = self._cursors.get(table)
-            if cursor is None:
-                cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
+        try:
+            cursor = self._cursor(table)
             beyond = cursor.set_range(key)
             after = cursor.key() if beyond else b""
             if after == key:
@@ -147,6 +146,13 @@ class Txn:
             return cursor.item() if item_there else None, after if after.startswith(prefix) else b""
         except lmdb.Error as error:
             raise _translated(error) from error
+
+    def _cursor(self, table: Table) -> lmdb.Cursor[bytes]:
+        """For one seek after the other: there is one for each table."""
+        cursor = self._cursors.get(table)
+        if cursor is None:
+            cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
+        return cursor
 
     def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
         return self.floor(table, prefix, prefix + END)

@@ -17,6 +17,7 @@ from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
 from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
+from .content import Payload
 from .db import Database, Table, Txn
 from .files import DATA_FILE
 from .names import U64
@@ -51,7 +52,8 @@ class Reader:
         self._content = ContentReader(self._blobs)
         self._events = EventIndex()
         self._attrs: dict[int, Span] = {}
-        self._reading: tuple[int, int, State | None] = 0, 0, None  # the file that was read last
+        self._looked: tuple[int, int, State | None] = 0, 0, None  # of the node that was looked at last
+        self._held: contextlib.AbstractContextManager[Txn] | None = None
         try:
             self.refresh()
         except BaseException:
@@ -70,7 +72,17 @@ class Reader:
         self._database.close()
 
     def _read(self) -> contextlib.AbstractContextManager[Txn]:
-        return self._database.reading()
+        return self._held or self._database.reading()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """All that is read in the block is read from one snapshot: for who reads much while nobody indexes."""
+        with self._database.reading() as txn:
+            self._held = contextlib.nullcontext(txn)
+            try:
+                yield
+            finally:
+                self._held = None
 
     def refresh(self) -> None:
         """Take notice of what was indexed since: moves `session` and `last_seq` on."""
@@ -80,7 +92,7 @@ class Reader:
             self.session: Session = session.known(txn, self._trace_dir, self.last_seq)
         self._ended = self.session.duration is not None
         self._attrs.clear()
-        self._reading = 0, 0, None
+        self._looked = 0, 0, None
 
     # -- the tree ----------------------------------------------------------------------------
 
@@ -125,14 +137,15 @@ class Reader:
         return result
 
     def _attrs_at(self, txn: Txn, node: int, seq: int) -> Attrs | None:
-        span = attrs_span(txn, self._content, node, seq)
+        span, state = attrs_span(txn, self._content, node, seq)
         if span is None:
             return None
-        light = sum(map(len, span.attrs.xattrs.values())) <= FEW
-        if light and self._ended and seq <= self.last_seq:  # else some of it may still come
-            if len(self._attrs) >= KNOWN_ATTRS:
-                self._attrs.clear()
-            self._attrs[node] = span
+        if self._ended and seq <= self.last_seq:  # else some of it may still come
+            self._looked = node, seq, state
+            if sum(map(len, span.attrs.xattrs.values())) <= FEW:
+                if len(self._attrs) >= KNOWN_ATTRS:
+                    self._attrs.clear()
+                self._attrs[node] = span
         return span.attrs
 
     # -- bytes -------------------------------------------------------------------------------
@@ -140,12 +153,15 @@ class Reader:
     def read(self, node: int, seq: int, offset: int, size: int) -> bytes:
         """Up to `size` bytes; short at the end of the file. Zeroes where nothing was written or seen."""
         with self._read() as txn:
-            state = self._reading[2] if self._reading[:2] == (node, seq) else None
-            if state is None:
-                state = self._content.state(txn, node, seq)
-                if self._ended and seq <= self.last_seq:
-                    self._reading = node, seq, state
-            return self._content.read(txn, node, seq, offset, size, state)
+            return self._content.read(txn, node, seq, offset, size, self._state(txn, node, seq))
+
+    def _state(self, txn: Txn, node: int, seq: int) -> State | None:
+        if self._looked[:2] == (node, seq):
+            return self._looked[2]
+        state = self._content.state(txn, node, seq)
+        if self._ended and seq <= self.last_seq:
+            self._looked = node, seq, state
+        return state
 
     def chunks(self, node: int, seq: int, chunk: int = 1 << 20) -> Iterator[bytes]:
         """The whole content, `chunk` bytes at a time."""
@@ -155,6 +171,12 @@ class Reader:
             offset += len(data)
             if len(data) < chunk:
                 break
+
+    def whole(self, node: int, seq: int) -> Payload | None:
+        """What is a file's whole content as it stands in the store; None where it has to be put together."""
+        with self._read() as txn:
+            state = self._state(txn, node, seq)
+            return None if state is None else self._content.whole(txn, seq, state)
 
     def extents(self, node: int, seq: int) -> list[tuple[int, int]]:
         """(offset, length) of data; the rest are holes."""
