@@ -63,8 +63,8 @@ class WireOp(enum.IntEnum):
     MOUNTS = 41
 
 
-class Flag(enum.IntFlag):
-    """enum dk_flag of bpf/event.h."""
+class Flag(enum.IntEnum):
+    """enum dk_flag of bpf/event.h. Flags of a record are a plain int: the operators of IntFlag are slow Python."""
 
     PATH = 1
     CONT = 2
@@ -184,7 +184,7 @@ def decode(view: memoryview, start: int, size: int) -> Record:
     data = body + count * INODE.size
     if data + payload > start + size:
         raise TraceDamagedError("damaged journal: a payload is longer than its record")
-    inodes = tuple(Inode(*INODE.unpack_from(view, body + i * INODE.size)) for i in range(count))
+    inodes = tuple(map(Inode._make, INODE.iter_unpack(view[body:data]))) if count else ()
     return Record(time, pid, tid, op, flags, inodes, offset, length, view[data : data + payload])
 
 

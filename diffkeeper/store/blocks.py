@@ -67,7 +67,7 @@ class EventBuffer:
         return len(self.rows) // _COLUMNS
 
     def add(
-        self, time: int, op: int, pid: int, path: bytes, *, to: bytes | None = None, node: int = 0,
+        self, time: int, op: int, pid: int, path: bytes, to: bytes | None = None, node: int = 0,
         offset: int = NONE, size: int = NONE, trust: int = Fidelity.EXACT, outside: bool = False, count: int = 0,
         detail: bytes = b"",
     ) -> None:  # fmt: skip

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from operator import itemgetter
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from ..arrays import np
 from .codec import (
@@ -194,10 +194,10 @@ def encode(
         cuts = not extents.all()
     flags |= (0 if digests else INLINE) | (CUTS if cuts else 0)
     mtime = rows[-2]
-    head = Head(
+    head = _HEAD.pack(
         flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], len(payload), len(raw), len(packed)
     )
-    return _HEAD.pack(*structs.astuple(head)) + packed + (b"".join(digests) or payload)
+    return head + packed + (b"".join(digests) or payload)
 
 
 def arranged(rows: array[int], payload: bytes) -> list[bytes]:

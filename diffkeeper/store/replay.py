@@ -205,6 +205,7 @@ class Replay:
         if gone:
             state = self._targets.node_of(inode)
             state.parent, state.name, state.path_age = place.parent.node, place.name, -1
+            self.nodes.turn()
             return
         if state is not None and stat.S_IFMT(state.mode) != stat.S_IFMT(inode.mode):
             self._calls.drop(state, place.parent, place.name, seq)

@@ -7,7 +7,7 @@ roots the tree is sparse, so they are made on the way. Reads nothing of the real
 from __future__ import annotations
 
 import stat
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..model import ROOT_NODE
 from .names import MAX_NAME
@@ -15,6 +15,10 @@ from .nodes import Nodes
 from .state import NodeState
 
 MAX_SYMLINKS = 40
+WAYS = 4096  # directories that are not looked for again
+_NO_NAME = b"", b".", b".."
+_Way = TypeVar("_Way")
+_Where = TypeVar("_Where")
 
 
 class Place(NamedTuple):
@@ -41,8 +45,19 @@ class Walker:
         above = base if path.startswith(b"/") else nodes.get(top)
         here, name, node = base, b"", base
         links = 0
-        rest = [part for part in reversed(path.split(b"/")) if part]
+        head, _, tail = path.rpartition(b"/")
+        way = (base.node, above.node, path[: len(head) + 1])
+        known = nodes.ways.get(way) if tail not in _NO_NAME else None
+        if known is not None:
+            (node, links), rest = known, [tail]
+        else:
+            rest = [part for part in reversed(path.split(b"/")) if part]
+        begun = False  # with the last name
         while rest:
+            if len(rest) == 1 and not begun:
+                begun = True
+                if head and known is None and tail not in _NO_NAME and node.is_dir:
+                    _note(nodes.ways, way, (node, links))
             part = rest.pop()
             if not node.is_dir:  # a file that the call saw as a directory: something was missed
                 return Place(here, name, node)
@@ -73,6 +88,10 @@ class Walker:
         """Where an absolute path without "." and ".." leads when no symlink is followed. `top`: what "/" is."""
         nodes = self._nodes
         here = top or nodes.get(ROOT_NODE)
+        head, _, tail = path.rpartition(b"/")
+        way = here.node, head
+        if tail and (known := nodes.literal_ways.get(way)) is not None:
+            return Place(known, tail, nodes.child(known, tail))
         parts = [part for part in path.split(b"/") if part]
         if not parts:
             return Place(here, b"", here)
@@ -83,6 +102,8 @@ class Walker:
                 nodes.put_attrs(found, seq)
                 found = None
             here = found or nodes.implicit(here, part, seq)
+        if tail:
+            _note(nodes.literal_ways, way, here)
         return Place(here, parts[-1], nodes.child(here, parts[-1]))
 
     def where(self, place: Place) -> bytes:
@@ -90,3 +111,9 @@ class Walker:
         if not place.name:
             return self._nodes.path(place.parent)
         return self._nodes.path(place.parent).rstrip(b"/") + b"/" + place.name
+
+
+def _note(ways: dict[_Way, _Where], way: _Way, where: _Where) -> None:
+    if len(ways) >= WAYS:
+        ways.clear()
+    ways[way] = where
