@@ -179,7 +179,14 @@ def decode(view: memoryview, start: int, size: int) -> Record:
     """The record in `size` bytes at `start` of a span. Raises TraceDamagedError."""
     if size < EVENT.size or start + size > len(view):
         raise TraceDamagedError("damaged journal: a record is shorter than its header")
-    time, pid, tid, op, flags, count, payload, offset, length = EVENT.unpack_from(view, start)
+    return record_of(view, start, size, *EVENT.unpack_from(view, start))
+
+
+def record_of(
+    view: memoryview, start: int, size: int, time: int, pid: int, tid: int, op: int, flags: int, count: int,
+    payload: int, offset: int, length: int,
+) -> Record:  # fmt: skip
+    """The same, of whose header these are the fields."""
     body = start + EVENT.size
     data = body + count * INODE.size
     if data + payload > start + size:

@@ -105,8 +105,9 @@ class Txn:
 
     def put_all(self, table: Table, entries: dict[bytes, bytes]) -> None:
         """`put` for many, in the order of their keys: a page is found once and not for each."""
-        with _quick, self._txn.cursor(self._tables[table]) as cursor:
-            cursor.putmulti(sorted(entries.items()))
+        if entries:
+            with _quick, self._txn.cursor(self._tables[table]) as cursor:
+                cursor.putmulti(sorted(entries.items()))
 
     def replace(self, table: Table, key: bytes, value: bytes) -> None:
         """`put` for what may be there already, and longer: LMDB would keep the longer value's pages."""

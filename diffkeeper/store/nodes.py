@@ -50,23 +50,25 @@ class Nodes:
         self._roots, self._in_roots = session.roots, tuple(root.rstrip(b"/") + b"/" for root in session.roots)
         self._cache: dict[int, NodeState] = {}
         self._children: dict[tuple[int, bytes], NodeState | None] = {}  # as in NAMES now
-        self._attrs: dict[bytes, bytes] = {}  # entries of ATTRS that are not in the transaction yet, and of NAMES
-        self._names: dict[bytes, bytes] = {}
+        self._attrs: dict[bytes, bytes] = {}  # entries of ATTRS that are not in the transaction yet,
+        self._names: dict[bytes, bytes] = {}  # of NAMES,
+        self._links: dict[bytes, bytes] = {}  # and of LINKS
         self.filters = Filters(session.filters, session.roots)
+        self._chooses = self.filters.judges_paths
         self.devices: frozenset[int] = frozenset()
         """Of filesystems that the recorder sees."""
         self.overlays: frozenset[int] = frozenset()
         """Of these, the devices of overlayfs."""
-        self.ways: dict[tuple[int, int, bytes], tuple[NodeState, int]] = {}
+        self.ways: dict[tuple[int, int, bytes], NodeState] = {}
         self.literal_ways: dict[tuple[int, bytes], NodeState] = {}
-        """Where `walk` has come to; until the next `turn`."""
+        """Directories that `walk` has come to, until the next `turn`."""
         self.age = 0
         """Of all cached paths: grows when a directory moves."""
 
     # -- nodes -------------------------------------------------------------------------------
 
     def new(self, mode: int, **fields: Any) -> NodeState:
-        state = NodeState(self.next_node, mode, **fields)
+        state = NodeState(self.next_node, mode, young=True, **fields)
         self.next_node += 1
         self._cache[state.node] = state
         return state
@@ -114,7 +116,8 @@ class Nodes:
         """What the node is from `seq` on, but for content."""
         state.changed = seq
         state.dirty = True
-        self._attrs[_PAIR.pack(state.node, seq)] = state.packed_attrs(xattrs.store(self.txn, state, seq))
+        extra = xattrs.store(self.txn, state, seq) if state.xattrs or state.altered or state.spread else b""
+        self._attrs[_PAIR.pack(state.node, seq)] = state.packed_attrs(extra)
         if len(self._attrs) + len(self._names) > WAITING:
             self._put_waiting()
 
@@ -124,6 +127,11 @@ class Nodes:
         self.txn.put_all(Table.NAMES, self._names)
         self._attrs.clear()
         self._names.clear()
+        self._put_links()
+
+    def _put_links(self) -> None:
+        self.txn.put_all(Table.LINKS, self._links)
+        self._links.clear()
 
     # -- identities --------------------------------------------------------------------------
 
@@ -177,6 +185,8 @@ class Nodes:
         try:
             return self._children[key]
         except KeyError:
+            if parent.young:
+                return None
             node = names.lookup(self.txn, parent.node, name, LATEST)
             state = self._children[key] = self.get(node) if node else None
             return state
@@ -187,20 +197,22 @@ class Nodes:
         `chief`: of several names, this is the one its path is told by from now on.
         """
         self._assign(parent, name, seq, state)
-        self.txn.put(Table.LINKS, _link(state, parent.node, name), b"")
+        self._links[_link(state, parent.node, name)] = b""
         if chief or not state.names:
             state.parent, state.name, state.path_age = parent.node, name, -1
         state.names, state.dirty = state.names + 1, True
 
     def take(self, state: NodeState, parent: NodeState, name: bytes, seq: int) -> None:
         self._assign(parent, name, seq, None)
-        self.txn.delete(Table.LINKS, _link(state, parent.node, name))
+        link = _link(state, parent.node, name)
+        if self._links.pop(link, None) is None:
+            self.txn.delete(Table.LINKS, link)
         if not state.is_file:
             self.turn()
         state.names, state.dirty = state.names - 1, True
         if state.names and (state.parent, state.name) == (parent.node, name):
-            prefix = U64.pack(state.node)
-            for key, _ in self.txn.scan(Table.LINKS, prefix):
+            self._put_links()
+            for key, _ in self.txn.scan(Table.LINKS, U64.pack(state.node)):
                 state.parent, state.name, state.path_age = int.from_bytes(key[8:16], "big"), key[16:], -1
                 break
 
@@ -259,7 +271,7 @@ class Nodes:
         """The trace itself, and what a filter rejects: there is no name for it at any moment."""
         if path.startswith(self._in_trace) or path == self._trace:
             return True
-        return self.filters.judges_paths and not self.filters.keeps_path(path, is_dir)
+        return self._chooses and not self.filters.keeps_path(path, is_dir)
 
     def pass_over(self, path: bytes, *, is_dir: bool = False) -> None:
         """A call is left out because of this path: if a filter is why, it counts."""
@@ -286,7 +298,7 @@ def _kernel_device(device: int) -> int:
 
 
 def _link(state: NodeState, parent: int, name: bytes) -> bytes:
-    return U64.pack(state.node) + U64.pack(parent) + name
+    return _PAIR.pack(state.node, parent) + name
 
 
 class Span(Struct, frozen=True, gc=False):

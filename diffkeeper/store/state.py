@@ -73,6 +73,7 @@ class NodeState(Saved, eq=False):
     pending: Pending | None = None
     dirty: bool = True
     stored: bool = False  # NODES has it, as it was
+    young: bool = False  # made since the tables were last read from: what has a name in it is in memory
     altered: tuple[bytes, ...] = ()  # names of extended attributes that changed since they were stored
     path: bytes = b""  # valid while `path_age` is the tree's age
     path_age: int = -1

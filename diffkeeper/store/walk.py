@@ -18,7 +18,6 @@ MAX_SYMLINKS = 40
 WAYS = 4096  # directories that are not looked for again
 _NO_NAME = b"", b".", b".."
 _Way = TypeVar("_Way")
-_Where = TypeVar("_Where")
 
 
 class Place(NamedTuple):
@@ -42,22 +41,23 @@ class Walker:
         as the kernel would have failed the call.
         """
         nodes = self._nodes
+        head, inside, tail = path.rpartition(b"/")
+        way = base.node, top, head
+        has_name = tail not in _NO_NAME
+        if has_name and (known := nodes.ways.get(way) if inside else base) is not None and known.is_dir:
+            tail = tail[: MAX_NAME + 1]
+            found = nodes.child(known, tail)
+            if found is None or not (follow and stat.S_ISLNK(found.mode)):
+                return Place(known, tail, found)
         above = base if path.startswith(b"/") else nodes.get(top)
         here, name, node = base, b"", base
         links = 0
-        head, _, tail = path.rpartition(b"/")
-        way = (base.node, above.node, path[: len(head) + 1])
-        known = nodes.ways.get(way) if tail not in _NO_NAME else None
-        if known is not None:
-            (node, links), rest = known, [tail]
-        else:
-            rest = [part for part in reversed(path.split(b"/")) if part]
-        begun = False  # with the last name
+        rest = [part for part in reversed(path.split(b"/")) if part]
+        noted = not (inside and has_name)
         while rest:
-            if len(rest) == 1 and not begun:
-                begun = True
-                if head and known is None and tail not in _NO_NAME and node.is_dir:
-                    _note(nodes.ways, way, (node, links))
+            if len(rest) == 1 and not noted:  # only the last name is left
+                noted = True
+                _note(nodes.ways, way, node)
             part = rest.pop()
             if not node.is_dir:  # a file that the call saw as a directory: something was missed
                 return Place(here, name, node)
@@ -108,12 +108,12 @@ class Walker:
 
     def where(self, place: Place) -> bytes:
         """The absolute path of a place."""
-        if not place.name:
-            return self._nodes.path(place.parent)
-        return self._nodes.path(place.parent).rstrip(b"/") + b"/" + place.name
+        parent, name, _ = place
+        above = parent.path if parent.path_age == self._nodes.age else self._nodes.path(parent)
+        return above.rstrip(b"/") + b"/" + name if name else above
 
 
-def _note(ways: dict[_Way, _Where], way: _Way, where: _Where) -> None:
+def _note(ways: dict[_Way, NodeState], way: _Way, directory: NodeState) -> None:
     if len(ways) >= WAYS:
         ways.clear()
-    ways[way] = where
+    ways[way] = directory
