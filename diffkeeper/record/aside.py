@@ -26,7 +26,7 @@ PROGRESS = 0.1
 LOOK = 0.1
 """Seconds over which it is seen how much the command does."""
 
-MUCH = 16 << 20
+MUCH = 24 << 20
 """Bytes of journal in a second from which on indexing stands back."""
 
 UNINDEXED_MOST = 1 << 30
