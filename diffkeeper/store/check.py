@@ -16,8 +16,8 @@ from .codec import unpack_attrs
 from .content import RESET, decode, decode_ref
 from .db import Database, Table, Txn
 from .names import LATEST
-from .nodes import attrs_at
 from .patches import BlobReader
+from .spans import attrs_at
 
 
 def problems(database: Database, content: ContentReader, blobs: BlobReader) -> Iterator[str]:

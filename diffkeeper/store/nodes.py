@@ -1,4 +1,4 @@
-"""Nodes now and attributes at any moment.
+"""Nodes now, as they are indexed.
 
 Owns the tables ATTRS, NODES, LINKS and IDENTS: making nodes, binding the kernel's identities to
 them, giving and taking names, and the path that a node has at the cursor. Which event does what
@@ -12,14 +12,11 @@ import stat
 import struct
 from typing import Any
 
-from msgspec import Struct
-
 from ..filtering import Filters
-from ..model import ROOT_NODE, Attrs, Fidelity, Session
+from ..model import ROOT_NODE, Fidelity, Session
 from ..wire import Inode
 from . import names, xattrs
-from .assembly import ContentReader, State
-from .codec import damaged, unpack_attrs
+from .codec import damaged
 from .db import Table, Txn
 from .names import LATEST, U64
 from .state import Identity, NodeState, unpack_state
@@ -299,39 +296,3 @@ def _kernel_device(device: int) -> int:
 
 def _link(state: NodeState, parent: int, name: bytes) -> bytes:
     return _PAIR.pack(state.node, parent) + name
-
-
-class Span(Struct, frozen=True, gc=False):
-    """Attributes, and from which event on they were so, until which."""
-
-    attrs: Attrs
-    first: int
-    end: int
-
-
-def attrs_at(txn: Txn, reader: ContentReader, node: int, seq: int) -> Attrs | None:
-    """What stat() said of a node at a moment; None when it did not exist by then."""
-    found = attrs_span(txn, reader, node, seq)[0]
-    return None if found is None else found.attrs
-
-
-def attrs_span(txn: Txn, reader: ContentReader, node: int, seq: int) -> tuple[Span | None, State | None]:
-    """The same, as long as it was so; and what the blocks of its content said, if it has any."""
-    prefix = U64.pack(node)
-    found, after = txn.around(Table.ATTRS, prefix, prefix + U64.pack(seq))
-    if found is None:
-        return None, None
-    attrs = unpack_attrs(found[1], lambda: xattrs.at(txn, reader.blobs, node, seq))
-    since = int.from_bytes(found[0][8:], "big")
-    end = int.from_bytes(after[8:], "big") if after else LATEST
-    if not attrs.is_file:
-        return Span(attrs, since, end), None
-    state, until = reader.state_span(txn, node, seq)
-    if state is None:
-        return Span(attrs, since, min(end, until)), None
-    mtime, ctime = (state.mtime, state.ctime) if state.version >= since else (attrs.mtime, attrs.ctime)
-    now = Attrs(
-        attrs.mode, attrs.uid, attrs.gid, state.size, mtime, ctime, attrs.nlink, attrs.rdev, attrs.target,
-        attrs.xattrs, max(state.version, attrs.version), attrs.changed, attrs.fidelity,
-    )  # fmt: skip
-    return Span(now, max(since, state.version), min(end, until)), state

@@ -21,8 +21,8 @@ from .content import Payload
 from .db import Database, Table, Txn
 from .files import DATA_FILE
 from .names import U64
-from .nodes import Span, attrs_span
 from .patches import BlobReader
+from .spans import Span, attrs_span
 from .xattrs import FEW
 
 KNOWN_ATTRS = 20_000
