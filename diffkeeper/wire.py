@@ -63,8 +63,8 @@ class WireOp(enum.IntEnum):
     MOUNTS = 41
 
 
-class Flag(enum.IntFlag):
-    """enum dk_flag of bpf/event.h."""
+class Flag(enum.IntEnum):
+    """enum dk_flag of bpf/event.h. Flags of a record are a plain int: the operators of IntFlag are slow Python."""
 
     PATH = 1
     CONT = 2
@@ -179,12 +179,19 @@ def decode(view: memoryview, start: int, size: int) -> Record:
     """The record in `size` bytes at `start` of a span. Raises TraceDamagedError."""
     if size < EVENT.size or start + size > len(view):
         raise TraceDamagedError("damaged journal: a record is shorter than its header")
-    time, pid, tid, op, flags, count, payload, offset, length = EVENT.unpack_from(view, start)
+    return record_of(view, start, size, *EVENT.unpack_from(view, start))
+
+
+def record_of(
+    view: memoryview, start: int, size: int, time: int, pid: int, tid: int, op: int, flags: int, count: int,
+    payload: int, offset: int, length: int,
+) -> Record:  # fmt: skip
+    """The same, of whose header these are the fields."""
     body = start + EVENT.size
     data = body + count * INODE.size
     if data + payload > start + size:
         raise TraceDamagedError("damaged journal: a payload is longer than its record")
-    inodes = tuple(Inode(*INODE.unpack_from(view, body + i * INODE.size)) for i in range(count))
+    inodes = tuple(map(Inode._make, INODE.iter_unpack(view[body:data]))) if count else ()
     return Record(time, pid, tid, op, flags, inodes, offset, length, view[data : data + payload])
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 
 from diffkeeper.journal import JournalWriter
-from diffkeeper.model import Session
+from diffkeeper.model import Attrs, Session
 from diffkeeper.store import indexer
+from diffkeeper.store.codec import pack_attrs, pack_value
 from diffkeeper.store.session import FORMAT, write_facts
 from diffkeeper.wire import Flag, Inode, WireOp, encode, name_tag
 
@@ -32,6 +33,14 @@ STEP = 1_000_000
 
 def to_bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else text
+
+
+def packed_attrs(attrs: Attrs) -> bytes:
+    """A value of ATTRS in which all extended attributes stand."""
+    return pack_attrs(
+        attrs.mode, attrs.uid, attrs.gid, attrs.nlink, attrs.rdev, attrs.size, attrs.mtime, attrs.ctime,
+        attrs.version, attrs.changed, attrs.fidelity, attrs.target, pack_value(attrs.xattrs),
+    )  # fmt: skip
 
 
 STALE = Inode(0, 1 << 20, 7, mode=stat.S_IFDIR | 0o700, uid=4711, parent=100)

@@ -1,6 +1,6 @@
 """The process that indexes beside the command, at the lowest priority and as the trace's owner.
 
-Owns when it may work: it stands back while the command changes files. What indexing is belongs to
+Owns when it may work: it stands back while the command does much to files. What indexing is belongs to
 `diffkeeper.store.indexer`.
 """
 
@@ -22,11 +22,14 @@ from . import child
 PROGRESS = 0.1
 """Seconds between two signs of life while it comes to the end."""
 
-QUIET = 0.1
-"""Seconds without a change after which indexing goes on."""
+LOOK = 0.1
+"""Seconds over which it is seen how much the command does."""
+
+MUCH = 24 << 20
+"""Bytes of journal in a second from which on indexing stands back."""
 
 UNINDEXED_MOST = 1 << 30
-"""Bytes of journal that may come without a pause until they are indexed all the same."""
+"""Bytes of journal that may come at such a rate until they are indexed all the same."""
 
 INDEXER_LOG = "indexer.log"
 
@@ -41,7 +44,8 @@ class Aside:
         """
         self._trace = trace
         self._crowded = mmap.mmap(-1, 1)
-        self._last_busy, self._indexable = 0.0, 0
+        self._looked, self._seen = 0.0, 0  # when, and bytes of journal by then
+        self._much, self._indexable = True, 0
         hold, self._input = os.pipe()
         self._pid = os.fork()
         if self._pid:
@@ -52,7 +56,7 @@ class Aside:
     def _serve(self, hold: int, user: child.User, differ: differing.Choice) -> None:
         status = 1
         try:
-            os.setsid()
+            os.setpgid(0, 0)  # no Ctrl-C; in a session of its own it would be as urgent as the command (autogroup)
             os.nice(19)
             with suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -69,18 +73,23 @@ class Aside:
         finally:
             os._exit(status)
 
-    def let(self, busy: bool, written: int) -> None:
-        """Indexing waits for a moment when the command does nothing to files, but not for ever.
+    def let(self, written: int) -> None:
+        """Indexing stands back while the command does much to files, but not for ever.
 
-        Even at idle priority it takes memory bandwidth, and a processor where the kernel is not preempted.
-        `busy`: were there changes just now; `written`: bytes of journal so far.
+        Even at idle priority it takes memory bandwidth, and a processor where the kernel is not preempted. Who does
+        little does not notice. `written`: bytes of journal so far.
         """
         now = time.monotonic()
-        if busy:
-            self._last_busy = now
-        if now - self._last_busy > QUIET:
+        if not self._looked:
+            self._looked, self._seen = now, written
+        if written - self._seen > MUCH * LOOK:
+            self._much = True
+        if now - self._looked > LOOK:
+            self._much = written - self._seen > MUCH * (now - self._looked)
+            self._looked, self._seen = now, written
+        if not self._much:
             self._indexable = written
-        self._crowded[0] = written - self._indexable < UNINDEXED_MOST and now - self._last_busy <= QUIET
+        self._crowded[0] = self._much and written - self._indexable < UNINDEXED_MOST
 
     def hurry(self) -> None:
         """The journal is whole, and the command has ended: nobody is in its way any more."""

@@ -21,7 +21,7 @@ from .deep import within_reach
 from .earlier import Earlier
 
 CONTENT_PIECE = 1 << 20
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Piece = bytes | memoryview
 
@@ -101,7 +101,7 @@ def _is_zero(data: bytes) -> bool:
 
 def contents(path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
     """(offset, bytes) of a regular file's data. OSError when it cannot be read."""
-    fd = os.open(path, _OPEN)
+    fd = os.open(path, OPEN)
     try:
         if size <= CONTENT_PIECE:
             if data := os.pread(fd, size, 0):

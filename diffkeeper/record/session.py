@@ -299,7 +299,7 @@ class _Recording:
             if status is not None and not waiting_told:
                 waiting_told = True
                 self._ui.note("the command has ended; recording until all that it started has, too (Ctrl-C ends this)")
-            self._indexer.let(busy, self._journal.bytes_written)
+            self._indexer.let(self._journal.bytes_written)
             if not busy:
                 self._ring.wait(IDLE_WAIT)
             elif self._ring.waiting < LITTLE:

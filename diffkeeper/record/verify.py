@@ -8,29 +8,38 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
 
-from ..model import Attrs
-from ..progress import Progress
+from ..progress import Progress, Silent
 from ..store.reader import Reader
 from ..wire import Flag, WireOp, encode
 from . import baseline, scope
+from .comparing import same
 from .deep import within_reach
 
-_MODE_MATTERS = 0o7777 | 0o170000
 DIRECTORIES = 4096  # whose nodes are remembered while paths are compared
-_LARGE = 16 << 20  # from here on holes are worth looking for
+_GOES_ON = frozenset(("same", "healed", "unknown"))  # with what is in a directory
 
 
-def _compared(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """What programs set; a security module labels files by itself."""
-    return {name: value for name, value in xattrs.items() if name.startswith((b"user.", b"system.posix_acl_"))}
+def _doubtful(directory: bytes, near: bytes, recorded: set[bytes], *, all_of_it: bool) -> Iterator[bytes]:
+    """What either has in a directory and the other not: where calls overtook each other, no event names it.
+
+    `all_of_it`: it may be another directory than the trace says, so what else is in it counts as well.
+    """
+    real: set[bytes] = set()
+    with suppress(OSError):
+        real.update(os.listdir(near or b"/"))
+    yield from (b"%b/%b" % (directory, name) for name in (recorded | real if all_of_it else recorded ^ real))
 
 
-def _in_order(paths: Iterable[bytes]) -> list[bytes]:
-    """Sorted, all that is below a path right behind it."""
-    return sorted(paths, key=lambda path: path.replace(b"/", b"\0"))
+class _Directory(NamedTuple):
+    """One to be gone through. `outcome`: of comparing it, if it was; it is below "", the directory "/"."""
+
+    path: bytes
+    node: int | None
+    outcome: str = ""
 
 
 class Verifier:
@@ -60,6 +69,8 @@ class Verifier:
         self._directories: dict[bytes, int | None] = {}
         self._roots = reader.session.roots
         self._trace = reader.session.trace
+        self._progress: Progress = Silent()
+        self._seen = 0  # how many paths are to be compared, as far as is known
         self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
         self._pseudo = scope.pseudo_mountpoints()
         self.paths = 0
@@ -80,18 +91,21 @@ class Verifier:
         if self._everything:
             found.update(self._all())
         for path in list(found):
-            above = os.path.dirname(path)
-            while above not in found and above != b"/":
+            above = path.rpartition(b"/")[0]
+            while above and above not in found:
                 found.add(above)
-                above = os.path.dirname(above)
+                above = above.rpartition(b"/")[0]
         return self._ours(found)
 
     def _ours(self, paths: Iterable[bytes]) -> list[bytes]:
-        return _in_order(
-            path
-            for path in paths
-            if any(scope.is_inside(path, root) for root in self._roots) and not scope.is_inside(path, self._trace)
-        )
+        """Those under the roots, all that is below a path right behind it."""
+        below = tuple(root.rstrip(b"/") + b"/" for root in self._roots)
+        trace = self._trace + b"/"
+        ours = [
+            path for path in paths
+            if (path.startswith(below) or path in self._roots) and path != self._trace and not path.startswith(trace)
+        ]  # fmt: skip
+        return sorted(ours, key=lambda path: path.replace(b"/", b"\0"))
 
     def _all(self) -> Iterator[bytes]:
         for root in self._roots:
@@ -133,48 +147,58 @@ class Verifier:
         If there was anything to heal, all the rest as well, as far as stat() tells: where one call was taken for
         another, what it did may be at a path that no event names.
         """
-        paths = self.touched()
-        seen = set(paths)
-        while paths:
-            further = self._round(paths, progress)
-            paths = self._ours(further - seen)
-            if not paths and self.mismatches and not self._everything:
-                self._everything = self._hasty = True
-                paths = self._ours(set(self._all()) - seen)
-            seen.update(paths)
+        self._progress = progress
+        with self._reader.held():
+            paths = self.touched()
+            seen = set(paths)
+            while paths:
+                self._seen = len(seen)
+                further = self._round(paths)
+                paths = self._ours(further - seen)
+                if not paths and self.mismatches and not self._everything:
+                    self._everything = self._hasty = True
+                    paths = self._ours(set(self._all()) - seen)
+                seen.update(paths)
+        progress.progress("verifying", self._seen, self._seen)
 
-    def _round(self, paths: Sequence[bytes], progress: Progress) -> set[bytes]:
-        """Compare and heal paths, parents first; says which others are to be looked at then."""
-        further: set[bytes] = set()
-        barred: bytes | None = None  # no directory: what the trace has below it goes with it, or a symlink leads on
-        for done, path in enumerate(paths):
-            if done % 256 == 0:
-                progress.progress("verifying", done, len(paths))
-            is_dir = os.path.isdir(path) and not os.path.islink(path)
-            if (barred is not None and scope.is_inside(path, barred)) or not self._keep(path, is_dir):
-                continue
-            self.paths += 1
-            outcome = self._compare(path)
-            if not is_dir or outcome == "healed whole":
-                barred = path
-                if outcome != "same":
-                    self._settled.add(path)
-            elif outcome in ("same", "healed") and path not in self._pseudo:
-                further.update(self._doubtful(path, all_of_it=outcome == "healed"))
-        progress.progress("verifying", len(paths), len(paths))
+    def _round(self, paths: Sequence[bytes]) -> set[bytes]:
+        """Compare and heal paths, parents first; says which others are to be looked at then.
+
+        One directory after the other, and from a path only to those below it where it is a directory: what the trace
+        has below anything else goes with that, and a symlink leads on.
+        """
+        names: dict[bytes, list[bytes]] = {}
+        for path in paths:
+            above, _, name = path.rpartition(b"/")
+            names.setdefault(above, []).append(name)
+        begins = names.keys() - set(paths)
+        pending = [_Directory(path, self._directory(path)) for path in reversed(names) if path in begins]
+        further = set[bytes]()
+        while pending:
+            directory = pending.pop()
+            pending += reversed(self._within(directory, names.get(directory.path, []), further))
         return further
 
-    def _doubtful(self, path: bytes, *, all_of_it: bool) -> Iterator[bytes]:
-        """What either has in a directory and the other not: where calls overtook each other, no event names it.
-
-        `all_of_it`: it may be another directory than the trace says, so what else is in it counts as well.
-        """
-        node = self._node(path)
-        recorded = {name for name, _ in self._reader.children(node, self._reader.last_seq)} if node else set()
-        real: set[bytes] = set()
-        with suppress(OSError), within_reach(path) as near:
-            real.update(os.listdir(near))
-        yield from (os.path.join(path, name) for name in (recorded | real if all_of_it else recorded ^ real))
+    def _within(self, directory: _Directory, names: Sequence[bytes], further: set[bytes]) -> list[_Directory]:
+        """Compare these names in a directory; says which are directories to go on with."""
+        path, node, outcome = directory
+        recorded = dict(self._reader.children(node, self._reader.last_seq)) if node else {}
+        found: list[_Directory] = []
+        with ExitStack() as held:
+            near = b"/proc/self/fd/gone"
+            with suppress(OSError):  # a directory of a long path is gone
+                near = held.enter_context(within_reach(path))
+            for name in names:
+                if not name:  # "/" is in itself
+                    outcome = self._compare(b"/", b"/", node)[0]
+                    continue
+                child = recorded.get(name)
+                result, is_dir = self._compare(b"%b/%b" % (path, name), b"%b/%b" % (near, name), child)
+                if is_dir and result in _GOES_ON:
+                    found.append(_Directory(b"%b/%b" % (path, name), child, result))
+            if outcome in ("same", "healed") and path not in self._pseudo:
+                further.update(_doubtful(path, near, set(recorded), all_of_it=outcome == "healed"))
+        return found
 
     def _node(self, path: bytes) -> int | None:
         parent, _, name = path.rpartition(b"/")
@@ -197,32 +221,44 @@ class Verifier:
                 known[path] = self._reader.resolve(path, self._reader.last_seq)
         return known[path]
 
-    def _compare(self, path: bytes) -> str:
+    def _compare(self, path: bytes, near: bytes, node: int | None) -> tuple[str, bool]:
+        """How a path is, and whether a directory stands there. `near`: where system calls reach it; `node`: what
+        the trace has there."""
+        status = None
         try:
-            with within_reach(path) as near:
-                return self._compare_at(path, near)
-        except (FileNotFoundError, NotADirectoryError):  # a directory of a long path is gone
-            return self._compare_at(path, b"/proc/self/fd/gone")
+            with suppress(FileNotFoundError, NotADirectoryError):
+                status = os.lstat(near)
         except OSError:
-            return "unknown"
-
-    def _compare_at(self, path: bytes, near: bytes) -> str:
-        """`near`: where system calls reach it."""
-        reader = self._reader
-        node = self._node(path)
-        recorded = reader.attrs(node, reader.last_seq) if node else None
+            self.paths += self._keep(path, False)
+            return "unknown", False
+        is_dir = status is not None and stat.S_ISDIR(status.st_mode)
+        if not self._keep(path, is_dir):
+            return "left out", is_dir
+        self.paths += 1
+        if self.paths % 256 == 0:
+            self._progress.progress("verifying", self.paths, self._seen)
         try:
-            status = os.lstat(near)
-        except (FileNotFoundError, NotADirectoryError):
+            outcome = self._outcome(path, near, status, node)
+        except (FileNotFoundError, NotADirectoryError):  # it went while we looked
+            outcome = self._outcome(path, near, None, node)
+        except OSError:
+            outcome = "unknown"
+        if outcome != "same" and (not is_dir or outcome == "healed whole"):
+            self._settled.add(path)
+        return outcome, is_dir
+
+    def _outcome(self, path: bytes, near: bytes, status: os.stat_result | None, node: int | None) -> str:
+        recorded = self._reader.attrs(node, self._reader.last_seq) if node else None
+        if status is None:
             if recorded is None:
                 return "same"
             self.mismatches += 1
             self._emit((encode(WireOp.HEAL, time=self._time, flags=Flag.GONE, payload=path + b"\0\0"),))
             return "gone"
-        except OSError:
-            return "unknown"
-        if recorded is not None and node is not None and self._same(near, status, node, recorded):
-            return "same"
+        if recorded is not None and node is not None:
+            bytes_too = not self._hasty or node in self._changes.nodes
+            if same(self._reader, near, status, node, recorded, bytes_too=bytes_too):
+                return "same"
         self.mismatches += 1
         if recorded is None and stat.S_ISDIR(status.st_mode):
             self._heal_tree(path)
@@ -234,42 +270,3 @@ class Verifier:
         for path in self._real(top):
             with suppress(FileNotFoundError, NotADirectoryError), within_reach(path) as near:
                 self._healer.snapshot(path, os.lstat(near), WireOp.HEAL, self._time, near=near)
-
-    def _same(self, path: bytes, status: os.stat_result, node: int, recorded: Attrs) -> bool:
-        if (status.st_mode ^ recorded.mode) & _MODE_MATTERS:
-            return False
-        if (status.st_uid, status.st_gid, status.st_mtime_ns) != (recorded.uid, recorded.gid, recorded.mtime):
-            return False
-        if stat.S_ISLNK(status.st_mode):
-            return os.readlink(path) == recorded.target
-        if _compared(baseline.xattrs_of(path)) != _compared(recorded.xattrs):
-            return False
-        if not stat.S_ISREG(status.st_mode):
-            return True
-        if status.st_size != recorded.size:
-            return False
-        if self._hasty and node not in self._changes.nodes:
-            return True
-        large = status.st_size > _LARGE
-        return self._same_data(path, node, status.st_size) if large else self._same_bytes(path, node)
-
-    def _same_data(self, path: bytes, node: int, size: int) -> bool:
-        """Where either has data: a file may be terabytes long and hold a few bytes."""
-        reader = self._reader
-        with open(path, "rb", buffering=0) as real:
-            spans = sorted([*baseline.data_ranges(real.fileno(), size), *reader.extents(node, reader.last_seq)])
-            done = 0
-            for start, length in spans:
-                for offset in range(max(start, done), start + length, baseline.CONTENT_PIECE):
-                    done = min(offset + baseline.CONTENT_PIECE, start + length)
-                    recorded = reader.read(node, reader.last_seq, offset, done - offset)
-                    if os.pread(real.fileno(), done - offset, offset) != recorded:
-                        return False
-        return True
-
-    def _same_bytes(self, path: bytes, node: int) -> bool:
-        with open(path, "rb", buffering=0) as real:
-            for recorded in self._reader.chunks(node, self._reader.last_seq, baseline.CONTENT_PIECE):
-                if real.read(len(recorded)) != recorded:
-                    return False
-            return not real.read(1)

@@ -16,7 +16,21 @@ from msgspec import Struct
 
 from ..arrays import np
 from .codec import Column, damaged
-from .content import CUT, CUTS, KEYFRAME, RESET, WRITE, Block, Few, Payload, Ref, decode, decode_ref
+from .content import (
+    CUT,
+    CUTS,
+    KEYFRAME,
+    RESET,
+    WRITE,
+    Block,
+    Few,
+    Payload,
+    Ref,
+    decode,
+    decode_ref,
+    is_one_write,
+    one_write,
+)
 from .db import Table, Txn
 from .layers import visible
 from .names import U64
@@ -71,10 +85,7 @@ class ContentReader:
         if known is not None:
             self._blocks.move_to_end(ref.key)
             return known
-        value = txn.get(Table.CONTENT, ref.key)
-        if value is None:
-            raise damaged("a block of content is missing")
-        found = decode(ref, value)
+        found = decode(ref, self._value(txn, ref))
         if isinstance(found, Block):  # few rows take as long to keep as to decode, and most such files are read once
             self._blocks[ref.key] = found
             self._rows += len(found.seq)
@@ -83,6 +94,12 @@ class ContentReader:
                 self._rows -= len(gone.seq)
                 self._merged.pop(key, None)
         return found
+
+    def _value(self, txn: Txn, ref: Ref) -> bytes:
+        value = txn.get(Table.CONTENT, ref.key)
+        if value is None:
+            raise damaged("a block of content is missing")
+        return value
 
     def state(self, txn: Txn, node: int, seq: int) -> State | None:
         """None: nothing was written by then."""
@@ -167,6 +184,22 @@ class ContentReader:
             if done < high:
                 parts.append(bytes(high - done))
         return b"".join(parts)
+
+    def whole(self, txn: Txn, seq: int, state: State) -> Payload | None:
+        """What is all of a file's content: where that is writes of one block that followed on each other."""
+        ref = state.last
+        if ref.head.before and not ref.head.flags & RESET:
+            return None
+        if ref.head.last <= seq and is_one_write(ref.head):  # most files
+            return one_write(ref, self._value(txn, ref))
+        block, end = self.block(txn, ref), 0
+        for kind, offset, length, place in block.runs(block.count(seq)) if isinstance(block, Few) else ():
+            if kind == CUT and not end:
+                continue
+            if kind != WRITE or offset != end or place != end:
+                return None
+            end += length
+        return block.payload if end == state.size == block.payload.size else None
 
     def _refs(self, txn: Txn, node: int, state: State, low: int, high: int) -> list[Ref]:
         """The blocks that have a say in what is at `low` to `high`."""

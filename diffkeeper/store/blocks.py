@@ -67,14 +67,17 @@ class EventBuffer:
         return len(self.rows) // _COLUMNS
 
     def add(
-        self, time: int, op: int, pid: int, path: bytes, *, to: bytes | None = None, node: int = 0,
+        self, time: int, op: int, pid: int, path: bytes, to: bytes | None = None, node: int = 0,
         offset: int = NONE, size: int = NONE, trust: int = Fidelity.EXACT, outside: bool = False, count: int = 0,
         detail: bytes = b"",
     ) -> None:  # fmt: skip
-        other = NONE if to is None else self.string(to)
+        number = self.string
+        other = NONE if to is None else number(to)
         trust |= _OUTSIDE if outside else 0
-        row = (time, op, pid, self.string(path), other, node, offset, size, trust, count, self.string(detail))
-        self.rows.extend(row)
+        text = number(path)
+        self.rows.extend(
+            (time, op, pid, text, other, node, offset, size, trust, count, number(detail) if detail else 0)
+        )
 
     def write(self, time: int, pid: int, path: bytes, node: int, offset: int, size: int, outside: bool) -> None:
         """`add` for an exact WRITE, as fast as can be."""

@@ -38,6 +38,7 @@ AttrsFields: TypeAlias = tuple[
 ]
 """Of `Attrs`, in its order."""
 
+_encode = msgspec.msgpack.Encoder().encode
 _compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=False, write_checksum=False)
 _numbers = msgspec.msgpack.Decoder(list[int])
 _decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
@@ -166,7 +167,7 @@ def unpack_strings(data: bytes, at: int = 0) -> list[bytes]:
 
 
 def pack_value(value: object) -> bytes:
-    return msgspec.msgpack.encode(value)
+    return _encode(value)
 
 
 def unpack_value(data: bytes | memoryview, kind: type[T]) -> T:
@@ -192,13 +193,15 @@ def unpack(layout: struct.Struct, data: bytes | memoryview, at: int = 0) -> tupl
         raise damaged("a value is cut off") from error
 
 
-def pack_attrs(attrs: Attrs, xattrs: bytes) -> bytes:
-    """`xattrs`: what `store.xattrs` stores of them here; those of `attrs` do not count."""
+def pack_attrs(
+    mode: int, uid: int, gid: int, nlink: int, rdev: int, size: int, mtime: int, ctime: int, version: int,
+    changed: int, fidelity: int, target: bytes, xattrs: bytes,
+) -> bytes:  # fmt: skip
+    """Fields of Attrs. `xattrs`: what `store.xattrs` stores of them here."""
     head = _ATTRS.pack(
-        attrs.mode, attrs.uid, attrs.gid, attrs.nlink, attrs.rdev, attrs.size, attrs.mtime, attrs.ctime,
-        attrs.version, attrs.changed, attrs.fidelity, len(attrs.target), len(xattrs),
-    )  # fmt: skip
-    return head + attrs.target + xattrs
+        mode, uid, gid, nlink, rdev, size, mtime, ctime, version, changed, fidelity, len(target), len(xattrs)
+    )
+    return head + target + xattrs
 
 
 def unpack_attrs(data: bytes, elsewhere: Callable[[], Mapping[bytes, bytes]]) -> Attrs:

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from operator import itemgetter
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from ..arrays import np
 from .codec import (
@@ -33,7 +33,7 @@ from .codec import (
     unpack_numbers,
 )
 from .names import LATEST
-from .patches import DIGEST
+from .patches import DIGEST, digest_of
 
 WRITE, CUT, GROW, ZERO = 0, 1, 2, 3
 """Kinds of row: bytes at an offset; the size becomes `offset`; bytes that nobody saw; zeroes (a hole)."""
@@ -83,6 +83,10 @@ class Payload(Struct, frozen=True, gc=False):
     def digest(self) -> bytes:
         """Of all of it, if that is one blob."""
         return self.digests[0] if len(self.digests) == 1 else b""
+
+    def holds(self, data: bytes) -> bool:
+        """Whether it is `data`, as far as one digest tells: no blob is read. False where there are several."""
+        return self.digest == digest_of(data) if self.digests else self.inline == data
 
 
 class Few(Struct, frozen=True, gc=False):
@@ -189,10 +193,10 @@ def encode(
         cuts = not extents.all()
     flags |= (0 if digests else INLINE) | (CUTS if cuts else 0)
     mtime = rows[-2]
-    head = Head(
+    head = _HEAD.pack(
         flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], len(payload), len(raw), len(packed)
     )
-    return _HEAD.pack(*structs.astuple(head)) + packed + (b"".join(digests) or payload)
+    return head + packed + (b"".join(digests) or payload)
 
 
 def arranged(rows: array[int], payload: bytes) -> list[bytes]:
@@ -253,6 +257,17 @@ def decode(ref: Ref, value: bytes) -> Block | Few:
     packed = memoryview(value)[_HEAD.size : _HEAD.size + head.packed]
     tail = value[_HEAD.size + head.packed :]
     return _decode_few(ref, packed, tail) if head.flags & FEW else _decode_columns(ref, packed, tail)
+
+
+def is_one_write(head: Head) -> bool:
+    """Whether all that the file holds after a block is what one write of that brought; it may have been cut as well."""
+    rows = 2 if head.flags & CUTS else 1
+    return head.rows == rows and head.low == 0 < head.payload == head.high == head.after
+
+
+def one_write(ref: Ref, value: bytes) -> Payload:
+    """The bytes of a block that `is_one_write`."""
+    return _payload(ref.head, ref.head.payload, [0], value[_HEAD.size + ref.head.packed :])
 
 
 def _decode_few(ref: Ref, packed: memoryview, tail: bytes) -> Few:

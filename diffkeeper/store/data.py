@@ -166,6 +166,7 @@ class Data:
             state = self._nodes.new(inode.mode, version=seq, parent=parent.node)
             if name:
                 self._nodes.give(state, parent, name, seq)
+                self._nodes.stands_at(state, where, outside)
             self._nodes.bind(ident, state)
         self._targets.take_inode(state, inode)
         self._nodes.put_attrs(state, seq)

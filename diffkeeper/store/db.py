@@ -107,6 +107,12 @@ class Txn:
         except lmdb.Error as error:
             raise _translated(error) from error
 
+    def put_all(self, table: Table, entries: dict[bytes, bytes]) -> None:
+        """`put` for many, in the order of their keys: a page is found once and not for each."""
+        if entries:
+            with _quick, self._txn.cursor(self._tables[table]) as cursor:
+                cursor.putmulti(sorted(entries.items()))
+
     def replace(self, table: Table, key: bytes, value: bytes) -> None:
         """`put` for what may be there already, and longer: LMDB would keep the longer value's pages."""
         with _quick:
@@ -127,12 +133,13 @@ class Txn:
 
     def floor(self, table: Table, prefix: bytes, key: bytes) -> tuple[bytes, bytes] | None:
         """The last entry at or before `key` whose key begins with `prefix`."""
-        with _quick, self._txn.cursor(self._tables[table]) as cursor:
+        try:  # as `_quick`, which costs as much as a seek: a tree asks for many
+            cursor = self._cursor(table)
             beyond = cursor.set_range(key)
             found = (cursor.key() == key or cursor.prev()) if beyond else cursor.last()
-            if found and cursor.key().startswith(prefix):
-                return cursor.item()
-            return None
+            return cursor.item() if found and cursor.key().startswith(prefix) else None
+        except lmdb.Error as error:
+            raise _translated(error) from error
 
     def around(self, table: Table, limits: Sequence[bytes], prefix: int) -> list[Around]:
         """For each of `limits`: the last entry before it, and the key of the first at or after it.
@@ -141,9 +148,7 @@ class Txn:
         """
         found = []
         try:  # as `_quick`; many at once, as a directory has them, take half as long as one by one
-            cursor = self._cursors.get(table)
-            if cursor is None:
-                cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
+            cursor = self._cursor(table)
             for limit in limits:
                 if cursor.set_range(limit):
                     after = cursor.key()
@@ -159,6 +164,13 @@ class Txn:
         except lmdb.Error as error:
             raise _translated(error) from error
         return found
+
+    def _cursor(self, table: Table) -> lmdb.Cursor[bytes]:
+        """For one seek after the other: there is one for each table."""
+        cursor = self._cursors.get(table)
+        if cursor is None:
+            cursor = self._cursors[table] = self._txn.cursor(self._tables[table])
+        return cursor
 
     def last(self, table: Table, prefix: bytes = b"") -> tuple[bytes, bytes] | None:
         return self.floor(table, prefix, prefix + END)

@@ -19,11 +19,11 @@ LATEST = (1 << 63) - 1
 MAX_NAME = 255
 
 
-def assign(txn: Txn, parent: int, name: bytes, seq: int, node: int) -> None:
-    """From `seq` on the name means `node`; 0: nothing."""
+def entry(parent: int, name: bytes, seq: int, node: int) -> tuple[bytes, bytes]:
+    """What says in NAMES that from `seq` on the name means `node`; 0: nothing."""
     if not 0 < len(name) <= MAX_NAME or b"\0" in name or b"/" in name:
         raise damaged(f"a file cannot be called {name[:64]!r}")
-    txn.put(Table.NAMES, U64.pack(parent) + name + b"\0" + U64.pack(seq), U64.pack(node))
+    return U64.pack(parent) + name + b"\0" + U64.pack(seq), U64.pack(node)
 
 
 def lookup(txn: Txn, parent: int, name: bytes, seq: int) -> int | None:

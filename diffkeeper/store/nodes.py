@@ -1,4 +1,4 @@
-"""Nodes now.
+"""Nodes now, as they are indexed.
 
 Owns the tables ATTRS, NODES, LINKS and IDENTS: making nodes, binding the kernel's identities to
 them, giving and taking names, and the path that a node has at the cursor. Which event does what
@@ -23,8 +23,9 @@ from .state import Identity, NodeState, unpack_state
 from .writer import ContentWriter
 
 CACHED_NODES = 50_000
+WAITING = 8192  # entries that wait to be put in order
 MAX_DEPTH = 4096
-_IDENT = struct.Struct(">IQI")
+_IDENT, _PAIR = struct.Struct(">IQI"), struct.Struct(">QQ")
 _NOTED = b"?"
 _PSEUDO = (b"/proc", b"/sys", b"/dev")
 S_IFDIR = 0o40000
@@ -42,21 +43,29 @@ class Nodes:
         self.next_node = next_node
         self.by_ident: dict[Identity, NodeState] = {}
         self._writer = writer
-        self._session = session
+        self._trace, self._in_trace = session.trace, (session.trace.rstrip(b"/") + b"/",)
+        self._roots, self._in_roots = session.roots, tuple(root.rstrip(b"/") + b"/" for root in session.roots)
         self._cache: dict[int, NodeState] = {}
-        self._children: dict[tuple[int, bytes], int] = {}  # as in NAMES now; 0: nothing
+        self._children: dict[tuple[int, bytes], NodeState | None] = {}  # as in NAMES now
+        self._attrs: dict[bytes, bytes] = {}  # entries of ATTRS that are not in the transaction yet,
+        self._names: dict[bytes, bytes] = {}  # of NAMES,
+        self._links: dict[bytes, bytes] = {}  # and of LINKS
         self.filters = Filters(session.filters, session.roots)
+        self._chooses = self.filters.judges_paths
         self.devices: frozenset[int] = frozenset()
         """Of filesystems that the recorder sees."""
         self.overlays: frozenset[int] = frozenset()
         """Of these, the devices of overlayfs."""
+        self.ways: dict[tuple[int, int, bytes], NodeState] = {}
+        self.literal_ways: dict[tuple[int, bytes], NodeState] = {}
+        """Directories that `walk` has come to, until the next `turn`."""
         self.age = 0
         """Of all cached paths: grows when a directory moves."""
 
     # -- nodes -------------------------------------------------------------------------------
 
     def new(self, mode: int, **fields: Any) -> NodeState:
-        state = NodeState(self.next_node, mode, **fields)
+        state = NodeState(self.next_node, mode, young=True, **fields)
         self.next_node += 1
         self._cache[state.node] = state
         return state
@@ -79,13 +88,21 @@ class Nodes:
     def save(self, *, forget: bool) -> None:
         """Store what changed, blocks and all. `forget`: start over with an empty cache."""
         self._writer.flush_all()
+        self._put_waiting()
+        made: dict[bytes, bytes] = {}
         for state in self._cache.values():
             if state.dirty:
-                self.txn.replace(Table.NODES, U64.pack(state.node), state.packed())
-                state.dirty = False
+                key, packed = U64.pack(state.node), state.packed()
+                if state.stored:
+                    self.txn.replace(Table.NODES, key, packed)
+                else:
+                    made[key] = packed
+                state.dirty, state.stored = False, True
+        self.txn.put_all(Table.NODES, made)
         if forget:
             self._cache.clear()
             self._children.clear()
+            self.turn()
             self.by_ident.clear()
 
     @property
@@ -94,10 +111,24 @@ class Nodes:
 
     def put_attrs(self, state: NodeState, seq: int) -> None:
         """What the node is from `seq` on, but for content."""
-        put = self.txn.replace if state.changed == seq else self.txn.put
         state.changed = seq
         state.dirty = True
-        put(Table.ATTRS, U64.pack(state.node) + U64.pack(seq), state.packed_attrs(xattrs.store(self.txn, state, seq)))
+        extra = xattrs.store(self.txn, state, seq) if state.xattrs or state.altered or state.spread else b""
+        self._attrs[_PAIR.pack(state.node, seq)] = state.packed_attrs(extra)
+        if len(self._attrs) + len(self._names) > WAITING:
+            self._put_waiting()
+
+    def _put_waiting(self) -> None:
+        """Nothing reads ATTRS while indexing, and names are looked up in NAMES only once nothing of them waits."""
+        self.txn.put_all(Table.ATTRS, self._attrs)
+        self.txn.put_all(Table.NAMES, self._names)
+        self._attrs.clear()
+        self._names.clear()
+        self._put_links()
+
+    def _put_links(self) -> None:
+        self.txn.put_all(Table.LINKS, self._links)
+        self._links.clear()
 
     # -- identities --------------------------------------------------------------------------
 
@@ -148,33 +179,49 @@ class Nodes:
 
     def child(self, parent: NodeState, name: bytes) -> NodeState | None:
         key = parent.node, name
-        node = self._children.get(key)
-        if node is None:
-            node = self._children[key] = names.lookup(self.txn, parent.node, name, LATEST) or 0
-        return self.get(node) if node else None
+        try:
+            return self._children[key]
+        except KeyError:
+            if parent.young:
+                return None
+            node = names.lookup(self.txn, parent.node, name, LATEST)
+            state = self._children[key] = self.get(node) if node else None
+            return state
 
     def give(self, state: NodeState, parent: NodeState, name: bytes, seq: int, *, chief: bool = False) -> None:
         """A name for a node; a name that something else has must be taken first. Directories have one.
 
         `chief`: of several names, this is the one its path is told by from now on.
         """
-        names.assign(self.txn, parent.node, name, seq, state.node)
-        self._children[parent.node, name] = state.node
-        self.txn.put(Table.LINKS, _link(state, parent.node, name), b"")
+        self._assign(parent, name, seq, state)
+        self._links[_link(state, parent.node, name)] = b""
         if chief or not state.names:
             state.parent, state.name, state.path_age = parent.node, name, -1
         state.names, state.dirty = state.names + 1, True
 
     def take(self, state: NodeState, parent: NodeState, name: bytes, seq: int) -> None:
-        names.assign(self.txn, parent.node, name, seq, 0)
-        self._children[parent.node, name] = 0
-        self.txn.delete(Table.LINKS, _link(state, parent.node, name))
+        self._assign(parent, name, seq, None)
+        link = _link(state, parent.node, name)
+        if self._links.pop(link, None) is None:
+            self.txn.delete(Table.LINKS, link)
+        if not state.is_file:
+            self.turn()
         state.names, state.dirty = state.names - 1, True
         if state.names and (state.parent, state.name) == (parent.node, name):
-            prefix = U64.pack(state.node)
-            for key, _ in self.txn.scan(Table.LINKS, prefix):
+            self._put_links()
+            for key, _ in self.txn.scan(Table.LINKS, U64.pack(state.node)):
                 state.parent, state.name, state.path_age = int.from_bytes(key[8:16], "big"), key[16:], -1
                 break
+
+    def _assign(self, parent: NodeState, name: bytes, seq: int, state: NodeState | None) -> None:
+        key, node = names.entry(parent.node, name, seq, state.node if state else 0)
+        self._names[key] = node
+        self._children[parent.node, name] = state
+
+    def turn(self) -> None:
+        """Paths may lead elsewhere from now on: a directory or a symlink has left its place, or leads elsewhere."""
+        self.ways.clear()
+        self.literal_ways.clear()
 
     def moved(self, state: NodeState) -> None:
         """A directory has another name: so has everything in it."""
@@ -200,6 +247,10 @@ class Nodes:
         state.outside, state.hidden = self.judge(state.path, is_dir=state.is_dir)
         return state.path
 
+    def stands_at(self, state: NodeState, path: bytes, outside: bool) -> None:
+        """What `path` would find out; nothing is hidden that stands there."""
+        state.path, state.path_age, state.outside, state.hidden = path, self.age, outside, False
+
     def is_hidden(self, state: NodeState) -> bool:
         """Whether what happens to a node is no concern of ours, where it is now."""
         self.path(state)
@@ -209,17 +260,19 @@ class Nodes:
         """Whether a path is outside all roots, and whether what happens there is no concern of ours."""
         if self._left_out(path, is_dir=is_dir):
             return False, True
-        outside = not any(is_under(path, root) for root in self._session.roots)
-        pseudo = outside and any(is_under(path, top) for top in _PSEUDO) and not is_under(path, b"/dev/shm")
-        return outside, pseudo
+        if path.startswith(self._in_roots) or path in self._roots:
+            return False, False
+        return True, any(is_under(path, top) for top in _PSEUDO) and not is_under(path, b"/dev/shm")
 
     def _left_out(self, path: bytes, *, is_dir: bool) -> bool:
         """The trace itself, and what a filter rejects: there is no name for it at any moment."""
-        return is_under(path, self._session.trace) or not self.filters.keeps_path(path, is_dir)
+        if path.startswith(self._in_trace) or path == self._trace:
+            return True
+        return self._chooses and not self.filters.keeps_path(path, is_dir)
 
     def pass_over(self, path: bytes, *, is_dir: bool = False) -> None:
         """A call is left out because of this path: if a filter is why, it counts."""
-        if self.filters and not is_under(path, self._session.trace):
+        if self.filters and not is_under(path, self._trace):
             self.filters.count(path, is_dir)
 
     def implicit(self, parent: NodeState, name: bytes, seq: int, mode: int = S_IFDIR | 0o755) -> NodeState:
@@ -242,4 +295,4 @@ def _kernel_device(device: int) -> int:
 
 
 def _link(state: NodeState, parent: int, name: bytes) -> bytes:
-    return U64.pack(state.node) + U64.pack(parent) + name
+    return _PAIR.pack(state.node, parent) + name

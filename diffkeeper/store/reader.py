@@ -17,6 +17,7 @@ from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
 from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
+from .content import Payload
 from .db import Database, Table, Txn
 from .files import DATA_FILE
 from .listing import Listing, Memory
@@ -48,6 +49,7 @@ class Reader:
         self._events = EventIndex()
         self._known = Memory(self._content)
         self._reading: tuple[int, int, State | None] = 0, 0, None  # the file that was read last
+        self._held: contextlib.AbstractContextManager[Txn] | None = None
         try:
             self.refresh()
         except BaseException:
@@ -66,7 +68,17 @@ class Reader:
         self._database.close()
 
     def _read(self) -> contextlib.AbstractContextManager[Txn]:
-        return self._database.reading()
+        return self._held or self._database.reading()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """All that is read in the block is read from one snapshot: for who reads much while nobody indexes."""
+        with self._database.reading() as txn:
+            self._held = contextlib.nullcontext(txn)
+            try:
+                yield
+            finally:
+                self._held = None
 
     def refresh(self) -> None:
         """Take notice of what was indexed since: moves `session` and `last_seq` on."""
@@ -130,12 +142,15 @@ class Reader:
     def read(self, node: int, seq: int, offset: int, size: int) -> bytes:
         """Up to `size` bytes; short at the end of the file. Zeroes where nothing was written or seen."""
         with self._read() as txn:
-            state = self._reading[2] if self._reading[:2] == (node, seq) else None
-            if state is None:
-                state = self._content.state(txn, node, seq)
-                if self._is_past(seq):
-                    self._reading = node, seq, state
-            return self._content.read(txn, node, seq, offset, size, state)
+            return self._content.read(txn, node, seq, offset, size, self._state(txn, node, seq))
+
+    def _state(self, txn: Txn, node: int, seq: int) -> State | None:
+        if self._reading[:2] == (node, seq):
+            return self._reading[2]
+        state = self._content.state(txn, node, seq)
+        if self._is_past(seq):
+            self._reading = node, seq, state
+        return state
 
     def chunks(self, node: int, seq: int, chunk: int = 1 << 20) -> Iterator[bytes]:
         """The whole content, `chunk` bytes at a time."""
@@ -145,6 +160,12 @@ class Reader:
             offset += len(data)
             if len(data) < chunk:
                 break
+
+    def whole(self, node: int, seq: int) -> Payload | None:
+        """What is a file's whole content as it stands in the store; None where it has to be put together."""
+        with self._read() as txn:
+            state = self._state(txn, node, seq)
+            return None if state is None else self._content.whole(txn, seq, state)
 
     def extents(self, node: int, seq: int) -> list[tuple[int, int]]:
         """(offset, length) of data; the rest are holes."""

@@ -15,7 +15,7 @@ from msgspec import structs
 from ..filtering import merged
 from ..model import Fidelity, Session
 from ..mounts import Mounts, unpack
-from ..wire import EVENT, INODE, Flag, Record, WireOp, decode, encode, kernel_path
+from ..wire import EVENT, INODE, Flag, Record, WireOp, encode, kernel_path, record_of
 from . import runs
 from .attributes import Attributes
 from .blocks import BLOCK_EVENTS
@@ -99,7 +99,8 @@ class Replay:
 
     def _one(self, view: memoryview, start: int, size: int) -> None:
         """Apply the record in `size` bytes at `start`."""
-        time, pid, _, op, flags, count, length, offset, whole = EVENT.unpack_from(view, start)
+        head = EVENT.unpack_from(view, start)
+        time, pid, _, op, flags, count, length, offset, whole = head
         if op == 2 and not flags and count == 1 and whole == length and _WRITE + length <= size:
             # A whole write on a file that is known and unchanged but for its content: most of all records.
             ino, dev, gen, _, mtime, ctime, _, mode, uid, gid, _, _, _ = INODE.unpack_from(view, start + EVENT.size)
@@ -115,7 +116,7 @@ class Replay:
                 if seq - timeline.buffer.first + 1 >= BLOCK_EVENTS:
                     timeline.buffer.flush(self.txn)
                 return
-        self._record(decode(view, start, size))
+        self._record(record_of(view, start, size, *head))
 
     def _run(self, run: runs.Run) -> bool:
         """Apply many writes at once. False: nothing was done, as a file is not known, or has changed."""
@@ -205,6 +206,7 @@ class Replay:
         if gone:
             state = self._targets.node_of(inode)
             state.parent, state.name, state.path_age = place.parent.node, place.name, -1
+            self.nodes.turn()
             return
         if state is not None and stat.S_IFMT(state.mode) != stat.S_IFMT(inode.mode):
             self._calls.drop(state, place.parent, place.name, seq)

@@ -90,6 +90,9 @@ def walk(span: bytes) -> Iterator[Run | tuple[int, int]]:
     """What is in a span, in order: runs, and start and size of all other records. Raises TraceDamagedError."""
     view = memoryview(span)
     heads = _heads(view)
+    if len(heads) < LEAST:
+        yield from _plainly(view, heads)
+        return
     words = np.frombuffer(view, "<u8")
     for at in range(0, len(heads), BATCH):
         yield from _batch(view, words, np.array(heads[at : at + BATCH], np.int64))
@@ -110,6 +113,16 @@ def _heads(view: memoryview) -> list[int]:
     if at > end:
         raise damaged("a record is longer than its frame")
     return heads
+
+
+def _plainly(view: memoryview, heads: list[int]) -> Iterator[tuple[int, int]]:
+    """What `walk` says where there can be no run: most spans of a program that does much else than write."""
+    sizes = view.cast("I")
+    for at in heads:
+        size = sizes[2 * at] & 0x3FFFFFFF
+        if size < EVENT.size:
+            raise damaged("a record is shorter than its header")
+        yield at * 8 + 8, size
 
 
 def _batch(view: memoryview, words: npt.NDArray[np.uint64], heads: Column) -> Iterator[Run | tuple[int, int]]:

@@ -34,6 +34,8 @@ def match(
         else:
             unknown.append(stamp)  # not seen before, or the number of an inode that is gone, used again
     left = [state for state in touched if state not in found and state.ident is None]
+    if not left or not unknown:
+        return found
     # Of the touched nodes alone: what lies below an overlayfs may be known as well.
     known = {found[state].dev for state in touched if state in found}
     known |= {state.ident[0] for state in touched if state.ident}

@@ -92,6 +92,7 @@ class Standing:
         state.altered += tuple(state.xattrs)
         if stat.S_ISLNK(inode.mode):
             state.target, state.size = other, len(other)
+            self._nodes.turn()
         elif state.is_file:
             self._resized(state, record.offset, inode.size, seq)
             if record.flags & Flag.INEXACT:

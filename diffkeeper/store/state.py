@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import stat
 from array import array
+from operator import attrgetter
 
 import msgspec
 
 from ..errors import TraceDamagedError
-from ..model import Attrs, Fidelity
+from ..model import Fidelity
 from .codec import damaged, pack_attrs, pack_value, unpack_value
+
+_TYPE, _DIRECTORY, _REGULAR = 0o170000, stat.S_IFDIR, stat.S_IFREG
+_FIDELITIES = frozenset(map(int, Fidelity))
 
 Identity = tuple[int, int, int]
 """(dev, ino, gen) as the kernel has them."""
@@ -60,11 +64,16 @@ class Saved(msgspec.Struct, array_like=True, eq=False):
     spread: bool = False  # its extended attributes have entries of their own
 
 
+_saved = attrgetter(*Saved.__struct_fields__)
+
+
 class NodeState(Saved, eq=False):
     """With what is only in memory."""
 
     pending: Pending | None = None
     dirty: bool = True
+    stored: bool = False  # NODES has it, as it was
+    young: bool = False  # made since the tables were last read from: what has a name in it is in memory
     altered: tuple[bytes, ...] = ()  # names of extended attributes that changed since they were stored
     path: bytes = b""  # valid while `path_age` is the tree's age
     path_age: int = -1
@@ -73,14 +82,14 @@ class NodeState(Saved, eq=False):
 
     @property
     def is_dir(self) -> bool:
-        return stat.S_ISDIR(self.mode)
+        return self.mode & _TYPE == _DIRECTORY
 
     @property
     def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
+        return self.mode & _TYPE == _REGULAR
 
     def packed(self) -> bytes:
-        return pack_value([getattr(self, name) for name in Saved.__struct_fields__])
+        return pack_value(_saved(self))
 
     def set_xattr(self, name: bytes, value: bytes) -> None:
         self.xattrs[name] = value
@@ -96,23 +105,22 @@ class NodeState(Saved, eq=False):
 
     def packed_attrs(self, xattrs: bytes) -> bytes:
         """What of it is true from now on, as ATTRS has it. `xattrs`: as they are stored there."""
-        try:
-            attrs = Attrs(
-                self.mode, self.uid, self.gid, 0 if self.is_file else self.size, self.mtime, self.ctime,
-                self.nlink if self.is_dir else self.names, self.rdev, self.target, {},
-                self.version, self.changed, Fidelity(self.fidelity),
-            )  # fmt: skip
-            return pack_attrs(attrs, xattrs)
-        except ValueError as error:
-            raise damaged("a node has an unknown fidelity") from error
+        if self.fidelity not in _FIDELITIES:
+            raise damaged("a node has an unknown fidelity")
+        kind = self.mode & _TYPE
+        return pack_attrs(
+            self.mode, self.uid, self.gid, self.nlink if kind == _DIRECTORY else self.names, self.rdev,
+            0 if kind == _REGULAR else self.size, self.mtime, self.ctime, self.version, self.changed, self.fidelity,
+            self.target, xattrs,
+        )  # fmt: skip
 
 
 def unpack_state(data: bytes) -> NodeState:
     """Raises TraceDamagedError."""
     saved = unpack_value(data, Saved)
     try:
-        state = NodeState(*(getattr(saved, name) for name in Saved.__struct_fields__))
+        state = NodeState(*_saved(saved))
     except (TypeError, ValueError) as error:
         raise TraceDamagedError(f"damaged trace: {error}") from error
-    state.dirty = False
+    state.dirty, state.stored = False, True
     return state

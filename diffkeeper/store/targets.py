@@ -54,12 +54,11 @@ class Targets:
 
     def take_inode(self, state: NodeState, inode: Inode) -> None:
         """What the inode said when the call returned. The size of a regular file comes from its writes alone."""
-        state.mode, state.uid, state.gid = inode.mode, inode.uid, inode.gid
-        state.mtime, state.ctime, state.rdev = inode.mtime, inode.ctime, inode.rdev
+        _, _, _, size, state.mtime, state.ctime, _, state.mode, state.uid, state.gid, nlink, state.rdev, _ = inode
         if state.is_dir:
-            state.nlink = inode.nlink
+            state.nlink = nlink
         if not state.is_file:
-            state.size = inode.size
+            state.size = size
 
     def target(self, record: Record, path: bytes) -> tuple[NodeState, bytes] | None:
         """Node and path that a call on one file means, in either form; None: it is no concern of ours."""
@@ -166,20 +165,19 @@ class Targets:
     ) -> None:
         """Attributes after the call: the stamps where they are, what the caller already set where not."""
         devices = {inode.dev for inode in record.inodes[:bases]}
-        found = {
+        found = match(self._nodes, record.inodes[bases:], touched, fresh, devices)
+        changed = dict.fromkeys(touched)
+        for state, inode in found.items():
             # What an earlier call of the thread touched has a stamp as well. It is of no use unless it is newer than
             # what we know: overlayfs has the times of a file that was written through memory only when it is asked.
-            state: inode
-            for state, inode in match(self._nodes, record.inodes[bases:], touched, fresh, devices).items()
-            if state in touched or inode.ctime > state.ctime
-        }
-        for state, inode in found.items():
-            self.take_inode(state, inode)
+            if state in changed or inode.ctime > state.ctime:
+                changed[state] = None
+                self.take_inode(state, inode)
         if fresh is not None and fresh not in found:
             # Some filesystems say nothing of an inode they have just made; it is as old as the entry in its directory.
-            parent = next((inode for state, inode in found.items() if state.node == fresh.parent), None)
+            parent = next((found.get(state) for state in changed if state.node == fresh.parent), None)
             fresh.mtime = fresh.ctime = parent.mtime if parent else self._timeline.wall
-        for state in {**dict.fromkeys(touched), **dict.fromkeys(found)}:
+        for state in changed:
             self._nodes.put_attrs(state, seq)
 
 

@@ -98,9 +98,8 @@ class Timeline:
         """Note the next event; returns its seq."""
         self.seq += 1
         self.buffer.add(
-            self.time, op, record.pid, path, to=to, node=node, offset=offset, size=size, trust=trust, outside=outside,
-            count=count, detail=detail,
-        )  # fmt: skip
+            self.time, op, record.pid, path, to, node, offset, size, trust, outside, count, detail
+        )
         if len(self.buffer) >= BLOCK_EVENTS:
             self.buffer.flush(self.txn)
         return self.seq

@@ -7,7 +7,7 @@ roots the tree is sparse, so they are made on the way. Reads nothing of the real
 from __future__ import annotations
 
 import stat
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..model import ROOT_NODE
 from .names import MAX_NAME
@@ -15,6 +15,9 @@ from .nodes import Nodes
 from .state import NodeState
 
 MAX_SYMLINKS = 40
+WAYS = 4096  # directories that are not looked for again
+_NO_NAME = b"", b".", b".."
+_Way = TypeVar("_Way")
 
 
 class Place(NamedTuple):
@@ -38,11 +41,23 @@ class Walker:
         as the kernel would have failed the call.
         """
         nodes = self._nodes
+        head, inside, tail = path.rpartition(b"/")
+        way = base.node, top, head
+        has_name = tail not in _NO_NAME
+        if has_name and (known := nodes.ways.get(way) if inside else base) is not None and known.is_dir:
+            tail = tail[: MAX_NAME + 1]
+            found = nodes.child(known, tail)
+            if found is None or not (follow and stat.S_ISLNK(found.mode)):
+                return Place(known, tail, found)
         above = base if path.startswith(b"/") else nodes.get(top)
         here, name, node = base, b"", base
         links = 0
         rest = [part for part in reversed(path.split(b"/")) if part]
+        noted = not (inside and has_name)
         while rest:
+            if len(rest) == 1 and not noted:  # only the last name is left
+                noted = True
+                _note(nodes.ways, way, node)
             part = rest.pop()
             if not node.is_dir:  # a file that the call saw as a directory: something was missed
                 return Place(here, name, node)
@@ -73,6 +88,10 @@ class Walker:
         """Where an absolute path without "." and ".." leads when no symlink is followed. `top`: what "/" is."""
         nodes = self._nodes
         here = top or nodes.get(ROOT_NODE)
+        head, _, tail = path.rpartition(b"/")
+        way = here.node, head
+        if tail and (known := nodes.literal_ways.get(way)) is not None:
+            return Place(known, tail, nodes.child(known, tail))
         parts = [part for part in path.split(b"/") if part]
         if not parts:
             return Place(here, b"", here)
@@ -83,10 +102,18 @@ class Walker:
                 nodes.put_attrs(found, seq)
                 found = None
             here = found or nodes.implicit(here, part, seq)
+        if tail:
+            _note(nodes.literal_ways, way, here)
         return Place(here, parts[-1], nodes.child(here, parts[-1]))
 
     def where(self, place: Place) -> bytes:
         """The absolute path of a place."""
-        if not place.name:
-            return self._nodes.path(place.parent)
-        return self._nodes.path(place.parent).rstrip(b"/") + b"/" + place.name
+        parent, name, _ = place
+        above = parent.path if parent.path_age == self._nodes.age else self._nodes.path(parent)
+        return above.rstrip(b"/") + b"/" + name if name else above
+
+
+def _note(ways: dict[_Way, NodeState], way: _Way, directory: NodeState) -> None:
+    if len(ways) >= WAYS:
+        ways.clear()
+    ways[way] = directory

@@ -132,7 +132,7 @@ open('finished', 'w').close()
     recorder = harness.small_ring(1 << 19, script, workspace, trace)
     harness.wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > 4 << 20)
     children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
-    ours = [int(pid) for pid in children if os.getsid(int(pid)) != os.getsid(recorder.pid)]
+    ours = [int(pid) for pid in children if os.getpgid(int(pid)) != os.getpgid(recorder.pid)]
     (command,) = {int(pid) for pid in children} - {*ours}
     os.kill(recorder.pid, signal.SIGSTOP)
     harness.wait_for(lambda: harness.process_state(command) == "T")

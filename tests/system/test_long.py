@@ -52,7 +52,7 @@ for count in (1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 500):
 
 
 def test_writes_of_many_buffers(workspace: Path, trace: Path) -> None:
-    """writev(2) of as many buffers as one likes, empty ones too, is recorded as it is, at once or by reading the file."""
+    """writev(2) of as many buffers as one likes, empty ones too, is recorded as it is."""
     result = harness.record(trace, [sys.executable, "-c", MANY], cwd=workspace)
     assert result.returncode == 0, result.stderr
     facts = harness.assert_faithful(trace, workspace)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffkeeper.store import content
@@ -103,3 +104,41 @@ def test_attributes_hold_until_they_change(tmp_path: Path) -> None:
                 assert (attrs.size, attrs.mode & 0o777) == wanted[seq]
                 listed = {name: found for name, _, found in reader.entries(top, seq)}
                 assert listed[b"f"] == attrs
+
+
+kinds = st.sampled_from(["write", "cut", "zero"])
+changes = st.lists(st.tuples(kinds, st.integers(0, 900), st.integers(1, 600)), max_size=4)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.booleans(), changes, st.booleans())
+def test_content_told_by_its_digest(
+    tmp_path: Path, there: bool, given: list[tuple[str, int, int]], again: bool
+) -> None:
+    """What the store says is all of a file is that, and nothing else; written in one go, or in order, it says so."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as top:
+        builder = TraceBuilder(Path(top) / "trace")
+        builder.baseline({"f": b"before" * 80 if there else b""})
+        builder.begin()
+        for kind, at, size in given:
+            if kind == "write":
+                builder.write("f", bytes([at % 251]) * size, at)
+            elif kind == "cut":
+                builder.truncate("f", at)
+            else:
+                builder.zero("f", at, size)
+        if again:
+            builder.truncate("f", 0)
+            for number in range(3):
+                builder.write("f", b"%d" % number * 200)
+        builder.end()
+        with open_reader(builder.build()) as reader:
+            data = bytes(builder.node("f").data)
+            node = reader.resolve(b"/opt/root/f", 0)
+            assert node is not None
+            whole = reader.whole(node, reader.last_seq)
+            assert whole is not None or not again
+            if whole is not None:
+                assert whole.holds(data)
+                assert not whole.holds(data + b"0")
+                assert not data or not whole.holds(bytes([data[0] ^ 1]) + data[1:])

@@ -215,6 +215,39 @@ def test_paths_are_walked_as_the_kernel_does(builder: TraceBuilder) -> None:
         assert stat.S_IMODE(at(reader, "dir/new").mode) == 0o700
 
 
+def test_paths_that_lead_elsewhere_later(builder: TraceBuilder) -> None:
+    """One path text leads to another directory once a directory or a symlink on its way is another one."""
+    base = (builder._inode(builder.node("")),)
+
+    def make(path: bytes) -> None:
+        builder.emit(WireOp.MKDIR, flags=Flag.PATH, inodes=base, payload=path, offset=0o755)
+
+    builder.mkdir("one")
+    builder.mkdir("one/in")
+    builder.mkdir("two")
+    builder.symlink("one/in", "way")
+    make(b"one/in/1")
+    make(b"way/2")
+    make(b"way/../3")
+    builder.unlink("way")
+    builder.symlink("two", "way")
+    make(b"way/4")
+    make(b"way/../5")
+    builder.rename("one", "old one")
+    builder.mkdir("one")
+    builder.mkdir("one/in")
+    make(b"one/in/6")
+    make(b"old one/in/7")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert [event.path for event in reader.events() if event.path[-1:].isdigit()] == [
+            b"/opt/root/" + path
+            for path in (b"one/in/1", b"one/in/2", b"one/3", b"two/4", b"5", b"one/in/6", b"old one/in/7")
+        ]
+        assert reader.resolve(b"/opt/root/old one/in/2", reader.last_seq) is not None
+        assert reader.resolve(b"/opt/root/old one/in/6", reader.last_seq) is None
+
+
 def test_symlink_in_the_last_place(builder: TraceBuilder) -> None:
     """chmod follows it, unlink does not; a ring of symlinks does not hang the walk."""
     builder.symlink("old", "link")

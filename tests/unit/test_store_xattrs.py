@@ -12,12 +12,11 @@ import pytest
 
 from diffkeeper.errors import TraceDamagedError
 from diffkeeper.model import Attrs
-from diffkeeper.store.codec import pack_attrs, pack_value
 from diffkeeper.store.db import Database, Table, Txn
 from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.names import U64
 from diffkeeper.store.reader import Reader, open_reader
-from tests.builder import TraceBuilder
+from tests.builder import TraceBuilder, packed_attrs
 
 LONG = 65_536
 
@@ -115,7 +114,7 @@ def test_attributes_of_the_first_format(tmp_path: Path) -> None:
         attrs = attrs_of(reader, b"f", 1)
     with writing(path) as txn:
         for seq in (0, 1):
-            txn.replace(Table.ATTRS, U64.pack(node) + U64.pack(seq), pack_attrs(attrs, pack_value(attrs.xattrs)))
+            txn.replace(Table.ATTRS, U64.pack(node) + U64.pack(seq), packed_attrs(attrs))
     with lmdb.open(str(path / DATA_FILE), subdir=False, max_dbs=32) as env:
         table = env.open_db(Table.XATTRS.value)
         with env.begin(write=True) as change:
