@@ -57,10 +57,9 @@ def _same_data(reader: Reader, path: bytes, node: int, size: int) -> bool:
 
 
 def _same_bytes(reader: Reader, path: bytes, node: int, size: int) -> bool:
-    whole = reader.whole(node, reader.last_seq)
     real = os.open(path, baseline.OPEN)
     try:
-        if whole is not None and whole.holds(os.read(real, size + 1)):
+        if reader.holds(node, reader.last_seq, os.read(real, size + 1)):
             return True
         offset = 0
         for recorded in reader.chunks(node, reader.last_seq, baseline.CONTENT_PIECE):

@@ -17,7 +17,6 @@ from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
 from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
-from .content import Payload
 from .db import Database, Table, Txn
 from .files import DATA_FILE
 from .listing import Listing, Memory
@@ -161,11 +160,15 @@ class Reader:
             if len(data) < chunk:
                 break
 
-    def whole(self, node: int, seq: int) -> Payload | None:
-        """What is a file's whole content as it stands in the store; None where it has to be put together."""
+    def holds(self, node: int, seq: int, data: bytes) -> bool:
+        """Whether a file's content is `data`, where that is told without putting it together.
+
+        False: it is not, or it takes `read` to know.
+        """
         with self._read() as txn:
             state = self._state(txn, node, seq)
-            return None if state is None else self._content.whole(txn, seq, state)
+            whole = None if state is None else self._content.whole(txn, seq, state)
+            return whole is not None and whole.holds(data)
 
     def extents(self, node: int, seq: int) -> list[tuple[int, int]]:
         """(offset, length) of data; the rest are holes."""
