@@ -146,29 +146,28 @@ HANDLER(aio_write_long)
 	else if (cb.opcode == IOCB_PWRITE && file_of(cb.fd) && appends(&cb, file_of(cb.fd)))
 		file = known_file(ctx, s, cb.fd, REGULAR);
 	if (file) {
-		int done = 0;
+		int copied = 0;
+		u64 length = cb.length;
 		s->iocb_at++;
 		s->iocb_fd = cb.fd;
 		note_change(s, WHOLE_FILE);
-		begin_write(s, cb.offset, cb.length);
-		if (appends(&cb, file)) {
-			done = 0; /* where it went is not to be seen here */
-		} else if (cb.opcode == IOCB_PWRITEV) {
+		if (cb.opcode == IOCB_PWRITEV) {
 			bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)cb.buffer);
-			s->ev.length = 0;
+			length = 0;
 			for (u32 i = 0; i < IOCB_VECTORS; i++)
 				if (i < cb.length)
-					s->ev.length += s->iov[i].len;
-			s->piece.rest = s->ev.length;
-			if (cb.length <= IOCB_VECTORS && begin_vectors(s, cb.length, IOCB_VECTORS))
-				helpers.call(ctx, HELPER_VECTORS);
-		} else if (cb.length <= DIRECT_MAX) {
-			done = send_pieces(s, cb.buffer);
+					length += s->iov[i].len;
+			begin_write(s, cb.offset, length);
+			copied = cb.length <= IOCB_VECTORS && begin_vectors(s, cb.length, IOCB_VECTORS);
+		} else {
+			begin_write(s, cb.offset, length);
+			begin_vector(s, cb.buffer);
+			copied = 1;
 		}
-		if (!done) {
-			helpers.call(ctx, HELPER_AIO_BEHIND);
-			return 0;
-		}
+		if (copied && length <= DIRECT_MAX && !appends(&cb, file)) /* else it is not to be seen where it went */
+			helpers.call(ctx, HELPER_VECTORS);
+		helpers.call(ctx, HELPER_AIO_BEHIND);
+		return 0;
 	}
 	helpers.call(ctx, HELPER_AIO);
 	count(DK_C_ASYNC, 1);

@@ -36,9 +36,7 @@ static inline int send_piece(struct dk_scratch *s, int directly)
 	if (!send_user(s, n, (void *)s->piece.from, directly))
 		return 0;
 	s->ev.flags = DK_F_CONT;
-	s->piece.from += n;
 	s->piece.offset += n;
-	s->piece.left -= n;
 	return 1;
 }
 
@@ -138,19 +136,12 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 	return s;
 }
 
-/* s->piece.rest bytes, which are no more than DIRECT_MAX, from one buffer. Says 0 when not all of it can be read. */
-static inline int send_pieces(struct dk_scratch *s, u64 from)
+/* A write from one buffer, of no more than DIRECT_MAX bytes: they come next. */
+static inline void begin_vector(struct dk_scratch *s, u64 base)
 {
-	s->piece.from = from;
-	s->piece.left = s->piece.rest;
-	for (u32 i = 0; i < DIRECT_PIECES; i++) {
-		if (!s->piece.left)
-			break;
-		if (!send_piece(s, 1))
-			return 0;
-	}
-	hold_if_crowded(s);
-	return 1;
+	s->iov[0].base = base;
+	s->iov[0].len = s->piece.rest;
+	s->piece.vector = 0;
 }
 
 HANDLER(on_write)
@@ -158,21 +149,31 @@ HANDLER(on_write)
 	struct dk_scratch *s = enter_write(ctx);
 	if (!s)
 		return 0;
-	if (!send_pieces(s, s->regs.si)) /* swapped out, unmapped by another thread, or longer than there is room: what the file got of it is in the file */
-		dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.left);
+	if (s->piece.rest > PIECE) {
+		begin_vector(s, s->regs.si);
+		helpers.call(ctx, HELPER_VECTORS);
+	}
+	s->piece.from = s->regs.si;
+	s->piece.left = s->piece.rest;
+	if (s->piece.rest <= PIECE && send_piece(s, 1)) {
+		hold_if_crowded(s);
+		return 0;
+	}
+	/* swapped out, unmapped by another thread, or longer than there is room: what the file got of it is in the file */
+	dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
 	return 0;
 }
 
 /*
  * Whether s->piece.rest bytes can be copied from `vectors` buffers in s->iov, of which `room` were read; then they come next.
- * Not if there are more, or longer ones, than are copied here, or the call has left bytes behind it that it did not write.
+ * Not if there are more than are copied here, or the call has left bytes behind it that it did not write.
  */
 static inline int begin_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 {
 	s->piece.vector = 0;
 	s->piece.held = 0;
 	for (u32 i = 0; i < room; i++) {
-		if (i >= vectors || s->iov[i].len > PIECE)
+		if (i >= vectors)
 			break;
 		s->piece.held += s->iov[i].len;
 	}

@@ -66,12 +66,13 @@ static inline int is_mapped(struct dk_scratch *s, struct dk_mappings *all, u64 s
 {
 	volatile u64 *found = &s->found;
 	*found = all->many;
+	s->forgets = forget; /* or the compiler makes two loops of one */
 	for (int i = 0; i < DK_MAPPINGS; i++) {
 		struct dk_mapping *m = &all->of[i];
 		if (!overlaps(m, start, end))
 			continue;
 		*found = 1;
-		if (forget && start <= m->start && m->end <= end)
+		if (anew(s->forgets) && start <= m->start && m->end <= end)
 			m->start = m->end = 0;
 	}
 	return *found != 0;
@@ -136,15 +137,8 @@ HANDLER(on_map)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u64 nr = regs->orig_ax, length = PAGES(regs->si), start = nr == NR_MMAP ? ret : regs->di;
 	struct dk_mappings *all = mappings.lookup(&tgid);
-	if (nr == NR_MMAP) {
-		int is_file = (regs->r10 & MAP_TYPE_) != MAP_PRIVATE_ && !(regs->r10 & MAP_ANONYMOUS_);
-		if (all && (regs->r10 & MAP_FIXED_) && is_mapped(s, all, start, start + length, 1))
-			ask_for_sync(s, DK_R_SYNC, 1);
-		if (is_file)
-			map_file(ctx, s, start, length);
-		return 0;
-	}
-	if (!all)
+	int maps = nr == NR_MMAP, replaces = maps && regs->r10 & MAP_FIXED_;
+	if (!all && !maps)
 		return 0;
 	if (nr == NR_MREMAP) {
 		if (moves(s, all, start, ret, PAGES(regs->dx)))
@@ -152,9 +146,11 @@ HANDLER(on_map)
 	} else if (nr == NR_MPROTECT || nr == NR_PKEY_MPROTECT) {
 		if (regs->dx & PROT_WRITE_ && becomes_writable(s, all, start, start + length))
 			ask_for_sync(s, DK_R_WIDEN, 1);
-	} else if (is_mapped(s, all, start, start + length, nr == NR_MUNMAP)) {
+	} else if (all && (replaces || !maps) && is_mapped(s, all, start, start + length, replaces || nr == NR_MUNMAP)) {
 		ask_for_sync(s, DK_R_SYNC, 1);
 	}
+	if (maps && (regs->r10 & MAP_TYPE_) != MAP_PRIVATE_ && !(regs->r10 & MAP_ANONYMOUS_))
+		map_file(ctx, s, start, length);
 	return 0;
 }
 

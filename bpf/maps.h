@@ -204,7 +204,7 @@ struct dk_scratch {
 	u32 record; /* bytes of the one that is to be judged */
 	struct dk_request request;
 	u64 file;  /* that the request is about */
-	u64 found; /* among the mappings of a process */
+	u64 found, forgets; /* among the mappings of a process */
 	u64 written; /* the inode that a call failed to write to; 0: none */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
 	struct dk_key last_directory; /* that a path started from, the same */

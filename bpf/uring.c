@@ -274,8 +274,8 @@ HANDLER(uring_write)
 	note_change(s, offset, ret);
 	begin_write(s, offset, ret);
 	if (opcode == URING_WRITE || opcode == URING_WRITE_FIXED) {
-		if (!send_pieces(s, (u64)rdp(req + URING_RW_ADDR)))
-			dirty_async(ctx, s, file, s->piece.offset, s->piece.left);
+		begin_vector(s, (u64)rdp(req + URING_RW_ADDR));
+		helpers.call(ctx, HELPER_VECTORS);
 		return 0;
 	}
 	struct dk_pending *p = pending.lookup(&key);

@@ -4,24 +4,26 @@
  * buffers (`begin_vectors` in data.c), and call this for the bytes.
  */
 
-#define VECTORS 8 /* at once, as of the names of a path */
+#define VECTORS 8 /* pieces at once, as of the names of a path */
 
-/* The next of the buffers in s->iov. Says 0 when one cannot be sent. */
+/* What comes next of the buffers in s->iov. Says 0 when a piece cannot be sent. */
 static inline int send_vectors(struct dk_scratch *s)
 {
 	for (u32 i = 0; i < VECTORS; i++) {
 		if (!s->piece.rest)
 			break;
 		struct dk_iovec *v = &s->iov[s->piece.vector & (IOVECS - 1)];
-		u64 n = v->len;
-		if (n > s->piece.rest)
-			n = s->piece.rest; /* a short write ended inside this vector */
+		if (!v->len) {
+			s->piece.vector++;
+			continue;
+		}
 		s->piece.from = v->base;
-		s->piece.left = n;
-		s->piece.vector++;
-		if (anew(s->piece.left) && !send_piece(s, 0))
+		s->piece.left = v->len < s->piece.rest ? v->len : s->piece.rest; /* a short write ends inside a buffer */
+		if (!send_piece(s, 1))
 			return 0;
-		s->piece.rest -= n;
+		v->base += s->ev.size;
+		v->len -= s->ev.size;
+		s->piece.rest -= s->ev.size;
 	}
 	return 1;
 }

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..progress import Progress
-from ..store import differing, indexer
+from ..store import indexer
 from . import child
 
 PROGRESS = 0.1
@@ -37,7 +37,7 @@ INDEXER_LOG = "indexer.log"
 class Aside:
     """One indexer. It ends when its stdin does: with `hurry`, or with us."""
 
-    def __init__(self, trace: Path, user: child.User, differ: differing.Choice) -> None:
+    def __init__(self, trace: Path, user: child.User) -> None:
         """Forked, not executed: the owner may not be allowed to execute the Python that runs us.
 
         For the same reason all that it may want to import is to be imported by now.
@@ -51,9 +51,9 @@ class Aside:
         if self._pid:
             os.close(hold)
         else:
-            self._serve(hold, user, differ)
+            self._serve(hold, user)
 
-    def _serve(self, hold: int, user: child.User, differ: differing.Choice) -> None:
+    def _serve(self, hold: int, user: child.User) -> None:
         status = 1
         try:
             os.setpgid(0, 0)  # no Ctrl-C; in a session of its own it would be as urgent as the command (autogroup)
@@ -65,7 +65,6 @@ class Aside:
             for fd, number in ((hold, 0), (null, 1), (log, 2)):
                 os.dup2(fd, number)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            differing.check(differ)  # its module may lie where the owner cannot read
             child.become(user)
             status = indexer.main([str(self._trace)], lambda: self._crowded[0] != 0)
         except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy

@@ -46,9 +46,10 @@ PARTS = (
     "uring.c",
     "vectors.c",
 )
+JUDGE = "judge_call"
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
-           "send_name", "aio_write_long", "report_failed", "judge_call", "send_apart", "write_vectors", "send_made",
+           "send_name", "aio_write_long", "report_failed", JUDGE, "send_apart", "write_vectors", "send_made",
            "aio_behind", "send_xattr")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 CHANGES = "inode_set_ctime_to_ts"
@@ -143,6 +144,10 @@ def program_text() -> str:
     return "\n".join(text)
 
 
+def _refused(error: OSError) -> NoBccError:
+    return NoBccError(f"this kernel does not take the recorder's programs: {error}")
+
+
 class Loading:
     """Programs on their way into the kernel, in a thread of their own: that takes as long as importing the rest.
 
@@ -182,16 +187,17 @@ class Kernel:
             by_placeholder = {}
             for spec in code.maps:
                 self._maps[spec.name] = by_placeholder[spec.placeholder] = bpf.Map(spec)
+            self._load_judge = partial(bpf.load_program, JUDGE, code.programs.pop(JUDGE), by_placeholder)
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes its time, and one CPU a program
                 load = partial(bpf.load_program, maps=by_placeholder)
                 found = pool.map(load, code.programs.keys(), code.programs.values())
                 self._programs = dict(zip(code.programs, found, strict=True))
         except OSError as error:
-            raise NoBccError(f"this kernel does not take the recorder's programs: {error}") from error
+            raise _refused(error) from error
         self._fds += self._programs.values()
         for slot, program in enumerate(HELPERS):
             if program in self._programs:
-                self._maps["helpers"].put(_U32.pack(slot), _U32.pack(self._programs[program]))
+                self._help(slot, self._programs[program])
         for program, numbers in syscalls.handlers().items():
             for number in numbers if program in self._programs else ():
                 self._maps["on_exit"].put(_U32.pack(number), _U32.pack(self._programs[program]))
@@ -228,6 +234,10 @@ class Kernel:
         self.detach()
         for each in self._maps.values():
             each.close()
+
+    def _help(self, slot: int, program: int) -> None:
+        """Programs may call this one by that number."""
+        self._maps["helpers"].put(_U32.pack(slot), _U32.pack(program))
 
     # ---- maps ----
 
@@ -293,6 +303,11 @@ class Kernel:
 
     def judge(self) -> bool:
         """Ask about paths from now on. False: not here, as no tracepoint tells what a call with paths has changed."""
+        try:
+            self._fds.append(self._load_judge())  # only here: it takes the verifier longest
+        except OSError as error:
+            raise _refused(error) from error
+        self._help(HELPERS.index(JUDGE), self._fds[-1])
         self.control[Control.JUDGES] = self._tells_changes
         return self._tells_changes
 

@@ -79,7 +79,8 @@ def record(
         resolved = scope.resolve_roots(roots)
         user = child.invoking_user()
         differ = differ or differing.Choice()
-        differing.check(differ)
+        if differ != differing.Choice() or not user.is_caller:  # to whom the modules of differs may be closed
+            differing.check(differ)
         filters = settled(filters, lambda name: read_at(resolved, name))  # one that cannot be made ends it here
         arrays.load()  # for the indexer, to whom its files may be closed
         kernel = loading.wait()
@@ -171,7 +172,7 @@ class _Recording:
         self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts, self._roots)
         self._give_away()
         self._take_baseline()
-        self._indexer = Aside(self._trace, self._user, self._differ)
+        self._indexer = Aside(self._trace, self._user)
         kernel = self._kernel
         assert kernel is not None
         kernel.skip_devices(scope.pseudo_devices())

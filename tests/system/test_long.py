@@ -48,11 +48,14 @@ for count in (1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 500):
     parts = [bytes([65 + number % 26]) * (number % 5 * 100) for number in range(count)]
     os.writev(file, parts + [b'.'])
     os.pwritev(file, [b'<', *parts, b'>'], 10 * count)
+for size in (262143, 262144, 262145, 1 << 20, (4 << 20) - 11, 4 << 20, 5 << 20):
+    os.write(file, os.urandom(size))
+    os.writev(file, [b'before', os.urandom(size), b'', b'after'])
 """
 
 
 def test_writes_of_many_buffers(workspace: Path, trace: Path) -> None:
-    """writev(2) of as many buffers as one likes, empty ones too, is recorded as it is."""
+    """writev(2) of as many and as long buffers as one likes, empty ones too, is recorded as it is."""
     result = harness.record(trace, [sys.executable, "-c", MANY], cwd=workspace)
     assert result.returncode == 0, result.stderr
     facts = harness.assert_faithful(trace, workspace)
