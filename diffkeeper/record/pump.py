@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +47,8 @@ class Pump:
         self._continued: dict[int, int] = {}  # process -> monotonic ns at which it was, the last time
         self._batch: list[Piece] = []
         self._batched = 0
+        self._beside: ThreadPoolExecutor | None = None
+        self._written: Future[None] | None = None
         self.failure: Exception | None = None
         # Room for the last words of a recording that fills the disk.
         self._reserve = trace / "reserve"
@@ -69,7 +73,29 @@ class Pump:
     def flush(self) -> None:
         if self._batch:
             batch, self._batch, self._batched = self._batch, [], 0
-            self._append(*batch)
+            if self._beside is None:
+                self._append(*batch)
+            else:
+                self._wait()
+                self._written = self._beside.submit(self._append, *batch)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """In the block, what is emitted is written by a thread, while its caller reads on. It has ended after that."""
+        with ThreadPoolExecutor(1) as pool:
+            self._beside = pool
+            try:
+                yield
+                self.flush()
+            finally:
+                self._wait()
+                self._beside = None
+
+    def _wait(self) -> None:
+        """For one batch at a time, or they would fill the memory."""
+        if self._written is not None:
+            self._written.result()
+            self._written = None
 
     def _append(self, *pieces: Piece) -> None:
         if self.failure:

@@ -202,10 +202,10 @@ class _Recording:
 
         before = earlier.Earlier(self._trace)
         self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep, before)
-        self._baseline.run()
-        before.write()
+        with self._pump.beside():
+            self._baseline.run()
+            before.write()
         self._recalled = before.same
-        self._pump.flush()
         ui.finish()
         if self._pump.failure:
             raise DiffKeeperError(
