@@ -49,19 +49,27 @@ static inline int is_shared(char *file)
 
 /*
  * The position is read when the call returns. Where it is shared, another writer may have moved it by then, so `offset`
- * may be too high. Sure it is only where the last write we saw ended just there. Says from where on the file must be
- * read again to have both writers' bytes in their places; `offset` itself after a seek, or when all is well: DK_SURE.
+ * may be too high. Sure it is only where the last write we saw ended just there. Says from where on the file must be read
+ * again to have both writers' bytes in their places; `offset` itself after a seek, or when all is well: DK_SURE. Where none
+ * was seen, as the position was not shared before, nobody knows how far others have come, but at the file's beginning.
  */
 #define DK_SURE (~0ULL)
 #define UNSURE_MAX 1048576
+#define UNSEEN_MAX 65536
 static inline u64 unsure_from(char *file, u64 ino, u64 offset, u64 length)
 {
 	u64 key = (u64)file, from = offset;
 	struct dk_position now = {.end = offset + length, .ino = ino};
 	struct dk_position *last = positions.lookup(&key);
-	int sure = !last || last->ino != ino || last->end == offset;
-	if (!sure && last->end < offset && now.end - last->end <= UNSURE_MAX)
-		from = last->end;
+	int sure;
+	if (!last || last->ino != ino) {
+		sure = !offset;
+		from = offset > UNSEEN_MAX ? offset - UNSEEN_MAX : 0;
+	} else {
+		sure = last->end == offset;
+		if (last->end < offset && now.end - last->end <= UNSURE_MAX)
+			from = last->end;
+	}
 	positions.update(&key, &now);
 	return sure ? DK_SURE : from;
 }

@@ -215,6 +215,33 @@ else:
     harness.assert_faithful(trace, workspace)
 
 
+FIRST_WRITES = """
+import os
+for number in range(300):
+    fd = os.open(f'log{number}', os.O_CREAT | os.O_WRONLY | (os.O_APPEND if number % 2 else 0))
+    if number % 3: os.write(fd, b'head')
+    go, begin = os.pipe()
+    children = []
+    for worker in range(4):
+        children.append(os.fork())
+        if not children[-1]:
+            os.close(begin)
+            os.read(go, 1)
+            os.write(fd, b'%d' % worker * (1 + worker))
+            os._exit(0)
+    os.close(begin)
+    for pid in children: assert os.waitpid(pid, 0)[1] == 0
+    os.close(go); os.close(fd)
+"""
+
+
+def test_the_first_writers_that_share_a_file_position(workspace: Path, trace: Path) -> None:
+    """What is written through a descriptor for the first time since it is shared may have been overtaken, too."""
+    result = harness.record(trace, [sys.executable, "-c", FIRST_WRITES], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+
+
 SIZES = """
 import os
 fd = os.open('sizes', os.O_CREAT | os.O_WRONLY)
