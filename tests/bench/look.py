@@ -135,9 +135,7 @@ def _second_read(material: Material) -> list[Row]:
         recorded = material.at / "@before"
         median = _again(material.plan, f"{recorded}/d0*/f*", f"{real}/d0*/f*")
     return [
-        Row(
-            "second read of 1,000 files of 50 kB", median, "x", note="of a real directory; no bar: all of it is opening"
-        )
+        Row("second read of 1,000 files of 50 kB", median, "x", 1.2, note="of a real directory")
     ]
 
 
