@@ -8,21 +8,6 @@
 #define IOCB_PWRITEV 8
 #define IOCB_VECTORS 8
 
-struct dk_iocb { /* struct iocb of include/uapi/linux/aio_abi.h */
-	u64 data;
-	u32 key;
-	u32 rw_flags;
-	u16 opcode;
-	s16 priority;
-	u32 fd;
-	u64 buffer;
-	u64 length;
-	u64 offset;
-	u64 reserved;
-	u32 flags;
-	u32 event_fd;
-};
-
 HANDLER(on_io_submit)
 {
 	if ((s64)ctx->args[1] <= 0)
@@ -90,10 +75,38 @@ HANDLER(aio_behind)
 	return 0;
 }
 
-/* The control blocks from s->iocb_at on that write one short buffer, some of them; then by a tail call what comes next. */
+/* The control block in scratch, whose turn it is, writes several buffers, or a long one, or nobody knows where. */
+static inline void write_long(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s)
+{
+	struct dk_iocb *cb = &s->iocb;
+	char *file = file_of(cb->fd);
+	u64 length = cb->length;
+	int copied = 1;
+	s->iocb_at++;
+	s->iocb_fd = cb->fd;
+	note_change(s, WHOLE_FILE);
+	if (cb->opcode == IOCB_PWRITEV) {
+		copied = !bpf_probe_read_user(s->iov, IOCB_VECTORS * sizeof(struct dk_iovec), (void *)cb->buffer);
+		length = 0;
+		for (u32 i = 0; i < IOCB_VECTORS; i++)
+			if (i < cb->length)
+				length += s->iov[i].len;
+		begin_write(s, cb->offset, length);
+		copied = copied && cb->length <= IOCB_VECTORS && begin_vectors(s, cb->length, IOCB_VECTORS);
+	} else {
+		begin_write(s, cb->offset, length);
+		begin_vector(s, cb->buffer);
+	}
+	if (copied && length <= DIRECT_MAX && file && !appends(cb, file)) /* else it is not to be seen where it went */
+		helpers.call(ctx, HELPER_VECTORS);
+	helpers.call(ctx, HELPER_AIO_BEHIND);
+}
+
+/* The control blocks from s->iocb_at on, some of them; then by a tail call what comes next. */
 HANDLER(aio_write)
 {
 	struct dk_scratch *s = get_scratch();
+	int is_long = 0;
 	if (!s)
 		return 0;
 	for (u32 i = 0; i < IOCBS; i++) {
@@ -110,8 +123,11 @@ HANDLER(aio_write)
 			if (file && KIND(((struct dk_inode *)s->body)->mode) != REGULAR) {
 				s->iocb_fifo = 1;
 			} else if (file) {
-				if (cb.opcode == IOCB_PWRITEV || cb.length > PIECE || appends(&cb, file))
+				if (cb.opcode == IOCB_PWRITEV || cb.length > PIECE || appends(&cb, file)) {
+					s->iocb = cb;
+					is_long = 1;
 					break;
+				}
 				note_change(s, WHOLE_FILE);
 				begin_write(s, cb.offset, cb.length);
 				s->piece.from = cb.buffer;
@@ -127,49 +143,10 @@ HANDLER(aio_write)
 		s->iocb_at++; /* only now: to get to know a file starts this anew */
 	}
 	hold_if_crowded(s);
-	helpers.call(ctx, HELPER_AIO_LONG);
-	count(DK_C_ASYNC, 1);
-	return 0;
-}
-
-/* One control block of any kind, if it is the turn of one that is not plain. */
-HANDLER(aio_write_long)
-{
-	struct dk_scratch *s = get_scratch();
-	struct dk_iocb cb = {};
-	if (!s || s->iocb_at >= (s64)ctx->args[1])
-		return 0;
-	read_iocb(s, &cb);
-	char *file = 0;
-	if (cb.opcode == IOCB_PWRITEV || (cb.opcode == IOCB_PWRITE && cb.length > PIECE))
-		file = known_file(ctx, s, cb.fd, REGULAR);
-	else if (cb.opcode == IOCB_PWRITE && file_of(cb.fd) && appends(&cb, file_of(cb.fd)))
-		file = known_file(ctx, s, cb.fd, REGULAR);
-	if (file) {
-		int copied = 0;
-		u64 length = cb.length;
-		s->iocb_at++;
-		s->iocb_fd = cb.fd;
-		note_change(s, WHOLE_FILE);
-		if (cb.opcode == IOCB_PWRITEV) {
-			bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)cb.buffer);
-			length = 0;
-			for (u32 i = 0; i < IOCB_VECTORS; i++)
-				if (i < cb.length)
-					length += s->iov[i].len;
-			begin_write(s, cb.offset, length);
-			copied = cb.length <= IOCB_VECTORS && begin_vectors(s, cb.length, IOCB_VECTORS);
-		} else {
-			begin_write(s, cb.offset, length);
-			begin_vector(s, cb.buffer);
-			copied = 1;
-		}
-		if (copied && length <= DIRECT_MAX && !appends(&cb, file)) /* else it is not to be seen where it went */
-			helpers.call(ctx, HELPER_VECTORS);
-		helpers.call(ctx, HELPER_AIO_BEHIND);
-		return 0;
-	}
-	helpers.call(ctx, HELPER_AIO);
+	if (is_long)
+		write_long(ctx, s);
+	else
+		helpers.call(ctx, HELPER_AIO);
 	count(DK_C_ASYNC, 1);
 	return 0;
 }

@@ -146,6 +146,21 @@ struct dk_walk {
 	u64 turns; /* so far; 0: nobody has begun */
 };
 
+struct dk_iocb { /* struct iocb of include/uapi/linux/aio_abi.h */
+	u64 data;
+	u32 key;
+	u32 rw_flags;
+	u16 opcode;
+	s16 priority;
+	u32 fd;
+	u64 buffer;
+	u64 length;
+	u64 offset;
+	u64 reserved;
+	u32 flags;
+	u32 event_fd;
+};
+
 /* What a path call asks for, spelt the same way for all its forms. */
 struct dk_call {
 	u64 path1, path2, offset, length;
@@ -191,6 +206,7 @@ struct dk_scratch {
 	char body[PIECE + 32768];
 	struct pt_regs regs;
 	struct dk_iovec iov[IOVECS];
+	struct dk_iocb iocb;
 	u32 iocb_at; /* how far an io_submit is */
 	u32 iocb_fifo; /* one of them was written to */
 	u32 iocb_fd; /* that the one whose turn it was is about */
@@ -305,11 +321,10 @@ BPF_PROG_ARRAY(helpers, 16);
 #define HELPER_URING_NAME 5
 #define HELPER_AIO 6
 #define HELPER_NAME 7
-#define HELPER_AIO_LONG 8
+#define HELPER_AIO_BEHIND 8
 #define HELPER_FAILED 9
 #define HELPER_JUDGE 10
 #define HELPER_APART 11
 #define HELPER_VECTORS 12
 #define HELPER_MADE 13
-#define HELPER_AIO_BEHIND 14
-#define HELPER_XATTR 15
+#define HELPER_XATTR 14
