@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,39 @@ def test_aio_on_every_filesystem(writer: Path, filesystem: Path, trace: Path) ->
     assert result.returncode == 0, result.stderr
     assert check_marks(trace) >= 4
     harness.assert_faithful(trace, filesystem)
+
+
+AIO = """
+import ctypes, mmap, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+IOCB, VECTOR = struct.Struct('<QIiHhIQQqQII'), struct.Struct('<QQ')
+def at(buffer): return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+context = ctypes.c_ulong()
+assert libc.syscall(206, 32, ctypes.byref(context)) == 0  # io_setup
+fd = os.open('file', os.O_CREAT | os.O_RDWR)
+pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+assert libc.mprotect(ctypes.c_void_p(at(pages) + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+data = [bytearray(os.urandom(700)) for _ in range(30)]
+blocks = []
+for number in range(15):
+    # Two buffers each; of the last one the vectors end where the memory does.
+    vectors = VECTOR.pack(at(data[2 * number]), 700) + VECTOR.pack(at(data[2 * number + 1]), 500)
+    place = mmap.PAGESIZE - len(vectors) * (15 - number)
+    pages[place : place + len(vectors)] = vectors
+    blocks.append(bytearray(IOCB.pack(0, 0, 0, 8, 0, fd, at(pages) + place, 2, 1200 * number, 0, 0, 0)))
+pointers = (ctypes.c_void_p * len(blocks))(*map(at, blocks))
+assert libc.syscall(209, context, ctypes.c_long(len(blocks)), pointers) == 15  # io_submit
+events = ctypes.create_string_buffer(32 * 32)
+assert libc.syscall(208, context, ctypes.c_long(15), ctypes.c_long(32), events, None) == 15  # io_getevents
+"""
+
+
+def test_aio_of_many_vectors(workspace: Path, trace: Path) -> None:
+    """A submission of 15 writes from several buffers is followed, also where nothing can be read behind the vectors."""
+    result = harness.record(trace, [sys.executable, "-c", AIO], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    assert len((workspace / "file").read_bytes()) == 15 * 1200
+    harness.assert_faithful(trace, workspace)
 
 
 def test_writes_that_overtake_each_other(filesystem: Path, trace: Path) -> None:
