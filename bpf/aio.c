@@ -19,7 +19,7 @@ HANDLER(on_io_submit)
 	s->iocb_fifo = 0;
 	s->piece.crowded = 0;
 	s->again = HELPER_AIO;
-	helpers.call(ctx, HELPER_AIO);
+	go_on(ctx, HELPER_AIO);
 	return 0;
 }
 
@@ -99,7 +99,7 @@ static inline void write_long(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 	}
 	if (copied && length <= DIRECT_MAX && file && !appends(cb, file)) /* else it is not to be seen where it went */
 		helpers.call(ctx, HELPER_VECTORS);
-	helpers.call(ctx, HELPER_AIO_BEHIND);
+	go_on(ctx, HELPER_AIO_BEHIND);
 }
 
 /* The control blocks from s->iocb_at on, some of them; then by a tail call what comes next. */
@@ -135,7 +135,7 @@ HANDLER(aio_write)
 				if (!send_piece(s, 0)) {
 					s->iocb_at++;
 					s->iocb_fd = cb.fd;
-					helpers.call(ctx, HELPER_AIO_BEHIND);
+					go_on(ctx, HELPER_AIO_BEHIND);
 					return 0;
 				}
 			}
@@ -146,7 +146,6 @@ HANDLER(aio_write)
 	if (is_long)
 		write_long(ctx, s);
 	else
-		helpers.call(ctx, HELPER_AIO);
-	count(DK_C_ASYNC, 1);
+		go_on(ctx, HELPER_AIO);
 	return 0;
 }

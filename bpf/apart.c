@@ -19,7 +19,7 @@ static inline int known_touched(struct bpf_raw_tracepoint_args *ctx, struct dk_s
 		return 0;
 	char *alias = rdp(raw + INODE_ALIASES);
 	if (alias && !is_seen(inode, alias - DENTRY_ALIAS, 0, raw)) {
-		helpers.call(ctx, HELPER_BIND);
+		go_on(ctx, HELPER_BIND);
 		return 0;
 	}
 	return 1;
@@ -90,12 +90,12 @@ HANDLER(send_apart)
 		struct dk_inode *inode = (struct dk_inode *)s->body;
 		read_inode(inode, raw);
 		if (!skipped_devs.lookup(&inode->dev) && !is_seen(inode, dentry, 0, raw)) {
-			helpers.call(ctx, HELPER_BIND);
+			go_on(ctx, HELPER_BIND);
 			return 0;
 		}
 	}
 	c->flags |= DK_F_APART;
-	helpers.call(ctx, HELPER_NAME);
+	go_on(ctx, HELPER_NAME);
 	return 0;
 }
 

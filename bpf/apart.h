@@ -47,5 +47,5 @@ static inline int is_mounted_apart(char *mnt)
 /* The name call in scratch goes to who sends it. */
 static inline void call_on_name(struct bpf_raw_tracepoint_args *ctx)
 {
-	helpers.call(ctx, is_apart() ? HELPER_APART : HELPER_NAME);
+	go_on(ctx, is_apart() ? HELPER_APART : HELPER_NAME);
 }

@@ -94,7 +94,7 @@ HANDLER(on_path_attribute)
 	c.flags = at_flags & AT_SYMLINK_NOFOLLOW_ ? DK_F_NOFOLLOW : 0;
 	find_start(&c.path1, &c.dirfd1);
 	if (send_path_call(ctx, s, &c))
-		helpers.call(ctx, HELPER_BIND);
+		go_on(ctx, HELPER_BIND);
 	return 0;
 }
 
@@ -163,12 +163,12 @@ HANDLER(on_xattr)
 		if (!base_of(c.fd, slots, &dentry, &mnt, &raw))
 			return 0;
 		if (!is_place_seen(s, slots, dentry, mnt, raw)) {
-			helpers.call(ctx, HELPER_BIND);
+			go_on(ctx, HELPER_BIND);
 			return 0;
 		}
 	}
 	s->xattr = c;
-	helpers.call(ctx, HELPER_XATTR);
+	go_on(ctx, HELPER_XATTR);
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 static inline void start_over(struct bpf_raw_tracepoint_args *ctx)
 {
 	on_exit.call(ctx, call_number(ctx));
+	count(DK_C_CUT_SHORT, 1);
 }
 
 /* A call whose number is in the program is jumped to; for the others the kernel takes an address from the table, which
@@ -52,7 +53,7 @@ HANDLER(bind_inode)
 	}
 	enum dk_walked walked = walk_path(s, sizeof(struct dk_inode));
 	if (walked == DK_WALKS_ON)
-		helpers.call(ctx, HELPER_BIND);
+		go_on(ctx, HELPER_BIND);
 	if (walked != DK_AT_TOP)
 		s->ev.flags |= DK_F_INEXACT; /* the names up to here */
 	s->walk.turns = 0;
@@ -73,7 +74,7 @@ HANDLER(bind_inode)
 		bpf_ringbuf_output(questions(), s, size,
 				   s->ev.length || KIND(inode->mode) & KIND(S_IFDIR) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 	if (s->again)
-		helpers.call(ctx, s->again);
+		go_on(ctx, s->again);
 	else
 		start_over(ctx);
 	return 0;
@@ -98,7 +99,7 @@ HANDLER(add_request)
 		}
 		enum dk_walked walked = walk_path(s, 0);
 		if (walked == DK_WALKS_ON)
-			helpers.call(ctx, HELPER_REQUEST);
+			go_on(ctx, HELPER_REQUEST);
 		s->walk.turns = 0;
 		if (walked == DK_AT_TOP && s->ev.size <= REQUEST_PATH) {
 			r->path_size = s->ev.size;
@@ -131,7 +132,7 @@ HANDLER(report_failed)
 		char *alias = KIND(inode->mode) == KIND(S_IFDIR) ? rdp(raw + INODE_ALIASES) : 0;
 		if (alias && inode->nlink && control_value(DK_C_MOUNTS) > 1 && !skipped_devs.lookup(&inode->dev) &&
 		    !(judges() && is_left_out(inode)) && !is_seen(inode, alias - DENTRY_ALIAS, 0, raw)) {
-			helpers.call(ctx, HELPER_BIND);
+			go_on(ctx, HELPER_BIND);
 			return 0;
 		}
 		t->inode[i] = 0;

@@ -61,7 +61,7 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 	if (judges() && is_left_out_with(slots, &slots[1]))
 		return;
 	if (!is_place_seen(s, &slots[1], parent, mnt, parent_inode)) {
-		helpers.call(ctx, HELPER_BIND);
+		go_on(ctx, HELPER_BIND);
 		return;
 	}
 	begin(s, DK_OP_OPEN, DK_F_CREATED | (truncated ? DK_F_TRUNC : 0), 2);

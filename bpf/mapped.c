@@ -121,7 +121,7 @@ static inline void map_file(struct bpf_raw_tracepoint_args *ctx, struct dk_scrat
 	r->stopped = writable && may_stop();
 	r->writable = writable;
 	s->file = (u64)file;
-	helpers.call(ctx, HELPER_REQUEST);
+	go_on(ctx, HELPER_REQUEST);
 }
 
 /* mmap, mremap, mprotect, munmap, msync. */

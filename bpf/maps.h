@@ -282,6 +282,7 @@ enum dk_control {
 	DK_C_MOUNTS,     /* the mount namespace that the command began in; set to 1 from user space: to be found out */
 	DK_C_EXITS,      /* tracked processes that ended: a number may be another process's now */
 	DK_C_CHANGES,    /* grows with `written` and with what is noted in `followed` */
+	DK_C_CUT_SHORT,  /* calls that needed more programs in a row than the kernel allows */
 	DK_C_SLOTS = 32,
 };
 

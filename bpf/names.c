@@ -186,7 +186,7 @@ static inline int send_path_call(struct bpf_raw_tracepoint_args *ctx, struct dk_
 	s->ev.size = at - start;
 	s->record = (sizeof(struct dk_event) + at) & 32767;
 	if (makes)
-		helpers.call(ctx, HELPER_MADE);
+		go_on(ctx, HELPER_MADE);
 	send_judged(ctx, s, s->record);
 	return 0;
 }
@@ -202,7 +202,7 @@ HANDLER(on_name)
 		if (nr != NR_RENAMEAT2 || !(regs->r8 & RENAME_WHITEOUT_))
 			return 0;
 		s->written = 0;
-		helpers.call(ctx, HELPER_FAILED); /* the whiteout may have been made, and taken away again */
+		go_on(ctx, HELPER_FAILED); /* the whiteout may have been made, and taken away again */
 		return 0;
 	}
 	struct dk_call c = {.dirfd1 = AT_FDCWD_, .dirfd2 = AT_FDCWD_, .bases = 1};
@@ -271,7 +271,7 @@ HANDLER(send_name)
 {
 	struct dk_scratch *s = get_scratch();
 	if (s && send_path_call(ctx, s, &s->call))
-		helpers.call(ctx, HELPER_BIND);
+		go_on(ctx, HELPER_BIND);
 	return 0;
 }
 
@@ -282,7 +282,7 @@ HANDLER(send_made)
 	if (!s)
 		return 0;
 	if (look_for_child(s, (struct dk_inode *)s->body + 1, made(s)))
-		helpers.call(ctx, HELPER_MADE);
+		go_on(ctx, HELPER_MADE);
 	send_judged(ctx, s, s->record);
 	return 0;
 }
@@ -298,7 +298,7 @@ HANDLER(on_chroot)
 	if (!base_of(FROM_ROOT, top, &dentry, &mnt, &raw))
 		return 0;
 	if (!is_place_seen(s, top, dentry, mnt, raw)) {
-		helpers.call(ctx, HELPER_BIND);
+		go_on(ctx, HELPER_BIND);
 		return 0;
 	}
 	begin(s, DK_OP_CHROOT, 0, 1);

@@ -58,7 +58,7 @@ static inline void dirty_with(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 	if (!r->stopped || fd < 0)
 		s->ev.flags |= DK_F_INEXACT;
 	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
-	helpers.call(ctx, HELPER_REQUEST);
+	go_on(ctx, HELPER_REQUEST);
 }
 
 static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u64 offset,

@@ -250,7 +250,7 @@ static inline char *known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch
 	if (judges() && is_left_out(inode))
 		return 0;
 	if (!is_seen(inode, rdp(file + FILE_PATH + PATH_DENTRY), rdp(file + FILE_PATH + PATH_MNT), raw)) {
-		helpers.call(ctx, HELPER_BIND);
+		go_on(ctx, HELPER_BIND);
 		return 0;
 	}
 	if (!judges()) /* or it may be left out by the next call */
@@ -275,7 +275,7 @@ static inline void wrote_fifo(struct bpf_raw_tracepoint_args *ctx)
 	if (!t || !t->count || !s)
 		return;
 	s->written = 0;
-	helpers.call(ctx, HELPER_FAILED);
+	go_on(ctx, HELPER_FAILED);
 }
 
 #define EIO_ 5
@@ -305,5 +305,5 @@ static inline void failed(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch
 	if (!changed || !known_file(ctx, s, fd, REGULAR))
 		return;
 	s->written = (u64)inode;
-	helpers.call(ctx, HELPER_FAILED);
+	go_on(ctx, HELPER_FAILED);
 }

@@ -202,7 +202,7 @@ HANDLER(io_uring_complete)
 	if (!s)
 		return 0;
 	s->again = helper;
-	helpers.call(ctx, helper);
+	go_on(ctx, helper);
 	return 0;
 }
 

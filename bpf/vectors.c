@@ -40,11 +40,10 @@ HANDLER(write_vectors)
 		hold_if_crowded(s);
 	if (s->again == HELPER_AIO) {
 		if (!sent) {
-			helpers.call(ctx, HELPER_AIO_BEHIND);
+			go_on(ctx, HELPER_AIO_BEHIND);
 			return 0;
 		}
-		helpers.call(ctx, HELPER_AIO);
-		count(DK_C_ASYNC, 1);
+		go_on(ctx, HELPER_AIO);
 	} else if (s->piece.rest) {
 		if (s->again)
 			dirty_async(ctx, s, rdp((char *)ctx->args[1]), s->piece.offset, s->piece.rest);

@@ -331,6 +331,7 @@ class _Recording:
             "32-bit program": control[Control.COMPAT],
             "user memory not readable": control[Control.UNREAD],
             "io_uring or AIO call not followed": control[Control.ASYNC],
+            "call not followed to its end": control[Control.CUT_SHORT],
             "too many ranges to read": control[Control.UNASKED],
             "too many processes with mapped files": control[Control.UNMAPPED],
         }

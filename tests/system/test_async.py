@@ -90,6 +90,39 @@ def test_aio_of_many_vectors(workspace: Path, trace: Path) -> None:
     harness.assert_faithful(trace, workspace)
 
 
+MANY_FILES = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+IOCB, count = struct.Struct('<QIiHhIQQqQII'), int(sys.argv[1])
+def at(buffer): return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+context = ctypes.c_ulong()
+assert libc.syscall(206, 64, ctypes.byref(context)) == 0  # io_setup
+data = [bytearray(os.urandom(700)) for _ in range(count)]
+files = [os.open(f'f{number}', os.O_WRONLY) for number in range(count)]
+blocks = [bytearray(IOCB.pack(0, 0, 0, 1, 0, fd, at(each), 700, 0, 0, 0, 0)) for fd, each in zip(files, data)]
+pointers = (ctypes.c_void_p * count)(*map(at, blocks))
+assert libc.syscall(209, context, ctypes.c_long(count), pointers) == count  # io_submit
+events = ctypes.create_string_buffer(32 * 64)
+assert libc.syscall(208, context, ctypes.c_long(count), ctypes.c_long(64), events, None) == count  # io_getevents
+"""
+
+
+@pytest.mark.parametrize(("count", "followed"), [(12, True), (40, False)])
+def test_aio_to_files_not_used_before(count: int, followed: bool, workspace: Path, trace: Path) -> None:
+    """A submission that is about more new files than one call can be followed through is told as a loss, and put right."""
+    for number in range(count):
+        (workspace / f"f{number}").write_bytes(b"before" * 200)
+    result = harness.record(trace, [sys.executable, "-c", MANY_FILES, str(count)], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    with diffkeeper.open(trace) as opened:
+        assert bool(opened.session.lost) is not followed
+        assert bool(opened.session.mismatches) is not followed
+    if followed:
+        harness.assert_faithful(trace, workspace)
+    else:
+        harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
+
+
 def test_writes_that_overtake_each_other(filesystem: Path, trace: Path) -> None:
     """Of overlapping io_uring writes that are under way at once, the one that the file has is the one recorded."""
     job = ["--ioengine=io_uring", "--rw=randwrite", "--size=2m", "--bsrange=512-64k", "--blockalign=512", "--iodepth=8"]
