@@ -283,6 +283,7 @@ enum dk_control {
 	DK_C_EXITS,      /* tracked processes that ended: a number may be another process's now */
 	DK_C_CHANGES,    /* grows with `written` and with what is noted in `followed` */
 	DK_C_CUT_SHORT,  /* calls that needed more programs in a row than the kernel allows */
+	DK_C_UNFOLLOWED, /* processes that found no room */
 	DK_C_SLOTS = 32,
 };
 

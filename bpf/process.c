@@ -17,7 +17,8 @@ HANDLER(sched_process_fork)
 	u8 one = 1;
 	if (parent_tgid == child_tgid || !is_tracked(parent_tgid))
 		return 0;
-	tracked.update(&child_tgid, &one);
+	if (tracked.update(&child_tgid, &one))
+		count(DK_C_UNFOLLOWED, 1);
 	inherit_mappings(parent, child);
 	struct dk_scratch *s = get_scratch();
 	if (!s)

@@ -332,6 +332,7 @@ class _Recording:
             "user memory not readable": control[Control.UNREAD],
             "io_uring or AIO call not followed": control[Control.ASYNC],
             "call not followed to its end": control[Control.CUT_SHORT],
+            "process not followed": control[Control.UNFOLLOWED],
             "too many ranges to read": control[Control.UNASKED],
             "too many processes with mapped files": control[Control.UNMAPPED],
         }

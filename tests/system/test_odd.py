@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +96,18 @@ for flags in (0, CLONE_FILES | CLONE_FS):
     assert (workspace / "dir-1536/there").exists()
     harness.assert_faithful(trace, workspace)
     assert ("spawned", "sh") in set(writers(trace))
+
+
+def test_more_processes_than_can_be_followed(workspace: Path, trace: Path) -> None:
+    """A process that finds no room among those that are followed is a loss; what it did is put right at the end."""
+    script = "import subprocess\nsubprocess.run(['sh', '-c', 'echo not seen > file'], check=True)\nopen('own', 'w').write('seen')"
+    words = [sys.executable, "-m", "tests.system.many_processes", trace, sys.executable, "-c", script]
+    subprocess.run(words, check=True, cwd=workspace, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    with diffkeeper.open(trace) as opened:
+        assert opened.session.lost == {"process not followed": 1}
+        assert opened.session.mismatches == 1
+        assert (opened.at("end") / "file").read_bytes() == b"not seen\n"
+    harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
 
 
 def test_a_number_that_a_second_process_gets(workspace: Path, trace: Path) -> None:
