@@ -43,6 +43,7 @@ PARTS = (
     "process.c",
     "touch.c",
     "aio.c",
+    "flights.h",
     "uring.c",
     "vectors.c",
 )

@@ -19,19 +19,20 @@ from pathlib import Path
 from msgspec import structs
 
 from .. import __version__, arrays
-from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError, TraceExistsError
+from ..errors import CommandNotExecutableError, CommandNotFoundError, DiffKeeperError
 from ..filtering import Filters, Spec, read_at, settled
 from ..journal import JournalWriter
 from ..model import Session
 from ..progress import Progress
 from ..store import differing, indexer
 from ..store.reader import open_reader
-from ..store.session import FACTS_FILE, FORMAT, write_facts
+from ..store.session import FORMAT, write_facts
 from ..wire import WireOp, encode
-from . import child, earlier, scope
+from . import child, earlier, place, scope
 from .aside import Aside
 from .baseline import Baseline
 from .kernel import Control, Kernel, Loading
+from .losses import Losses
 from .pump import Pump
 from .ring import Ring
 from .verdicts import Verdicts
@@ -84,7 +85,7 @@ def record(
         filters = settled(filters, lambda name: read_at(resolved, name))  # one that cannot be made ends it here
         arrays.load()  # for the indexer, to whom its files may be closed
         kernel = loading.wait()
-        _make_trace(trace, force, user)
+        place.make(trace, user, force=force)
         recording = _Recording(
             command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ignored, kernel
         )
@@ -96,23 +97,6 @@ def record(
             loading.abandon()
         raise
     return recording.run()
-
-
-def _make_trace(trace: Path, force: bool, user: child.User) -> None:
-    if trace.is_symlink() or trace.exists():
-        is_trace = (trace / FACTS_FILE).is_file()
-        is_empty = trace.is_dir() and not any(trace.iterdir())
-        if not is_empty and not (force and is_trace):
-            hint = "use --force to replace it, or -o for another place" if is_trace else "choose another place with -o"
-            raise TraceExistsError(f"{trace} exists already and was kept: {hint}")
-        if not is_empty:
-            earlier.put_aside(trace)
-    try:
-        trace.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise TraceExistsError(f"{trace} cannot be made: {error.strerror}") from error
-    trace.chmod(0o700)
-    os.chown(trace, user.uid, user.gid)
 
 
 class _Recording:
@@ -146,7 +130,7 @@ class _Recording:
         self._kernel: Kernel | None = kernel
         self._began = 0
         self._baseline: Baseline
-        self._told: dict[str, int] = {}  # losses by cause
+        self._losses = Losses()
 
     # ---- before the command ----
 
@@ -170,7 +154,7 @@ class _Recording:
         self._journal = JournalWriter(self._trace / "journal", owner)
         self._verdicts = Verdicts(self._judges, self._roots, self._another_pass)
         self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts, self._roots)
-        self._give_away()
+        place.give(self._trace, self._user)
         self._take_baseline()
         self._indexer = Aside(self._trace, self._user)
         kernel = self._kernel
@@ -211,13 +195,6 @@ class _Recording:
             raise DiffKeeperError(
                 f"the baseline does not fit at {self._shown} ({self._pump.failure}): choose another place with -o"
             )
-
-    def _give_away(self) -> None:
-        """The trace belongs to the user who called sudo, also when we are killed."""
-        if not self._user.is_caller:
-            for path in (self._trace, *self._trace.rglob("*")):
-                with suppress(FileNotFoundError):
-                    os.chown(path, self._user.uid, self._user.gid, follow_symlinks=False)
 
     def abandon(self) -> None:
         """The command was never begun: leave nothing behind."""
@@ -284,7 +261,7 @@ class _Recording:
                 self._pump.give_up(error)
                 busy = False
             if self._kernel and not self._pump.failure:
-                self._pump.emit(self._losses(self._kernel, time.monotonic_ns()))
+                self._pump.emit(self._losses.since(self._kernel, time.monotonic_ns()))
                 self._pump.flush()  # now: we may be killed
             while (received := signal.sigtimedwait(child.HANDLED, 0)) is not None:
                 # What the terminal sends reaches the command by itself; only a kill(2) is passed on.
@@ -323,27 +300,6 @@ class _Recording:
         self._pump.look_at_mapped()
         child.resume(kernel.take_stopped())
 
-    def _losses(self, kernel: Kernel, now: int) -> list[bytes]:
-        """A GAP record for each way in which something was missed since the last look."""
-        control = kernel.control
-        causes = {
-            "ring full": control[Control.LOST],
-            "32-bit program": control[Control.COMPAT],
-            "user memory not readable": control[Control.UNREAD],
-            "io_uring or AIO call not followed": control[Control.ASYNC],
-            "call not followed to its end": control[Control.CUT_SHORT],
-            "process not followed": control[Control.UNFOLLOWED],
-            "too many ranges to read": control[Control.UNASKED],
-            "too many processes with mapped files": control[Control.UNMAPPED],
-        }
-        new = {cause: number - self._told.get(cause, 0) for cause, number in causes.items()}
-        self._told = causes
-        return [
-            encode(WireOp.GAP, time=now, offset=number, payload=cause.encode())
-            for cause, number in new.items()
-            if number
-        ]
-
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
         if self._recalled:
@@ -365,7 +321,7 @@ class _Recording:
         self._judges.count_events(kernel.left_out())
         filtered = json.dumps([structs.asdict(each) for each in self._judges.report()])
         self._pump.last_words(
-            *self._losses(kernel, ended),
+            *self._losses.since(kernel, ended),
             encode(WireOp.END, time=ended, pid=pid, offset=status),
             *(encode(WireOp.SETTLE, time=ended, payload=f"note={note}".encode()) for note in self._notes(kernel)),
             encode(WireOp.SETTLE, time=ended, payload=f"filtered={filtered}".encode()),
@@ -392,7 +348,7 @@ class _Recording:
         finally:
             self._journal.close()
             with suppress(OSError):
-                self._give_away()
+                place.give(self._trace, self._user)
 
     def _summary(self, session: Session) -> str:
         lost = sum(session.lost.values())

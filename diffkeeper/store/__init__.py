@@ -2,7 +2,7 @@
 
     files      what the files of an index must be, and how a copy takes their place
     pages      whether the pages of an index can be handed to LMDB; sound: which were so before
-    db         the LMDB environment, its tables and transactions (the only lmdb importer)
+    db         the LMDB environment and its transactions (the only lmdb importer); tables: which there are
     codec      numbers, columns and compression: bytes to values, bounded and checked
     session    facts about the recording: TRACE/session.json and the totals kept in the store
     names      the tree: which node a name meant at a moment

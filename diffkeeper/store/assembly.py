@@ -31,10 +31,11 @@ from .content import (
     is_one_write,
     one_write,
 )
-from .db import Table, Txn
+from .db import Txn
 from .layers import visible
 from .names import U64
 from .patches import BlobReader
+from .tables import Table
 
 REGION = 32 << 20  # bytes of a file of which it is found out at once where they are
 FEW_RUNS = 48  # rows that a read lays one over the other itself

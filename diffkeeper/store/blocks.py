@@ -32,10 +32,11 @@ from .codec import (
     unpack_lists,
     unpack_strings,
 )
-from .db import Table, Txn
+from .db import Txn
 from .names import U64
 from .runs import Run
 from .state import NodeState
+from .tables import Table
 
 BLOCK_EVENTS = 4096
 

@@ -14,10 +14,11 @@ from .assembly import ContentReader
 from .blocks import EventIndex, decode_block
 from .codec import unpack_attrs
 from .content import RESET, decode, decode_ref
-from .db import Database, Table, Txn
+from .db import Database, Txn
 from .listing import attrs_at
 from .names import LATEST
 from .patches import BlobReader
+from .tables import Table
 
 
 def problems(database: Database, content: ContentReader, blobs: BlobReader) -> Iterator[str]:

@@ -17,7 +17,7 @@ from ..model import Filtered, Mark, Op, Process, Session
 from ..wire import Record, WireOp, strings
 from . import processes
 from .codec import damaged
-from .db import Table
+from .tables import Table
 from .timeline import Timeline
 
 MAX_CAUSES, MAX_NOTES, MAX_TEXT = 64, 256, 4096

@@ -1,15 +1,13 @@
-"""The LMDB environment: its tables, how it is opened, and transactions over it.
+"""The LMDB environment: how it is opened, and transactions over it.
 
 Owns the only import of lmdb and turns its errors into ours. LMDB believes what is in its file, so a
 file is looked at first: by a reader the pages it can get to (`pages`), by a writer everything.
-What the values mean belongs to the modules that write them. All integers in keys are big-endian, so
-that byte order is number order.
+Which tables there are is in `tables`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import errno
 import os
 import threading
@@ -22,6 +20,7 @@ from msgspec import Struct
 
 from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError
 from . import files, pages, sound
+from .tables import FOR_INDEXER, NOT_ALWAYS, Table
 
 MAP_SIZES = (1 << 40, 1 << 36, 1 << 33)
 """Address space asked for, in order: the file is as large as its data, whatever the map."""
@@ -31,32 +30,6 @@ CHECKS = 20  # attempts to look at the pages of a transaction before a writer ha
 
 END = b"\xff" * 32
 """Sorts after every suffix a key of ours may have."""
-
-
-class Table(enum.Enum):
-    """Each table: key -> value. Node, seq and time are u64; a digest is 32 bytes of BLAKE3."""
-
-    __hash__ = object.__hash__  # Enum's own is written in Python, and every get and put needs it
-
-    META = b"meta"  # name -> see `session`, `indexer`: totals, cursor, what the indexer must remember
-    EVENTS = b"events"  # first seq -> block of events (`blocks`)
-    NAMES = b"names"  # parent node, name, NUL, seq -> node that has the name from seq on, 0: nothing has
-    ATTRS = b"attrs"  # node, seq -> attributes from seq on (`nodes`)
-    XATTRS = b"xattrs"  # node, name, NUL, seq -> extended attribute from seq on (`xattrs`); not in format 1
-    CONTENT = b"content"  # node, first seq, part u32 -> block of extents (`content`)
-    BLOBS = b"blobs"  # digest of the bytes -> how to get them (`patches`)
-    BASES = b"bases"  # digest of a blob that some patch needs -> nothing
-    MARKS = b"marks"  # seq -> time, name
-    PROCESSES = b"processes"  # pid u32, seq -> the process from seq on (`processes`)
-    # For the indexer alone, at the cursor:
-    NODES = b"nodes"  # node -> its state (`nodes`)
-    LINKS = b"links"  # node, parent node, name -> nothing: the names it has now
-    IDENTS = b"idents"  # dev u32, ino u64, gen u32 -> node the kernel's identity is bound to
-    HANDLES = b"handles"  # handle u64 -> node whose CONTENT records carry it
-
-
-NOT_ALWAYS = frozenset((Table.XATTRS,))  # `Txn.has`
-FOR_INDEXER = frozenset((Table.NODES, Table.LINKS, Table.IDENTS, Table.HANDLES))
 
 
 def _translated(error: lmdb.Error) -> DiffKeeperError:

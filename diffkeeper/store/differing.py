@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from .. import plugins
 from ..errors import PluginError
-from .db import Table, Txn
+from .db import Txn
+from .tables import Table
 
 AUTO, RAW = plugins.CORE_DIFFERS
 BSDIFF_SIZE = 1 << 20

@@ -28,11 +28,12 @@ from ..model import Session
 from ..wire import WireOp, records, strings
 from . import session
 from .codec import pack_value, unpack_value
-from .db import Database, Table, Txn
+from .db import Database, Txn
 from .earlier import Earlier
 from .files import DATA_FILE
 from .nodes import is_under
 from .replay import Replay
+from .tables import Table
 from .timeline import Progress
 
 LOCK = "lock"

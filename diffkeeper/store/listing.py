@@ -18,8 +18,9 @@ from . import names, xattrs
 from .assembly import ContentReader
 from .codec import attrs_fields
 from .content import decode_outcome
-from .db import Around, Table, Txn
+from .db import Around, Txn
 from .names import LATEST, U64
+from .tables import Table
 
 MOST = 20_000
 """Nodes whose attributes are remembered, and entries of directories."""

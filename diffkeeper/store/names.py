@@ -11,7 +11,8 @@ import struct
 
 from ..model import ROOT_NODE
 from .codec import damaged
-from .db import Table, Txn
+from .db import Txn
+from .tables import Table
 
 U64 = struct.Struct(">Q")
 LATEST = (1 << 63) - 1

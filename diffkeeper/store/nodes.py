@@ -17,9 +17,10 @@ from ..model import ROOT_NODE, Fidelity, Session
 from ..wire import Inode
 from . import names, xattrs
 from .codec import damaged
-from .db import Table, Txn
+from .db import Txn
 from .names import LATEST, U64
 from .state import Identity, NodeState, unpack_state
+from .tables import Table
 from .writer import ContentWriter
 
 CACHED_NODES = 50_000

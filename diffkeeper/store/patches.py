@@ -19,7 +19,8 @@ from .. import plugins
 from ..errors import DiffKeeperError, PluginError
 from . import differing
 from .codec import MAX_BLOB, compress, damaged, decompress, unpack
-from .db import Table, Txn
+from .db import Txn
+from .tables import Table
 
 DIGEST = 32
 PATCH_SIZES = range(512, (8 << 20) + 1)

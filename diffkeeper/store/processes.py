@@ -12,8 +12,9 @@ import msgspec
 
 from ..model import Mark, Process
 from .codec import damaged, pack_value, unpack_value
-from .db import Table, Txn
+from .db import Txn
 from .names import LATEST, U64
+from .tables import Table
 
 _PID = struct.Struct(">I")
 

@@ -17,11 +17,12 @@ from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, processes, session
 from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
-from .db import Database, Table, Txn
+from .db import Database, Txn
 from .files import DATA_FILE
 from .listing import Listing, Memory
 from .names import U64
 from .patches import BlobReader
+from .tables import Table
 
 
 def open_reader(trace_dir: Path, *, trusted: bool = False) -> Reader:

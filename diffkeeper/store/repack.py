@@ -21,8 +21,9 @@ from ..errors import DiffKeeperError
 from . import differing, files, indexer
 from .codec import compress
 from .content import KEYFRAME, RESET, decode, decode_ref
-from .db import Database, Table, Txn
+from .db import Database, Txn
 from .patches import NO_BASE, Blob, BlobReader, Patcher, load, store_patch, store_whole
+from .tables import Table
 
 _BATCH_BYTES = 64 << 20
 

@@ -23,12 +23,13 @@ from .calls import Calls
 from .codec import damaged
 from .course import Course
 from .data import CAPABILITY, Data
-from .db import Table, Txn
+from .db import Txn
 from .differing import Choice
 from .earlier import Earlier
 from .nodes import Nodes
 from .standing import Standing
 from .state import Identity, NodeState
+from .tables import Table
 from .targets import Targets, first_inode
 from .timeline import Progress, Timeline
 from .walk import Walker

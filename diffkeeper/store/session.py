@@ -18,7 +18,8 @@ from msgspec import Struct, structs
 
 from ..errors import NotATraceError, TraceDamagedError, TraceMissingError, TraceTooNewError
 from ..model import Session
-from .db import Table, Txn
+from .db import Txn
+from .tables import Table
 
 FORMAT = 2
 """Of the store. 1 had no XATTRS; it is read, and finished, as ever."""

@@ -15,11 +15,11 @@ from ..wire import Flag, Record, WireOp, strings
 from .blocks import NONE
 from .calls import Calls
 from .codec import damaged, unpack_value
-from .db import Table
 from .earlier import Earlier
 from .names import U64
 from .nodes import Nodes
 from .state import NodeState
+from .tables import Table
 from .targets import Targets, first_inode
 from .timeline import Timeline
 from .walk import Walker

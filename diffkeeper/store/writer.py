@@ -13,9 +13,10 @@ from ..arrays import np
 from . import assembly, content, differing, patches
 from .codec import Column, pack_rows
 from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, SORTED, WRITE, ZERO
-from .db import Table, Txn
+from .db import Txn
 from .runs import Run
 from .state import NodeState, Pending
+from .tables import Table
 
 BLOCK_BYTES = 4 << 20
 BLOCK_ROWS = 65536

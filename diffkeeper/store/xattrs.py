@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 from . import patches
 from .codec import damaged, pack_value
-from .db import Table, Txn
+from .db import Txn
 from .names import U64
 from .state import NodeState
+from .tables import Table
 
 FEW = 512  # bytes that a node's may take among its attributes
 SHORT = 256  # bytes of a value that stands in its entry

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from diffkeeper.journal import FRAME, FRAME_HEAD, FRAME_MAGIC, SEGMENT_MAGIC, JournalReader, _check, segment_path
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE
+from diffkeeper.store.tables import Table
 from diffkeeper.wire import INODE, WireOp, pieces, records
 
 PAGE = 4096

@@ -109,7 +109,7 @@ assert libc.syscall(208, context, ctypes.c_long(count), ctypes.c_long(64), event
 
 @pytest.mark.parametrize(("count", "followed"), [(12, True), (40, False)])
 def test_aio_to_files_not_used_before(count: int, followed: bool, workspace: Path, trace: Path) -> None:
-    """A submission that is about more new files than one call can be followed through is told as a loss, and put right."""
+    """Of a submission to many new files, what could not be followed is told as a loss, and put right at the end."""
     for number in range(count):
         (workspace / f"f{number}").write_bytes(b"before" * 200)
     result = harness.record(trace, [sys.executable, "-c", MANY_FILES, str(count)], cwd=workspace)

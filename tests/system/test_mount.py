@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from diffkeeper.store import names
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE
+from diffkeeper.store.tables import Table
 from tests.builder import TraceBuilder
 
 PROGRAM = (sys.executable, "-m", "diffkeeper")

@@ -26,8 +26,9 @@ from diffkeeper.exporting import Exported, Selection
 from diffkeeper.plugins import Exporter
 from diffkeeper.progress import Silent
 from diffkeeper.store import patches
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE
+from diffkeeper.store.tables import Table
 from diffkeeper.trace import Trace
 from tests.builder import TraceBuilder
 

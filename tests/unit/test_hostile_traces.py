@@ -31,8 +31,9 @@ from diffkeeper.errors import DiffKeeperError, TraceDamagedError
 from diffkeeper.exporting import Exported, Selection
 from diffkeeper.progress import Silent
 from diffkeeper.store import codec, names
-from diffkeeper.store.db import Database, Table, Txn
+from diffkeeper.store.db import Database, Txn
 from diffkeeper.store.files import DATA_FILE, LOCK_FILE
+from diffkeeper.store.tables import Table
 from diffkeeper.view.hidden import status_lines, timeline_lines
 from diffkeeper.wire import WireOp
 from tests.builder import TraceBuilder

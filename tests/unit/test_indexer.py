@@ -18,10 +18,11 @@ from diffkeeper.errors import DiffKeeperError, NotATraceError, TraceDamagedError
 from diffkeeper.journal import JournalWriter, segment_path, segments
 from diffkeeper.model import Event, Fidelity, Op, Session
 from diffkeeper.store import indexer
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import open_reader
 from diffkeeper.store.session import FORMAT
+from diffkeeper.store.tables import Table
 from diffkeeper.trace import open_trace
 from diffkeeper.wire import WireOp
 from tests.builder import TraceBuilder

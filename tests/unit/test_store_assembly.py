@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from diffkeeper.store import content
 from diffkeeper.store.content import CHUNK, SORTED
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.layers import visible
 from diffkeeper.store.reader import open_reader
+from diffkeeper.store.tables import Table
 from tests.builder import TraceBuilder
 
 extents = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=25)

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from diffkeeper.errors import DiffKeeperError, NotATraceError, PluginError, TraceDamagedError, TraceMissingError
 from diffkeeper.model import Attrs, Fidelity
 from diffkeeper.store import blocks, codec, content, indexer, names, session
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE, LOCK_FILE
 from diffkeeper.store.reader import Reader, open_reader
+from diffkeeper.store.tables import Table
 from tests.builder import TraceBuilder, packed_attrs
 
 integers = st.integers(-(1 << 63), (1 << 63) - 1)

@@ -25,11 +25,12 @@ from diffkeeper import plugins, testing
 from diffkeeper.cli import cli
 from diffkeeper.errors import DiffKeeperError, PluginError
 from diffkeeper.store import differing, patches
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.differing import Choice, candidates
 from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import open_reader
 from diffkeeper.store.repack import repack
+from diffkeeper.store.tables import Table
 from diffkeeper_plugins.differs.zstd import SIZE_LIMIT, Zstd
 from tests.builder import TraceBuilder
 from tests.unit.test_plugins import distribution, forget

@@ -12,9 +12,10 @@ from diffkeeper import plugins
 from diffkeeper.errors import PluginError, TraceDamagedError
 from diffkeeper.store import assembly, content, differing, indexer, patches
 from diffkeeper.store.codec import compress
-from diffkeeper.store.db import Database, Table
+from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import open_reader
+from diffkeeper.store.tables import Table
 from tests.builder import TraceBuilder
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from diffkeeper.errors import TraceDamagedError
 from diffkeeper.model import Attrs
-from diffkeeper.store.db import Database, Table, Txn
+from diffkeeper.store.db import Database, Txn
 from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.names import U64
 from diffkeeper.store.reader import Reader, open_reader
+from diffkeeper.store.tables import Table
 from tests.builder import TraceBuilder, packed_attrs
 
 LONG = 65_536

@@ -1,0 +1,34 @@
+"""What the kernel half has missed, by cause: the GAP records of a recording."""
+
+from __future__ import annotations
+
+from ..wire import WireOp, encode
+from .kernel import Control, Kernel
+
+_CAUSES = {
+    "ring full": Control.LOST,
+    "32-bit program": Control.COMPAT,
+    "user memory not readable": Control.UNREAD,
+    "io_uring or AIO call not followed": Control.ASYNC,
+    "call not followed to its end": Control.CUT_SHORT,
+    "process not followed": Control.UNFOLLOWED,
+    "too many ranges to read": Control.UNASKED,
+    "too many processes with mapped files": Control.UNMAPPED,
+}
+
+
+class Losses:
+    """Remembers what it has told."""
+
+    def __init__(self) -> None:
+        self._told = dict.fromkeys(_CAUSES, 0)
+
+    def since(self, kernel: Kernel, now: int) -> list[bytes]:
+        """A record for each cause that had more losses since the last look. `now`: monotonic ns."""
+        gaps = []
+        for cause, slot in _CAUSES.items():
+            number = kernel.control[slot]
+            if number > self._told[cause]:
+                gaps.append(encode(WireOp.GAP, time=now, offset=number - self._told[cause], payload=cause.encode()))
+                self._told[cause] = number
+        return gaps
