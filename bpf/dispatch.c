@@ -87,15 +87,14 @@ HANDLER(add_request)
 	if (!s)
 		return 0;
 	struct dk_request *r = &s->request;
-	char *file = (char *)s->file;
-	if (file) {
+	if (s->dentry) {
 		if (!s->walk.turns) {
-			char *mnt = rdp(file + FILE_PATH + PATH_MNT);
-			if (is_mounted_apart(mnt)) {
+			char *mnt = (char *)s->mnt;
+			if (!mnt || is_mounted_apart(mnt)) {
 				r->apart = 1;
 				mnt = 0;
 			}
-			begin_walk(s, rdp(file + FILE_PATH + PATH_DENTRY), mnt);
+			begin_walk(s, (char *)s->dentry, mnt);
 		}
 		enum dk_walked walked = walk_path(s, 0);
 		if (walked == DK_WALKS_ON)
@@ -107,6 +106,8 @@ HANDLER(add_request)
 		}
 	}
 	post(r);
+	if (s->again == HELPER_CORE)
+		go_on(ctx, HELPER_EXIT);
 	return 0;
 }
 

@@ -94,7 +94,7 @@ HANDLER(on_open)
 			send_mark(s, path);
 		return 0;
 	}
-	u64 flags = nr == NR_OPEN ? regs->si : nr == NR_OPENAT ? regs->dx : O_TRUNC_;
+	u64 flags = nr == NR_OPEN ? regs->si : nr == NR_CREAT ? O_TRUNC_ : regs->dx;
 	if (nr == NR_OPENAT2)
 		bpf_probe_read_user(&flags, sizeof(flags), (void *)regs->dx);
 	send_open(ctx, s, fd, flags);

@@ -22,7 +22,6 @@
 #define MAP_ANONYMOUS_ 0x20
 #define PTRACE_POKETEXT_ 4
 #define PTRACE_POKEDATA_ 5
-#define FMODE_WRITE_ 2
 #define PAGES(bytes) (((bytes) + 4095) & ~4095UL)
 
 static inline int overlaps(struct dk_mapping *m, u64 start, u64 end)
@@ -120,7 +119,7 @@ static inline void map_file(struct bpf_raw_tracepoint_args *ctx, struct dk_scrat
 	r->inode = *(struct dk_inode *)s->body;
 	r->stopped = writable && may_stop();
 	r->writable = writable;
-	s->file = (u64)file;
+	ask_about(s, file);
 	go_on(ctx, HELPER_REQUEST);
 }
 

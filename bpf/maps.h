@@ -219,7 +219,7 @@ struct dk_scratch {
 	struct dk_judged judged;
 	u32 record; /* bytes of the one that is to be judged */
 	struct dk_request request;
-	u64 file;  /* that the request is about */
+	u64 dentry, mnt; /* of the file that the request is about; 0: it has no place */
 	u64 found, forgets; /* among the mappings of a process */
 	u64 written; /* the inode that a call failed to write to; 0: none */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
@@ -284,6 +284,9 @@ enum dk_control {
 	DK_C_CHANGES,    /* grows with `written` and with what is noted in `followed` */
 	DK_C_CUT_SHORT,  /* calls that needed more programs in a row than the kernel allows */
 	DK_C_UNFOLLOWED, /* processes that found no room */
+	DK_C_CORES,      /* processes whose memory was dumped, and it was not seen into which file */
+	DK_C_UNSEEN,     /* changes by calls that are not followed */
+	DK_C_GIVEN,      /* files that the kernel was given to write to by itself */
 	DK_C_SLOTS = 32,
 };
 
@@ -313,8 +316,10 @@ BPF_TABLE("lru_hash", u64, struct dk_pending, pending, 512); /* by struct io_kio
 BPF_TABLE("lru_hash", u64, struct dk_flights, flights, 256); /* by struct inode * */
 BPF_ARRAY(scratch, struct dk_scratch, NCPU);
 BPF_ARRAY(bindings, struct dk_binding, NCPU);
-BPF_PROG_ARRAY(on_exit, 512);
-BPF_PROG_ARRAY(helpers, 16);
+#define CALLS 512
+BPF_ARRAY(handled, u8, CALLS); /* set from user space: calls whose changes are told by who handles them */
+BPF_PROG_ARRAY(on_exit, CALLS);
+BPF_PROG_ARRAY(helpers, 32);
 #define HELPER_BIND 0
 #define HELPER_REQUEST 1
 #define HELPER_URING_WRITE 2
@@ -330,3 +335,5 @@ BPF_PROG_ARRAY(helpers, 16);
 #define HELPER_VECTORS 12
 #define HELPER_MADE 13
 #define HELPER_XATTR 14
+#define HELPER_CORE 15
+#define HELPER_EXIT 16

@@ -69,6 +69,8 @@ static inline u32 uid_of(char *task)
 	return rd32((char *)rdp(task + TASK_CRED) + CRED_UID);
 }
 
+#define FMODE_WRITE_ 2
+
 static inline char *file_of(int fd)
 {
 	char *files = rdp((char *)bpf_get_current_task() + TASK_FILES);

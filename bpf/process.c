@@ -62,12 +62,108 @@ HANDLER(sched_process_exec)
 	return 0;
 }
 
+#define CORE_DUMPED 0x80 /* of an exit status, as of wait(2) */
+#define CORE_TOLD 2 /* among the processes that are followed */
+
+/*
+ * The file that the kernel has dumped this process into: of what this thread touched the last, as no call came after it.
+ * On the filesystem of the working directory, if one is: overlayfs has it twice. 0: some other thread's, or a program's.
+ */
+static inline char *core_of(struct dk_touched *t, u32 here)
+{
+	char *found = 0;
+	for (int i = 0; i < DK_STAMPS; i++) {
+		char *raw = (char *)t->inode[i];
+		if (!raw || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) != REGULAR ||
+		    !rdp(raw + INODE_ALIASES))
+			continue;
+		if (sb_dev(raw) == here)
+			return raw;
+		if (!found)
+			found = raw;
+	}
+	return found;
+}
+
+/* A core dump is told as what an open would have done; its bytes are read, when nobody writes to them any more. */
+static inline void tell_core(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, struct dk_touched *t)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct dk_inode *slots = (struct dk_inode *)s->body;
+	char *directory = 0, *mnt = 0, *raw = 0;
+	u32 here = base_of(AT_FDCWD_, slots, &directory, &mnt, &raw) ? slots->dev : 0;
+	char *core = core_of(t, here);
+	if (!core)
+		return;
+	u8 told = CORE_TOLD;
+	tracked.update(&tgid, &told);
+	read_inode(slots, core);
+	char *dentry = rdp(core + INODE_ALIASES) - DENTRY_ALIAS;
+	if (slots->dev != here)
+		mnt = 0;
+	if (skipped_devs.lookup(&slots->dev) || (judges() && is_left_out(slots)))
+		return;
+	char *parent = rdp(dentry + DENTRY_PARENT), *parent_inode = rdp(parent + DENTRY_INODE);
+	int created = is_touched(t, parent_inode);
+	if (created) {
+		read_inode(&slots[1], parent_inode);
+		if (judges() && is_left_out_with(slots, &slots[1]))
+			return;
+		if (!is_place_seen(s, &slots[1], parent, mnt, parent_inode)) {
+			go_on(ctx, HELPER_BIND);
+			return;
+		}
+	}
+	if (!is_seen(slots, dentry, mnt, core)) {
+		go_on(ctx, HELPER_BIND);
+		return;
+	}
+	begin(s, DK_OP_OPEN, DK_F_TRUNC | (created ? DK_F_CREATED : 0), 1 + created);
+	u32 size = 0, at = (1 + created) * sizeof(struct dk_inode);
+	if (created) {
+		int n = bpf_probe_read_kernel_str(s->body + at, 256, rdp(dentry + DENTRY_NAME));
+		if (n > 1)
+			size = (n - 1) & 255;
+	}
+	s->ev.size = size;
+	drop_stamps();
+	send(s, sizeof(struct dk_event) + at + size);
+	s->dentry = (u64)dentry;
+	s->mnt = (u64)mnt;
+	ask_for_range(ctx, s, -1, 0, 0, slots->size, 0);
+}
+
+HANDLER(core_dumped)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct dk_scratch *s = get_scratch();
+	struct dk_touched *t = touched.lookup(&tid);
+	if (s && t)
+		tell_core(ctx, s, t);
+	go_on(ctx, HELPER_EXIT);
+	return 0;
+}
+
 HANDLER(sched_process_exit)
 {
 	char *task = (char *)ctx->args[0];
-	u32 tgid = rd32(task + TASK_TGID), tid = bpf_get_current_pid_tgid();
-	if (!is_tracked(tgid))
+	u32 tid = bpf_get_current_pid_tgid();
+	struct dk_scratch *s = get_scratch();
+	if (!s || !is_tracked(rd32(task + TASK_TGID)))
 		return 0;
+	if (rd32((char *)rdp(task + TASK_SIGNAL) + SIGNAL_EXIT_CODE) & CORE_DUMPED && touched.lookup(&tid)) {
+		s->again = HELPER_CORE;
+		go_on(ctx, HELPER_CORE);
+	}
+	go_on(ctx, HELPER_EXIT);
+	return 0;
+}
+
+/* The rest of it, when what the kernel wrote for this thread is told. */
+HANDLER(thread_ended)
+{
+	char *task = (char *)ctx->args[0];
+	u32 tgid = rd32(task + TASK_TGID), tid = bpf_get_current_pid_tgid();
 	touched.delete(&tid);
 	char *group = rdp(task + TASK_SIGNAL);
 	if (rd32(group + SIGNAL_LIVE))
@@ -79,6 +175,9 @@ HANDLER(sched_process_exit)
 		u32 code = rd32(group + SIGNAL_EXIT_CODE);
 		s->ev.offset = code ? code : rd32(task + TASK_EXIT_CODE);
 		send(s, sizeof(struct dk_event));
+		u8 *kept = tracked.lookup(&tgid);
+		if (code & CORE_DUMPED && kept && *kept != CORE_TOLD)
+			count(DK_C_CORES, 1);
 	}
 	tracked.delete(&tgid);
 	count(DK_C_EXITS, 1);

@@ -38,27 +38,40 @@ static inline void post(struct dk_request *r)
 		bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
 }
 
+/* The request in scratch is about this file, wherever it is. */
+static inline void ask_about(struct dk_scratch *s, char *file)
+{
+	s->dentry = (u64)rdp(file + FILE_PATH + PATH_DENTRY); /* 0 of no file, too */
+	s->mnt = (u64)rdp(file + FILE_PATH + PATH_MNT);
+}
+
 /*
- * `length` bytes at `offset` of a file changed and cannot be copied here: say so, stop the writer if that can be, and
- * leave a request for user space to read the range. `fd`: where the file is open; -1: only its path tells.
+ * `length` bytes at `offset` of the file in inode 0 changed and cannot be copied here: say so, stop the writer if it `stops`,
+ * and leave a request for user space to read the range. `fd`: where the file is open; -1: only its path tells.
  * The last thing that a handler does.
  */
-static inline void dirty_with(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u8 flags,
-			      u64 offset, u64 length)
+static inline void ask_for_range(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u8 flags, u64 offset,
+				 u64 length, int stops)
 {
 	struct dk_request *r = new_request(s, DK_R_RANGE, fd, offset, length);
 	note_change(s, WHOLE_FILE);
-	s->file = (u64)file;
 	begin(s, DK_OP_DIRTY, flags, 1);
 	s->ev.time = r->time;
 	s->ev.offset = offset;
 	s->ev.length = length;
 	r->inode = *(struct dk_inode *)s->body;
-	r->stopped = may_stop();
+	r->stopped = stops;
 	if (!r->stopped || fd < 0)
 		s->ev.flags |= DK_F_INEXACT;
 	r->sent = bpf_ringbuf_output(ring(), s, sizeof(struct dk_event) + sizeof(struct dk_inode), BPF_RB_FORCE_WAKEUP) == 0;
 	go_on(ctx, HELPER_REQUEST);
+}
+
+static inline void dirty_with(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u8 flags,
+			      u64 offset, u64 length)
+{
+	ask_about(s, file);
+	ask_for_range(ctx, s, fd, flags, offset, length, may_stop());
 }
 
 static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, int fd, u64 offset,

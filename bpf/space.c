@@ -19,6 +19,17 @@
 #define FS_IOC_ZERO_RANGE_ 0x40305839
 #define FS_IOC_SETFLAGS_ 0x40086602
 #define FS_IOC_FSSETXATTR_ 0x401c5820
+#define LOOP_SET_FD_ 0x4C00
+#define LOOP_CHANGE_FD_ 0x4C06
+#define LOOP_CONFIGURE_ 0x4C0A
+
+/* Whether `on_ioctl` tells what it does. */
+static inline int is_followed(u32 request)
+{
+	return request == FICLONE_ || request == FICLONERANGE_ || request == FS_IOC_RESVSP_ || request == FS_IOC_UNRESVSP_ ||
+	       request == FS_IOC_RESVSP64_ || request == FS_IOC_UNRESVSP64_ || request == FS_IOC_ZERO_RANGE_ ||
+	       request == FS_IOC_SETFLAGS_ || request == FS_IOC_FSSETXATTR_;
+}
 
 struct dk_space { /* struct space_resv of linux/falloc.h, as far as it is read */
 	s16 type, whence;
@@ -108,6 +119,26 @@ static inline int clones_nothing(struct pt_regs *regs, u32 request)
 	return !clone.length && source && clone.offset >= LOAD(u64, (char *)rdp(source + FILE_INODE) + INODE_SIZE);
 }
 
+/* From now on the kernel writes to that file for whoever writes to the device, in a thread of its own. */
+static inline void count_loop(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, u32 request)
+{
+	u32 fd = s->regs.dx;
+	if (request == LOOP_CONFIGURE_)
+		bpf_probe_read_user(&fd, sizeof(fd), (void *)s->regs.dx);
+	char *file = known_file(ctx, s, fd, REGULAR);
+	if (file && rd32(file + FILE_MODE) & FMODE_WRITE_)
+		count(DK_C_GIVEN, 1);
+}
+
+/* acct and swapon: the same, of a file by its path. */
+HANDLER(on_given)
+{
+	struct dk_scratch *s = (s64)ctx->args[1] < 0 ? 0 : enter(ctx);
+	if (s && s->regs.di) /* or accounting ends */
+		count(DK_C_GIVEN, 1);
+	return 0;
+}
+
 HANDLER(on_ioctl)
 {
 	struct dk_scratch *s = enter(ctx);
@@ -123,6 +154,10 @@ HANDLER(on_ioctl)
 	else if (request == FS_IOC_SETFLAGS_ || request == FS_IOC_FSSETXATTR_) {
 		if ((s64)ctx->args[1] >= 0)
 			send_flags(ctx, s, request);
+		return 0;
+	} else if (request == LOOP_SET_FD_ || request == LOOP_CHANGE_FD_ || request == LOOP_CONFIGURE_) {
+		if ((s64)ctx->args[1] >= 0)
+			count_loop(ctx, s, request);
 		return 0;
 	} else if (!clones && request != FS_IOC_RESVSP_ && request != FS_IOC_RESVSP64_)
 		return 0;

@@ -22,6 +22,7 @@ static inline int is_for_records(char *inode, u64 number)
 	return magic == BDEVFS_MAGIC_ || (magic == BTRFS_MAGIC_ && number == BTRFS_TREES);
 }
 
+/* Says whether it was not the one that was touched last. */
 static inline int touch(char *inode)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -58,10 +59,29 @@ static inline int touch(char *inode)
 		number = next_number;
 	}
 	t->count++;
+	return 1;
+}
+
+/* An inode gets a ctime: a new one, or the one that it had, as it is read from the disk. */
+HANDLER(inode_set_ctime_to_ts)
+{
+	touch((char *)ctx->args[0]);
 	return 0;
 }
 
-HANDLER(inode_set_ctime_to_ts) { return touch((char *)ctx->args[0]); }
-HANDLER(ctime_ns_xchg) { return touch((char *)ctx->args[0]); }
-HANDLER(ctime_xchg_skip) { return touch((char *)ctx->args[0]); }
-HANDLER(writeback_mark_inode_dirty) { return touch((char *)ctx->args[0]); }
+/* The ctime is now, and that of before comes with it, or it is now already. */
+static inline int touch_now(char *inode)
+{
+	if (touch(inode))
+		look_for_unseen(inode);
+	return 0;
+}
+
+HANDLER(ctime_ns_xchg) { return touch_now((char *)ctx->args[0]); }
+HANDLER(ctime_xchg_skip) { return touch_now((char *)ctx->args[0]); }
+
+HANDLER(writeback_mark_inode_dirty)
+{
+	touch((char *)ctx->args[0]);
+	return 0;
+}

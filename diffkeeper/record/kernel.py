@@ -41,6 +41,7 @@ PARTS = (
     "attributes.c",
     "files.c",
     "process.c",
+    "unseen.h",
     "touch.c",
     "aio.c",
     "flights.h",
@@ -51,7 +52,7 @@ JUDGE = "judge_call"
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
            "send_name", "aio_behind", "report_failed", JUDGE, "send_apart", "write_vectors", "send_made",
-           "send_xattr")  # fmt: skip
+           "send_xattr", "core_dumped", "thread_ended")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 CHANGES = "inode_set_ctime_to_ts"
 OPTIONAL_TRACEPOINTS = (
@@ -79,7 +80,7 @@ class Control:
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
-    APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED = range(16, 22)
+    APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED, CORES, UNSEEN, GIVEN = range(16, 25)
 
 
 class Ask(enum.IntEnum):
@@ -202,6 +203,7 @@ class Kernel:
         for program, numbers in syscalls.handlers().items():
             for number in numbers if program in self._programs else ():
                 self._maps["on_exit"].put(_U32.pack(number), _U32.pack(self._programs[program]))
+                self._maps["handled"].put(_U32.pack(number), bytes([program not in syscalls.PARTLY]))
         self.ring_fd = self._maps["dk_events"].fd
         self.questions_fd = self._maps["dk_questions"].fd
         self._control_map = mmap.mmap(self._maps["control"].fd, mmap.PAGESIZE)

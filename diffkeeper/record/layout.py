@@ -18,7 +18,7 @@ from .. import cache
 from ..errors import KernelTooOldError, NoBtfError
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 13
+LAYOUT_VERSION = 14
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -71,6 +71,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "INODE_CTIME_NSEC": (("inode", "i_ctime_nsec"), ("inode", "__i_ctime+8"), ("inode", "i_ctime+8")),
     "SB_DEV": (("super_block", "s_dev"),),
     "SB_MAGIC": (("super_block", "s_magic"),),
+    "SB_FLAGS": (("super_block", "s_flags"),),
     "DENTRY_PARENT": (("dentry", "d_parent"),),
     "DENTRY_NAME": (("dentry", "d_name.name"),),
     "DENTRY_NAME_LEN": (("dentry", "d_name.len"),),
@@ -109,10 +110,15 @@ OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
     "URING_SYNC_MODE": (("io_sync", "mode"),),
     "URING_SPLICE_OFFSET": (("io_splice", "off_out"),),
     "FILENAME_NAME": (("filename", "name"),),
+    "TASK_URING": (("task_struct", "io_uring"),),
 }
 """What io_uring's requests look like. A kernel that lacks one of them is recorded without io_uring."""
 
-FUNCTIONS = {"RDONLY_CAST": "bpf_rdonly_cast", "READ_USER_DYNPTR": "bpf_probe_read_user_dynptr"}
+FUNCTIONS = {
+    "RDONLY_CAST": "bpf_rdonly_cast",
+    "READ_USER_DYNPTR": "bpf_probe_read_user_dynptr",
+    "TASK_REGISTERS": "bpf_task_pt_regs",
+}
 """Functions of the kernel that programs call where they are there: by their number in BTF, 0 where not."""
 
 # Kinds of types that carry more than the common 12 bytes: (fixed part, part for each of vlen members).

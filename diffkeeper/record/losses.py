@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..wire import WireOp, encode
 from .kernel import Control, Kernel
 
@@ -11,10 +13,21 @@ _CAUSES = {
     "user memory not readable": Control.UNREAD,
     "io_uring or AIO call not followed": Control.ASYNC,
     "call not followed to its end": Control.CUT_SHORT,
+    "change by a call that is not followed": Control.UNSEEN,
+    "file given to the kernel (loop device, swap, accounting)": Control.GIVEN,
     "process not followed": Control.UNFOLLOWED,
+    "core dump": Control.CORES,
     "too many ranges to read": Control.UNASKED,
     "too many processes with mapped files": Control.UNMAPPED,
 }
+
+
+_CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+
+
+def _dumps_to_files() -> bool:
+    """And not to a program or a socket, see core(5)."""
+    return not _CORE_PATTERN.read_bytes().startswith((b"|", b"@"))
 
 
 class Losses:
@@ -28,7 +41,7 @@ class Losses:
         gaps = []
         for cause, slot in _CAUSES.items():
             number = kernel.control[slot]
-            if number > self._told[cause]:
+            if number > self._told[cause] and (slot != Control.CORES or _dumps_to_files()):
                 gaps.append(encode(WireOp.GAP, time=now, offset=number - self._told[cause], payload=cause.encode()))
                 self._told[cause] = number
         return gaps

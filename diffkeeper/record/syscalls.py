@@ -22,7 +22,7 @@ _X86_64: dict[str, dict[str, int]] = {
         "fsync": 74, "fdatasync": 75, "ptrace": 101, "sync": 162, "sync_file_range": 277, "syncfs": 306,
         "process_vm_writev": 311,
     },
-    "on_open": {"open": 2, "creat": 85, "openat": 257, "openat2": 437},
+    "on_open": {"open": 2, "creat": 85, "openat": 257, "open_by_handle_at": 304, "openat2": 437},
     "on_fd_attribute": {"ftruncate": 77, "fchmod": 91, "fchown": 93},
     "on_path_attribute": {
         "truncate": 76, "chmod": 90, "chown": 92, "lchown": 94, "utime": 132, "utimes": 235, "fchownat": 260,
@@ -37,9 +37,13 @@ _X86_64: dict[str, dict[str, int]] = {
         "mknodat": 259, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "renameat2": 316,
         "bind": 49,
     },
+    "on_given": {"acct": 163, "swapon": 167},
     "on_chroot": {"chroot": 161},
     "on_mount": {"pivot_root": 155, "mount": 165, "umount2": 166, "move_mount": 429},
 }  # fmt: skip
+
+PARTLY = frozenset({"on_mount"})
+"""Handlers that do not tell of what their calls change: mounting an overlay makes directories, for one."""
 
 
 def handlers() -> dict[str, list[int]]:

@@ -56,6 +56,7 @@ CHANGES = (
     Change(NO_BUFFER, "`fallocate`: zero range", "system.fallocate(fd, 16, 4000, 9000)"),
     Change(NO_BUFFER, "`fallocate`: collapse range", "system.fallocate(fd, 8, 8192, 8192)"),
     Change(NO_BUFFER, "`fallocate`: insert range", "system.fallocate(fd, 32, 8192, 8192)"),
+    Change(NO_BUFFER, "a core dump", "crash()"),
     Change(MAPPED, "then `msync`", "m = mmap.mmap(fd, 65536); m[100:104] = b'sync'; m.flush()"),
     Change(MAPPED, "then `fsync`", "m = mmap.mmap(fd, 65536); m[100:104] = b'sync'; os.fsync(fd)"),
     Change(MAPPED, "then `munmap`", "m = mmap.mmap(fd, 65536); m[100:104] = b'unmp'; m.close()"),

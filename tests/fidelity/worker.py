@@ -94,6 +94,14 @@ def poke(m: mmap.mmap) -> None:
     child(lambda: system.call(311, parent, here, 1, to, 1, 0))
 
 
+def crash() -> None:
+    """Into a file `core`, where the kernel makes one."""
+    if Path("/proc/sys/kernel/core_pattern").read_text().strip() != "core":
+        raise OSError(errno.EOPNOTSUPP, "core dumps go elsewhere")
+    # Of a small program: an interpreter that was forked has much in it.
+    run("sh", "-c", "ulimit -c unlimited; sh -c 'kill -ABRT $$'; test $? = 134")
+
+
 def flags_of(fd: int) -> int:
     """FS_IOC_GETFLAGS."""
     flags = bytearray(8)
@@ -110,9 +118,9 @@ def asynchronous(way: str) -> None:
 
 
 NAMES = {
-    "asynchronous": asynchronous, "child": child, "direct": direct, "fcntl": fcntl, "flags_of": flags_of,
-    "half_way": half_way, "keep": keep, "limited": limited, "mmap": mmap, "os": os, "poke": poke, "run": run,
-    "socket": socket, "source": source, "system": system, "twin": twin,
+    "asynchronous": asynchronous, "child": child, "crash": crash, "direct": direct, "fcntl": fcntl,
+    "flags_of": flags_of, "half_way": half_way, "keep": keep, "limited": limited, "mmap": mmap, "os": os, "poke": poke,
+    "run": run, "socket": socket, "source": source, "system": system, "twin": twin,
 }  # fmt: skip
 
 

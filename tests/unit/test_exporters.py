@@ -175,6 +175,30 @@ def test_gnu_tar_extracts_the_same(made: tuple[Trace, Any], tmp_path: Path) -> N
         subprocess.run(same, check=True)  # two FIFOs are never the same to diff
 
 
+def test_names_of_extended_attributes_in_an_archive(tmp_path: Path) -> None:
+    """"=" and "%" are spelt as GNU tar has them; one that is not UTF-8 is left out, which a note says."""
+    builder = TraceBuilder(tmp_path / "trace")
+    names = {b"user.a=b": b"1", b"user.100%": b"2", b"user.\xff": b"3", "user.ö".encode(): b"4"}
+    builder.baseline({"tagged": {"content": b"t", "xattrs": names}})
+    builder.begin()
+    builder.end()
+    builder.build()
+    with diffkeeper.open(builder.path) as trace:
+        result = export(trace, "end", tmp_path / "out.tar", "tar")
+    assert any("1 extended attribute" in note for note in result.notes)
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        headers = archive.getmember("tagged").pax_headers
+    told = {name for name in headers if name.startswith("SCHILY")}
+    assert told == {f"SCHILY.xattr.user.{name}" for name in ("a%3Db", "100%25", "ö")}
+    (tmp_path / "extracted").mkdir()
+    subprocess.run(["tar", "-xf", tmp_path / "out.tar", "-C", tmp_path / "extracted", "--xattrs"], check=True)
+    there = tmp_path / "extracted" / "tagged"
+    if os.listxattr(there):  # tar only warns where there can be none
+        assert {os.fsencode(name): os.getxattr(there, name) for name in os.listxattr(there)} == {
+            name: value for name, value in names.items() if name != b"user.\xff"
+        }
+
+
 def test_python_reads_the_archive(made: tuple[Trace, Any], tmp_path: Path) -> None:
     """tarfile finds every name, its type, its exact time, and nothing about who exported."""
     trace, trees = made

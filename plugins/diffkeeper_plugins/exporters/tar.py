@@ -62,7 +62,7 @@ class TarExporter(Exporter):
         return nullcontext(file)
 
     def _write(self, trace: Trace, selection: Selection, file: BinaryIO, meter: Meter) -> Exported:
-        count = size = inexact = sockets = hollow = 0
+        count = size = inexact = sockets = hollow = unspeakable = 0
         # "w|" never seeks, so that a file and a pipe get the same bytes.
         with tarfile.open(
             fileobj=file, mode="w|", bufsize=_BLOCK, format=tarfile.PAX_FORMAT,
@@ -77,6 +77,7 @@ class TarExporter(Exporter):
                     hollow += 1
                     continue
                 info = _header(entry)
+                unspeakable += sum(_keyword(name) is None for name in entry.attrs.xattrs)
                 body = _Body(content(trace.reader, entry, selection.moment.seq), info.size) if info.size else None
                 archive.addfile(info, body)
                 archive.getmembers().clear()  # its memory of what it wrote, which would grow with every file
@@ -88,6 +89,9 @@ class TarExporter(Exporter):
             notes.append(f"{sockets} sockets left out: an archive cannot hold them")
         if hollow:
             notes.append(f"{hollow} files left out that are larger than {_HOLES >> 30} GiB and mostly holes")
+        if unspeakable:
+            plural = "s" if unspeakable > 1 else ""
+            notes.append(f"{unspeakable} extended attribute{plural} left out: an archive holds only names in UTF-8")
         return Exported(count, size, (*notes, *fidelity_note(inexact)))
 
 
@@ -105,7 +109,8 @@ def _header(entry: Entry) -> tarfile.TarInfo:
     info.uid, info.gid = attrs.uid, attrs.gid
     info.mtime = attrs.mtime // 1_000_000_000
     headers = {"mtime": _seconds(attrs.mtime)} if attrs.mtime % 1_000_000_000 else {}
-    headers.update(("SCHILY.xattr." + _text(name), _text(value)) for name, value in sorted(attrs.xattrs.items()))
+    named = ((_keyword(name), value) for name, value in sorted(attrs.xattrs.items()))
+    headers.update((keyword, _text(value)) for keyword, value in named if keyword)
     info.pax_headers = headers
     if entry.link is not None:
         info.type, info.linkname = tarfile.LNKTYPE, _text(entry.link)
@@ -121,6 +126,14 @@ def _header(entry: Entry) -> tarfile.TarInfo:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+def _keyword(name: bytes) -> str | None:
+    """Of an extended attribute, as GNU tar spells it: "=" ends a keyword. None: it cannot be, as keywords are UTF-8."""
+    try:
+        return "SCHILY.xattr." + name.decode().replace("%", "%25").replace("=", "%3D")
+    except UnicodeDecodeError:
+        return None
 
 
 def _seconds(nanoseconds: int) -> str:
