@@ -73,9 +73,11 @@ static inline char *core_of(struct dk_touched *t, u32 here)
 {
 	char *found = 0;
 	for (int i = 0; i < DK_STAMPS; i++) {
-		char *raw = (char *)t->inode[i];
-		if (!raw || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) != REGULAR ||
-		    !rdp(raw + INODE_ALIASES))
+		char *raw = (char *)t->inode[i], *alias = raw ? rdp(raw + INODE_ALIASES) : 0;
+		if (!alias || KIND(LOAD(u16, raw + INODE_MODE)) != REGULAR)
+			continue;
+		/* overlayfs gives a new one its number after it was touched; but then its directory was touched, too */
+		if ((u64)rdp(raw + INODE_INO) != t->ino[i] && !is_touched(t, parent_of(alias - DENTRY_ALIAS)))
 			continue;
 		if (sb_dev(raw) == here)
 			return raw;

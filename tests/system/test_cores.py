@@ -53,6 +53,15 @@ def test_a_core_dump_on_every_filesystem(filesystem: Path, trace: Path) -> None:
         assert (opened.at(f"e{after.seq}") / "core").read_bytes() == (filesystem / "core").read_bytes()
 
 
+def test_a_core_dump_of_a_small_program(filesystem: Path, trace: Path) -> None:
+    """One that is written within a tick of the clock, too."""
+    (filesystem / "sub").mkdir()
+    script = "cd sub; ulimit -c unlimited; sh -c 'kill -ABRT $$'; test $? = 134"
+    result = harness.record(trace, ["sh", "-c", script], cwd=filesystem)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, filesystem)
+
+
 def test_core_dumps_over_one_another(workspace: Path, trace: Path) -> None:
     """A second dump takes the place of the first, and of one from before the command: each moment has its own."""
     (workspace / "core").write_bytes(b"of another program" * 1_000_000)
