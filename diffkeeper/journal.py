@@ -1,12 +1,11 @@
 """The append-only journal: what happened, as the kernel told it, in checked frames.
 
 A journal is a directory of segments `00000001.seg`, `00000002.seg`, ... Each begins with
-`SEGMENT_MAGIC` and holds frames: a 16-byte header (magic, length, the first 8 bytes of the BLAKE3
-of both and the payload), then the payload, a span of records as `diffkeeper.wire` walks it.
-BLAKE3 and not a CRC: it is three times as fast as zlib's here, and every byte passes through it.
-This module does not look into spans. One writer, any number of readers. The writer holds a shared
-flock on the segment it writes, so that whoever finds a torn tail (a crash in the middle of a write)
-can tell whether it may still grow. What cannot be read is passed over and counted, never guessed at.
+`SEGMENT_MAGIC` and holds frames: a 16-byte header (magic, length, the XXH3 of both and the payload),
+then the payload, a span of records as `diffkeeper.wire` walks it. This module does not look into
+spans. One writer, any number of readers. The writer holds a shared flock on the segment it writes,
+so that whoever finds a torn tail (a crash in the middle of a write) can tell whether it may still
+grow. What cannot be read is passed over and counted, never guessed at.
 """
 
 from __future__ import annotations

@@ -311,19 +311,20 @@ def _check_worker(case: Case, trace: Trace, worker: int) -> int:
             seq = trace.moment("end").seq
         elif place == 0:
             continue
-        actual, doubtful = _recorded(trace, worker, seq), _doubtful(events[:place])
-        expected = world(case, worker, place, events=True).shown()
-        for name in doubtful:
+        actual, then = _recorded(trace, worker, seq), world(case, worker, place, events=True)
+        expected = then.shown()
+        for name in _doubtful(events[place - 1], then, below) if place else ():
             actual.pop(name, None)
             expected.pop(name, None)
         assert_same(actual, expected, f"worker {worker} after {place} of {known} steps")
     return known
 
 
-def _doubtful(events: list[Event]) -> set[str]:
-    """The file that the last call wrote to, when the recorder died between the pieces of that call."""
-    if events and events[-1].op is Op.WRITE and events[-1].fidelity is not Fidelity.EXACT:
-        return {os.fsdecode(events[-1].path.split(b"/w", 1)[1].partition(b"/")[2])}
+def _doubtful(last: Event, then: World, below: bytes) -> set[str]:
+    """All names of the file that the last call wrote to, when the recorder died between the pieces of that call."""
+    if last.op is Op.WRITE and last.fidelity is not Fidelity.EXACT:
+        written = then.entries[os.fsdecode(last.path.removeprefix(below))]
+        return {name for name, entry in then.entries.items() if entry is written}
     return set()
 
 
