@@ -25,14 +25,6 @@ static inline int known_touched(struct bpf_raw_tracepoint_args *ctx, struct dk_s
 	return 1;
 }
 
-static inline int is_touched(struct dk_touched *t, char *inode)
-{
-	int found = 0;
-	for (int i = 0; i < DK_STAMPS; i++)
-		found |= t->inode[i] == (u64)inode;
-	return found;
-}
-
 /* The end of the last name of a path, as stamps have it. */
 static inline u32 path_end(struct dk_scratch *s, u64 path, u64 limit)
 {

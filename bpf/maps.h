@@ -221,6 +221,7 @@ struct dk_scratch {
 	struct dk_request request;
 	u64 dentry, mnt; /* of the file that the request is about; 0: it has no place */
 	u64 found, forgets; /* among the mappings of a process */
+	u64 core; /* the inode of a core dump */
 	u64 written; /* the inode that a call failed to write to; 0: none */
 	struct dk_key last; /* the inode of the last call with a descriptor: in scope, and known to user space */
 	struct dk_key last_directory; /* that a path started from, the same */

@@ -68,10 +68,12 @@ HANDLER(sched_process_exec)
 /*
  * The file that the kernel has dumped this process into: of what this thread touched the last, as no call came after it.
  * On the filesystem of the working directory, if one is: overlayfs has it twice. 0: some other thread's, or a program's.
+ * It is kept in memory, so that each turn looks the same to the verifier.
  */
-static inline char *core_of(struct dk_touched *t, u32 here)
+static inline char *core_of(struct dk_scratch *s, struct dk_touched *t, u32 here)
 {
-	char *found = 0;
+	volatile u64 *core = &s->core;
+	*core = 0;
 	for (int i = 0; i < DK_STAMPS; i++) {
 		char *raw = (char *)t->inode[i], *alias = raw ? rdp(raw + INODE_ALIASES) : 0;
 		if (!alias || KIND(LOAD(u16, raw + INODE_MODE)) != REGULAR)
@@ -79,12 +81,10 @@ static inline char *core_of(struct dk_touched *t, u32 here)
 		/* overlayfs gives a new one its number after it was touched; but then its directory was touched, too */
 		if ((u64)rdp(raw + INODE_INO) != t->ino[i] && !is_touched(t, parent_of(alias - DENTRY_ALIAS)))
 			continue;
-		if (sb_dev(raw) == here)
-			return raw;
-		if (!found)
-			found = raw;
+		if (!*core || (sb_dev(raw) == here && sb_dev((char *)*core) != here))
+			*core = (u64)raw;
 	}
-	return found;
+	return (char *)*core;
 }
 
 /* A core dump is told as what an open would have done; its bytes are read, when nobody writes to them any more. */
@@ -94,7 +94,7 @@ static inline void tell_core(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *directory = 0, *mnt = 0, *raw = 0;
 	u32 here = base_of(AT_FDCWD_, slots, &directory, &mnt, &raw) ? slots->dev : 0;
-	char *core = core_of(t, here);
+	char *core = core_of(s, t, here);
 	if (!core)
 		return;
 	u8 told = CORE_TOLD;

@@ -266,6 +266,14 @@ static inline char *known_file(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 
 static inline int touch(char *inode);
 
+static inline int is_touched(struct dk_touched *t, char *inode)
+{
+	for (int i = 0; i < DK_STAMPS; i++)
+		if (t->inode[i] == (u64)inode) /* out at once: a sum would be another state for the verifier at every turn */
+			return 1;
+	return 0;
+}
+
 /* A FIFO was written to: its bytes are nobody's file, but it has times. The last thing that a handler does. */
 static inline void wrote_fifo(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -299,10 +307,7 @@ static inline void failed(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch
 	struct dk_touched *t = touched.lookup(&tid);
 	if (!t || !t->count)
 		return;
-	int changed = 0;
-	for (int i = 0; i < DK_STAMPS; i++)
-		changed |= t->inode[i] == (u64)inode;
-	if (!changed || !known_file(ctx, s, fd, REGULAR))
+	if (!is_touched(t, inode) || !known_file(ctx, s, fd, REGULAR))
 		return;
 	s->written = (u64)inode;
 	go_on(ctx, HELPER_FAILED);

@@ -33,9 +33,11 @@ static inline int is_unheard_of(u32 tgid)
  */
 static inline void look_for_unseen(char *inode)
 {
-	char *task = (char *)bpf_get_current_task();
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (is_worker() || is_compat() || !is_unheard_of(tgid) || rd32(task + TASK_FLAGS) & PF_DUMPCORE_)
+	if (!is_unheard_of(tgid))
+		return;
+	char *task = (char *)bpf_get_current_task();
+	if (is_worker() || is_compat() || rd32(task + TASK_FLAGS) & PF_DUMPCORE_)
 		return;
 #ifdef TASK_URING
 	if (rdp(task + TASK_URING))
