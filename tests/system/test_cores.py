@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,22 @@ def test_core_dumps_over_one_another(workspace: Path, trace: Path) -> None:
     harness.assert_faithful(trace, workspace)
     with diffkeeper.open(trace) as opened:
         assert (opened.at("start") / "core").read_bytes() == b"of another program" * 1_000_000
+
+
+def test_a_core_dump_by_an_absolute_path(workspace: Path, filesystem: Path, trace: Path) -> None:
+    """Into a directory on another filesystem than the one that the program works in, named after the process."""
+    PATTERN.write_text(f"{workspace}/core-of-%e-%p")
+    (filesystem / "file").write_bytes(b"not this one")
+    script = "os.utime('file')\ncrash()\nos.utime('file')"
+    roots = ["--root", workspace, "--root", filesystem]
+    result = harness.record(trace, [sys.executable, "-c", CRASH + script], cwd=filesystem, options=roots)
+    assert result.returncode == 0, result.stderr
+    assert len(list(workspace.iterdir())) == 1
+    facts = harness.info(trace)
+    assert not facts["lost"] and not facts["verified"]["mismatches"]
+    with diffkeeper.open(trace) as opened:
+        made = [event for event in opened.events() if event.op is Op.CREATE]
+        assert [event.path for event in made] == [os.fsencode(path) for path in workspace.iterdir()]
 
 
 def test_a_program_of_many_threads_that_crashes(workspace: Path, trace: Path) -> None:
