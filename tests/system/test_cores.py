@@ -77,8 +77,8 @@ def test_a_core_dump_by_an_absolute_path(workspace: Path, filesystem: Path, trac
     PATTERN.write_text(f"{workspace}/core-of-%e-%p")
     (filesystem / "file").write_bytes(b"not this one")
     script = "os.utime('file')\ncrash()\nos.utime('file')"
-    roots = ["--root", workspace, "--root", filesystem]
-    result = harness.record(trace, [sys.executable, "-c", CRASH + script], cwd=filesystem, options=roots)
+    command = [sys.executable, "-c", CRASH + script]
+    result = harness.record(trace, command, cwd=filesystem, options=("--root", workspace, "--root", filesystem))
     assert result.returncode == 0, result.stderr
     assert len(list(workspace.iterdir())) == 1
     facts = harness.info(trace)
