@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import io
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from diffkeeper import __version__
+from diffkeeper.cli import process
 from diffkeeper.errors import DiffKeeperError, PluginError
 from diffkeeper.wording import printable
 
@@ -122,13 +122,8 @@ def cli() -> None:
 def main() -> NoReturn:
     """The `diffkeeper` program. Ends the process with the command's exit code."""
     gc.set_threshold(100_000)  # almost nothing here lies in rings: looking for them took a tenth of the time
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a locale that lacks a letter of a path is no failure
-    # Where a caller ignores SIGCHLD the kernel reaps our children before we can. A recorded command finds it ignored.
-    ignored = (signal.SIGCHLD,) if signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN else ()
     try:
-        cli.main(prog_name="diffkeeper", obj=ignored)
-    finally:
-        gc.freeze()  # all goes with the process: to look once more for what lies in rings takes 30 ms
+        cli.main(prog_name="diffkeeper", obj=process.begin())
+    except SystemExit as ended:
+        process.end(ended.code if isinstance(ended.code, int) else 0)
     raise AssertionError("click ends the process itself")

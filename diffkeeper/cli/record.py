@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH, DurationType, FilterSpecs, filter_option
+from diffkeeper.cli.process import Caller
 from diffkeeper.cli.ui import open_ui
 
 
@@ -54,6 +55,7 @@ def record(
     """
     from diffkeeper.record.kernel import Loading
 
+    caller: Caller | None = ctx.obj  # none where the program is called in another way
     loading = Loading()  # while the following is imported
     from diffkeeper.record.session import record as record_command
     from diffkeeper.store.differing import Choice
@@ -67,7 +69,8 @@ def record(
         mmap_interval=mmap_interval,
         wait_tree=wait_tree,
         force=force,
-        ignored=ctx.obj or (),
+        ignored=caller.ignored if caller else (),
+        closed=caller.closed if caller else (),
         ui=open_ui(),
         loading=loading,
     )

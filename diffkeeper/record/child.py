@@ -76,9 +76,12 @@ class Child:
     """The command, forked but held before its exec until `release()`."""
 
     def __init__(
-        self, command: Sequence[str], user: User, blocked: Iterable[int], ignored: Iterable[signal.Signals]
-    ) -> None:
-        """`blocked`, `ignored`: signals as the command finds them, as whoever called the recorder left them."""
+        self, command: Sequence[str], user: User, blocked: Iterable[int], *, ignored: Iterable[signal.Signals] = (),
+        closed: Iterable[int] = (),
+    ) -> None:  # fmt: skip
+        """`blocked`, `ignored`: signals as the command finds them, `closed`: its standard streams that are; all as
+        whoever called the recorder left them.
+        """
         hold, self._go = os.pipe()
         report, failed = os.pipe()
         self.pid = os.fork()
@@ -98,6 +101,8 @@ class Child:
                 become(user)
                 # Should nobody be left to continue what a dead recorder had stopped, the kernel continues the command.
                 _libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+                for fd in closed:
+                    os.close(fd)
                 os.execvp(command[0], list(command))
             except OSError as error:
                 os.write(failed, str(error.errno or 1).encode())

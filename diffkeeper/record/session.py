@@ -12,8 +12,9 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from msgspec import structs
@@ -63,6 +64,7 @@ def record(
     mmap_interval: float = MMAP_INTERVAL,
     wait_tree: bool = False,
     ignored: Sequence[signal.Signals] = (),
+    closed: Sequence[int] = (),
     loading: Loading | None = None,
 ) -> int:
     """Run `command` and record what it does to files into the directory `trace`. Returns its exit code.
@@ -71,7 +73,8 @@ def record(
     through `ui.note` and stands in the trace. `mmap_interval`: seconds between two looks at files that are
     written through memory; 0: only when the program syncs or unmaps them, or ends. `wait_tree`: record on
     until everything that the command started has ended, or a signal says that it is enough. `ignored`: signals that
-    the command finds ignored, as our caller had them. `loading`: the programs, if they were begun to be loaded before.
+    the command finds ignored, `closed`: standard streams that it finds closed, as our caller had them. `loading`: the
+    programs, if they were begun to be loaded before.
     """
     loading = loading or Loading()
     recording = None
@@ -87,7 +90,8 @@ def record(
         kernel = loading.wait()
         place.make(trace, user, force=force)
         recording = _Recording(
-            command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree, ignored, kernel
+            command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree,
+            partial(child.Child, command, user, ignored=ignored, closed=closed), kernel,
         )
         recording.prepare()
     except BaseException:
@@ -111,7 +115,7 @@ class _Recording:
         ui: Progress,
         mmap_interval: float,
         wait_tree: bool,
-        ignored: Sequence[signal.Signals],
+        fork: Callable[[Iterable[int]], child.Child],
         kernel: Kernel,
     ) -> None:
         self._command = list(command)
@@ -125,7 +129,7 @@ class _Recording:
         self._ui = ui
         self._mmap_interval = mmap_interval
         self._wait_tree = wait_tree
-        self._ignored = ignored
+        self._fork = fork
         self._indexer: Aside | None = None
         self._kernel: Kernel | None = kernel
         self._began = 0
@@ -217,7 +221,7 @@ class _Recording:
             stopped=lambda: (pid for pid in kernel.tracked() if child.state(pid) == "T"),
         )
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, child.HANDLED)
-        process = child.Child(self._command, self._user, previous, self._ignored)
+        process = self._fork(previous)
         kernel.track(process.pid)
         self._began = time.monotonic_ns()
         self._pump.emit(

@@ -52,6 +52,20 @@ def test_the_command_inherits_what_it_would_without_us(workspace: Path, trace: P
     assert harness.record(trace, words, cwd=workspace).stdout == bare
 
 
+def test_standard_streams_that_are_closed(workspace: Path, trace: Path) -> None:
+    """The command finds them closed as without us, and no file of the recording takes their place."""
+    script = 'import os, sys; print(sys.argv[1:], os.listdir("/proc/self/fd"), file=open("said", "w")); sys.exit(3)'
+    said = []
+    for name, record in (("bare", ()), ("recorded", (*harness.DIFFKEEPER, "record", "-o", trace, "--"))):
+        where = workspace if record else workspace.parent
+        closing = 'exec "$@" <&- >&- 2>&-'
+        words = ["sh", "-c", closing, "sh", *map(str, record), sys.executable, "-c", script, "word"]
+        assert subprocess.run(words, cwd=where, check=False).returncode == 3, name
+        said.append((where / "said").read_text())
+    assert said[0] == said[1]
+    harness.assert_faithful(trace, workspace)
+
+
 def test_a_caller_that_waits_for_no_children(workspace: Path, trace: Path) -> None:
     """Where SIGCHLD is ignored nobody can wait for his children: we can, and the command finds it as it was."""
     words = [sys.executable, "-c", INHERITED + "sys.exit(3)"]

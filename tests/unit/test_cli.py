@@ -164,3 +164,19 @@ def test_a_trace_that_is_not_there_has_its_own_exit_code(command: str, tmp_path:
     other = CliRunner().invoke(cli, [command, f"--state-dir={tmp_path}"])
     assert other.exit_code == errors.NotATraceError.exit_code
     assert len((missing.stderr + other.stderr).splitlines()) == 2
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugins"], ["completion", "bash"]])
+def test_an_output_that_cannot_be_written(words: list[str]) -> None:
+    """Where the disk is full a command fails, and says why in one line."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "diffkeeper", *words]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stderr) == (1, "diffkeeper: No space left on device\n")
+
+
+def test_no_standard_streams() -> None:
+    """A command does without them, and its exit code says how it went."""
+    for words, code in ((["plugins"], 0), (["info", "/nowhere"], errors.TraceMissingError.exit_code)):
+        command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "diffkeeper", *words]
+        assert subprocess.run(command, check=False, timeout=60).returncode == code, words
