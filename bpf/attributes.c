@@ -37,7 +37,7 @@ HANDLER(on_path_attribute)
 		count(DK_C_CUTS, 1);
 		c.path1 = regs->di;
 		c.offset = regs->si;
-		c.length = uid_of((char *)bpf_get_current_task());
+		c.length = uid_of((char *)bpf_get_current_task()) | (u64)group_of((char *)bpf_get_current_task()) << 32;
 	} else if (nr == NR_CHMOD) {
 		c.op = DK_OP_CHMOD;
 		c.path1 = regs->di;

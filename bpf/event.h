@@ -61,7 +61,7 @@ enum dk_op {
 	DK_OP_BIND = 1,       /* inode 0 is at kernel path `payload` right now; DK_F_GONE: it was unlinked; DK_F_APART: that path ends at the root of its filesystem. Asked about paths: offset = question, length = also about so many directories above */
 	DK_OP_WRITE = 2,      /* payload at `offset`; `length`: bytes the whole call wrote. DK_F_CONT: a later piece of the same call */
 	DK_OP_OPEN = 3,       /* DK_F_CREATED and/or DK_F_TRUNC; created: inode 1 = directory, payload = name (empty: O_TMPFILE) */
-	DK_OP_TRUNCATE = 4,   /* offset = new size; PATH form: payload = path 1, length = uid of the task */
+	DK_OP_TRUNCATE = 4,   /* offset = new size; PATH form: payload = path 1, length = uid of the task, its group for files above */
 	DK_OP_CHMOD = 5,      /* offset = mode argument */
 	DK_OP_CHOWN = 6,      /* offset = uid argument, length = gid argument (as u32; ~0: unchanged) */
 	DK_OP_UTIME = 7,      /* length = mtime (DK_TIME_NOW, DK_TIME_OMIT). DK_F_TRUNC: a write that failed, or a fallocate, left these times and the size `offset` */

@@ -69,6 +69,12 @@ static inline u32 uid_of(char *task)
 	return rd32((char *)rdp(task + TASK_CRED) + CRED_UID);
 }
 
+/* With which it may use files. */
+static inline u32 group_of(char *task)
+{
+	return rd32((char *)rdp(task + TASK_CRED) + CRED_FSGID);
+}
+
 #define FMODE_WRITE_ 2
 
 static inline char *file_of(int fd)

@@ -36,6 +36,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_REAL_PARENT": (("task_struct", "real_parent"),),
     "SIGNAL_PIDS": (("signal_struct", "pids"),),
     "CRED_UID": (("cred", "uid"),),
+    "CRED_FSGID": (("cred", "fsgid"),),
     "MM_TASK_SIZE": (("mm_struct", "task_size"),),
     "MM_ARG_START": (("mm_struct", "arg_start"),),
     "MM_ARG_END": (("mm_struct", "arg_end"),),

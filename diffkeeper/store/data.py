@@ -194,8 +194,10 @@ class Data:
         if state.size != record.offset:  # else a stamp says whether times were set
             state.mtime = state.ctime = self._timeline.wall
         state.drop_xattr(CAPABILITY)
-        if record.length:  # not root's: the set-id bits go, of which tmpfs says nothing where the size stays
-            state.mode &= ~(stat.S_ISUID | (stat.S_ISGID if state.mode & stat.S_IXGRP else 0))
+        user, group = record.length & 0xFFFF_FFFF, record.length >> 32
+        if user:  # not root's: the set-id bits go, of which tmpfs and btrfs say nothing where the size stays
+            keeps_group = state.gid == group and not state.mode & stat.S_IXGRP  # of their other groups nobody tells
+            state.mode &= ~(stat.S_ISUID | (0 if keeps_group else stat.S_ISGID))
         self._targets.stamped(record, 1, (state,), seq)
         self._cut(state, seq, record.offset, None)
 

@@ -281,6 +281,19 @@ def test_an_empty_file_that_is_cut_to_nothing(builder: TraceBuilder, kind: bytes
         assert found.ctime == changed
 
 
+@pytest.mark.parametrize(("other", "mode"), [(0, 0o2644), (1, 0o644)])
+def test_the_set_group_id_where_the_group_may_not_execute(builder: TraceBuilder, other: int, mode: int) -> None:
+    """An ordinary user's truncate(2) takes that bit where the user is not in the group; btrfs gives it no stamp."""
+    builder.create("empty")
+    builder.chmod("empty", 0o6644)
+    base, group = (builder._inode(builder.node("")),), builder.node("empty").gid + other
+    length = 1000 | group << 32
+    builder.emit(WireOp.TRUNCATE, flags=Flag.PATH, inodes=base, payload=b"empty", offset=0, length=length)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert stat.S_IMODE(at(reader, "empty").mode) == mode
+
+
 @pytest.mark.parametrize(("kind", "kept"), [(b"ext4", False), (b"btrfs", True)])
 def test_a_hole_punched_where_there_is_one(builder: TraceBuilder, kind: bytes, kept: bool) -> None:
     """A fallocate takes a capability away, but btrfs leaves a file alone where it has nothing to do."""
