@@ -5,6 +5,8 @@ Owns how a byte string that may hold anything is shown to people. Knows no termi
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 _NAMED_ESCAPES = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "\x1b": r"\e"}
 
 
@@ -30,6 +32,16 @@ def _escape(char: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def date_of(nanoseconds: int) -> datetime | None:
+    """A time since 1970, in UTC. None: no calendar has it; the clock of a stranger may have been anything."""
+    try:
+        moment = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+        moment.astimezone()  # at the ends of the calendar not everywhere
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment
 
 
 def human_size(count: int) -> str:

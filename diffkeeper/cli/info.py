@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from diffkeeper.errors import PluginError
 from diffkeeper.filtering import Filters
 from diffkeeper.model import Fidelity, Filtered, Session
 from diffkeeper.plugins import differ
-from diffkeeper.wording import human_duration, human_size, printable
+from diffkeeper.wording import date_of, human_duration, human_size, printable
 
 if TYPE_CHECKING:
     from diffkeeper.trace import Trace
@@ -51,6 +50,7 @@ def info(trace: Path, as_json: bool) -> None:
 def as_object(trace: Trace, path: Path) -> dict[str, Any]:
     """The summary for `--json`. Times in seconds; None where it is not known."""
     session = trace.session
+    began = date_of(session.started)
     return {
         "events": session.events,
         "lost": sum(session.lost.values()),
@@ -63,7 +63,7 @@ def as_object(trace: Trace, path: Path) -> dict[str, Any]:
         "command": list(session.command),
         "cwd": os.fsdecode(session.cwd),
         "roots": [os.fsdecode(root) for root in session.roots],
-        "started": started(session).isoformat(),
+        "started": began.isoformat() if began else None,
         "marks": [{"name": mark.name, "event": mark.seq, "time": mark.time / 1e9} for mark in trace.marks()],
         "processes": len(trace.processes()),
         "filters": list(filter_objects(trace)),
@@ -84,7 +84,9 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
     yield "directory", printable(session.cwd), False
     for root in session.roots:
         yield "root", printable(root), False
-    yield "started", started(session).astimezone().isoformat(" ", "milliseconds"), False
+    began = date_of(session.started)
+    when = began.astimezone().isoformat(" ", "milliseconds") if began else "at no date: the clock was far off"
+    yield "started", when, began is None
     if session.duration is None:
         yield "duration", "not known: the recording was cut off; it holds what was recorded until then", True
     else:
@@ -166,10 +168,6 @@ def needed(name: str, distribution: str) -> tuple[str, bool]:
         hint = f"; {distribution} brings it: pip install {distribution}" if distribution else ""
         return printable(f"{error}{hint}"), True
     return f"{printable(name)}, by {printable(distribution)}", False
-
-
-def started(session: Session) -> datetime:
-    return datetime.fromtimestamp(session.started / 1e9, UTC)
 
 
 def stored_size(path: Path) -> int:

@@ -7,16 +7,21 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click.testing
 import pytest
+from msgspec import structs
 
 import diffkeeper
 from diffkeeper.cli import cli
 from diffkeeper.cli.timeline import FIRST_BATCH, LAST_BATCH, batches
 from diffkeeper.eventlines import JsonLines
+from diffkeeper.store import session
+from diffkeeper.store.db import Database
+from diffkeeper.store.files import DATA_FILE
 from tests.builder import TraceBuilder
 
 HOSTILE = b'caf\xc3\xa9 \xff\n\x1b[31m"red\\'
@@ -170,6 +175,24 @@ def test_info_as_json(trace: Path) -> None:
     mark = next(event for event in objects(trace) if event["op"] == "mark")
     assert told["marks"] == [{"name": "half", "event": mark["event"], "time": 1.0}]
     assert told["complete"] is True
+
+
+@pytest.mark.parametrize("started", [-(1 << 80), -62_135_596_801_000_000_000, 253_402_300_800_000_000_000])
+def test_a_clock_that_no_calendar_has(started: int, tmp_path: Path) -> None:
+    """A trace says when it began as far as there is a date for that; nothing else suffers for it."""
+    made = TraceBuilder(tmp_path / "trace")
+    made.begin()
+    made.end()
+    path = made.build()
+    with closing(Database(path / DATA_FILE, write=True)) as database:
+        txn = database.begin()
+        facts = session.load(txn)
+        assert facts is not None
+        session.save(txn, structs.replace(facts, started=started))
+        txn.commit()
+    assert json.loads(run("info", path, "--json"))["started"] is None
+    assert "started       at no date" in run("info", path)
+    run("export", path, "--out", tmp_path / "page.html")
 
 
 def test_info_for_people(trace: Path) -> None:

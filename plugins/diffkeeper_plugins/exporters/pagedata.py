@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diffkeeper import happenings
@@ -20,7 +19,7 @@ from diffkeeper.eventlines import FIDELITIES, LABELS, Names
 from diffkeeper.exporting import Selection
 from diffkeeper.model import Attrs, Event, Fidelity, Op
 from diffkeeper.textdiff import is_text
-from diffkeeper.wording import human_duration, human_size, printable
+from diffkeeper.wording import date_of, human_duration, human_size, printable
 
 if TYPE_CHECKING:
     from diffkeeper.progress import Progress
@@ -278,10 +277,11 @@ class PageData:
     def as_object(self) -> dict[str, Any]:
         """For JSON. Times in ns from the command's start."""
         session, last = self._trace.session, self._last()
+        began = date_of(session.started)
         return {
             "command": printable(" ".join(session.command)), "cwd": printable(session.cwd),
             "host": printable(session.host),
-            "started": datetime.fromtimestamp(session.started / 1e9, UTC).isoformat(" ", "milliseconds"),
+            "started": began.isoformat(" ", "milliseconds") if began else "at no date",
             "duration": session.duration or 0, "facts": self._facts(), "notes": self.notes,
             "first": self._selection.first, "start": printable(self._trace.stamp(self._before)),
             "marks": [
