@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 
@@ -42,10 +43,11 @@ def _was_closed(fd: int) -> bool:
 
 def end(status: int) -> NoReturn:
     """At once: to take apart all that was imported takes 30 ms, and it goes with the process."""
-    for stream in (sys.stdout, sys.stderr):
+    with suppress(OSError):
         try:
-            stream.flush()
+            sys.stdout.flush()
         except OSError as error:
             status = status or 1
-            os.write(2, f"diffkeeper: {error.strerror}\n".encode())
+            print(f"diffkeeper: {error.strerror}", file=sys.stderr)
+        sys.stderr.flush()
     os._exit(status)

@@ -5,10 +5,13 @@ Owns every decision about whether a stream is a terminal. Knows nothing of trace
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
-from typing import IO, TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, ParamSpec
 
 import click
 
@@ -23,6 +26,8 @@ PATIENCE = 0.3
 """Seconds of work before a bar appears: quick work shows none."""
 
 _INTERVAL = 0.1
+
+P = ParamSpec("P")
 
 
 def is_terminal(stream: IO[str]) -> bool:
@@ -39,9 +44,21 @@ def open_ui() -> Progress:
     return Bars() if is_terminal(sys.stderr) else Notes()
 
 
+def _where_it_can(said: Callable[P, None]) -> Callable[P, None]:
+    """Nobody fails because what we say finds no way out: the terminal hung up, or the log's disk is full."""
+
+    @functools.wraps(said)
+    def quietly(*args: P.args, **kwargs: P.kwargs) -> None:
+        with suppress(OSError):
+            said(*args, **kwargs)
+
+    return quietly
+
+
 class Notes(Silent):
     """Prints notes, draws nothing: for pipes and logs."""
 
+    @_where_it_can
     def note(self, text: str) -> None:
         click.echo(printable(text), err=True)
 
@@ -55,6 +72,7 @@ class Bars:
         self._bars: RichBars | None = None
         self._tasks: dict[str, TaskID] = {}
 
+    @_where_it_can
     def progress(self, label: str, done: int, total: int) -> None:
         now = time.monotonic()
         if self._since is None:
@@ -79,11 +97,13 @@ class Bars:
         self._bars.start()
         return self._bars
 
+    @_where_it_can
     def finish(self) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-        self._bars, self._since, self._tasks = None, None, {}
+        bars, self._bars, self._since, self._tasks = self._bars, None, None, {}
+        if bars is not None:
+            bars.stop()
 
+    @_where_it_can
     def note(self, text: str) -> None:
         if self._bars is not None:
             self._bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

@@ -52,6 +52,27 @@ def test_the_command_inherits_what_it_would_without_us(workspace: Path, trace: P
     assert harness.record(trace, words, cwd=workspace).stdout == bare
 
 
+@pytest.mark.parametrize("where", ["full disk", "nobody reads", "hung up"])
+def test_nowhere_to_say_anything(where: str, workspace: Path, trace: Path) -> None:
+    """The exit code is the command's, also where our own words find no way out."""
+    for number in range(5_000):  # enough for a bar on a terminal
+        (workspace / f"f{number}").touch()
+    heard, said = pty.openpty() if where == "hung up" else os.pipe()
+    if where == "full disk":
+        os.close(said)
+        said = os.open("/dev/full", os.O_WRONLY)
+    wait = "while test ! -e ../go-on; do sleep 0.01; done"
+    script = f"echo x > begun; {wait}; for i in $(seq 2000); do : > g$i; done"
+    words = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", "sh", "-c", script]
+    with subprocess.Popen(words, cwd=workspace, stderr=said) as recorder:
+        os.close(said)
+        harness.wait_for((workspace / "begun").exists)
+        os.close(heard)
+        (workspace.parent / "go-on").touch()
+        assert recorder.wait(60) == 0
+    harness.assert_faithful(trace, workspace)
+
+
 def test_standard_streams_that_are_closed(workspace: Path, trace: Path) -> None:
     """The command finds them closed as without us, and no file of the recording takes their place."""
     script = 'import os, sys; print(sys.argv[1:], os.listdir("/proc/self/fd"), file=open("said", "w")); sys.exit(3)'

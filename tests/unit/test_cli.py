@@ -115,13 +115,14 @@ def test_an_interrupt_ends_with_130() -> None:
     assert caught.value.exit_code == 130
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+@pytest.mark.parametrize("words", [["completion", "zsh"], ["--help"]])
+def test_a_reader_that_goes_away_is_no_error(words: list[str]) -> None:
     """`diffkeeper ... | head` ends quietly."""
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as pipe:
         result = subprocess.run(
-            [sys.executable, "-m", "diffkeeper", "completion", "zsh"], stdout=pipe, stderr=subprocess.PIPE, check=False
+            [sys.executable, "-m", "diffkeeper", *words], stdout=pipe, stderr=subprocess.PIPE, check=False
         )
     assert result.returncode == 141
     assert result.stderr == b""
