@@ -74,7 +74,8 @@ WHY: Mapping[str, str] = {
     "first byte": "40 ms of processor time: the rows of all blocks are laid over each other for the first 32 MiB.",
     "ready after": (
         "Python per record and path: some 60 µs of processor time to index what makes, renames or removes a name, 50 "
-        "to compare a path; what the command takes for the same is a few µs. Patches and compression are the rest."
+        "to compare a path; what the command takes for the same is a few µs. Patches and compression are the rest. "
+        "Compiled with mypyc, indexing takes a sixth less."
     ),
 }
 """For rows that miss their bar, by how they begin: what the profile shows."""
