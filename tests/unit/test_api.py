@@ -45,7 +45,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "diffkeeper.store.reader": ("Reader",),
     "diffkeeper.textdiff": ("is_text",),
     "diffkeeper.view.moments": ("duration",),
-    "diffkeeper.wording": ("printable", "human_size", "human_duration"),
+    "diffkeeper.wording": ("printable", "date_of", "human_size", "human_duration"),
     "diffkeeper.testing": ("check_differ", "check_filter", "check_exporter", "sample_trace"),
 }  # fmt: skip
 """Module -> its public names."""
