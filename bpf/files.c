@@ -30,6 +30,30 @@ static inline void send_mark(struct dk_scratch *s, u64 path)
 	send(s, sizeof(struct dk_event) + size);
 }
 
+/*
+ * The directory that the file in inode 0 was made in, as inode 1, known to user space. Says 0 when there is nothing (more)
+ * to do, as `known` does.
+ */
+static inline int known_parent(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *dentry, char *mnt)
+{
+	struct dk_inode *slots = (struct dk_inode *)s->body;
+	char *parent = rdp(dentry + DENTRY_PARENT), *inode = rdp(parent + DENTRY_INODE);
+	read_inode(&slots[1], inode);
+	if (judges() && is_left_out_with(slots, &slots[1]))
+		return 0;
+	if (is_place_seen(s, &slots[1], parent, mnt, inode))
+		return 1;
+	go_on(ctx, HELPER_BIND);
+	return 0;
+}
+
+/* The last name of a new file, behind the two inodes; says how long it is. */
+static inline u32 add_name(struct dk_scratch *s, char *dentry)
+{
+	int n = bpf_probe_read_kernel_str(s->body + 2 * sizeof(struct dk_inode), 256, rdp(dentry + DENTRY_NAME));
+	return n > 1 ? (n - 1) & 255 : 0;
+}
+
 /* `fd` was opened with `flags`: that is of interest when the call made the file or cut it to nothing. */
 static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd, u64 flags)
 {
@@ -56,21 +80,10 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 		send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
 		return;
 	}
-	char *parent = rdp(dentry + DENTRY_PARENT), *parent_inode = rdp(parent + DENTRY_INODE);
-	read_inode(&slots[1], parent_inode);
-	if (judges() && is_left_out_with(slots, &slots[1]))
+	if (!known_parent(ctx, s, dentry, mnt))
 		return;
-	if (!is_place_seen(s, &slots[1], parent, mnt, parent_inode)) {
-		go_on(ctx, HELPER_BIND);
-		return;
-	}
 	begin(s, DK_OP_OPEN, DK_F_CREATED | (truncated ? DK_F_TRUNC : 0), 2);
-	u32 size = 0;
-	if (rdp(dentry + DENTRY_HASH_PPREV)) { /* O_TMPFILE makes a file without a name */
-		int n = bpf_probe_read_kernel_str(s->body + 2 * sizeof(struct dk_inode), 256, rdp(dentry + DENTRY_NAME));
-		if (n > 1)
-			size = (n - 1) & 255;
-	}
+	u32 size = rdp(dentry + DENTRY_HASH_PPREV) ? add_name(s, dentry) : 0; /* O_TMPFILE makes a file without a name */
 	s->ev.size = size;
 	if (judges())
 		forget(slots); /* its verdict is asked for when it is used */

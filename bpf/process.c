@@ -105,31 +105,18 @@ static inline void tell_core(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 		mnt = 0;
 	if (skipped_devs.lookup(&slots->dev) || (judges() && is_left_out(slots)))
 		return;
-	char *parent = rdp(dentry + DENTRY_PARENT), *parent_inode = rdp(parent + DENTRY_INODE);
-	int created = is_touched(t, parent_inode);
-	if (created) {
-		read_inode(&slots[1], parent_inode);
-		if (judges() && is_left_out_with(slots, &slots[1]))
-			return;
-		if (!is_place_seen(s, &slots[1], parent, mnt, parent_inode)) {
-			go_on(ctx, HELPER_BIND);
-			return;
-		}
-	}
+	int created = is_touched(t, parent_of(dentry));
+	if (created && !known_parent(ctx, s, dentry, mnt))
+		return;
 	if (!is_seen(slots, dentry, mnt, core)) {
 		go_on(ctx, HELPER_BIND);
 		return;
 	}
 	begin(s, DK_OP_OPEN, DK_F_TRUNC | (created ? DK_F_CREATED : 0), 1 + created);
-	u32 size = 0, at = (1 + created) * sizeof(struct dk_inode);
-	if (created) {
-		int n = bpf_probe_read_kernel_str(s->body + at, 256, rdp(dentry + DENTRY_NAME));
-		if (n > 1)
-			size = (n - 1) & 255;
-	}
+	u32 size = created ? add_name(s, dentry) : 0;
 	s->ev.size = size;
 	drop_stamps();
-	send(s, sizeof(struct dk_event) + at + size);
+	send(s, sizeof(struct dk_event) + (1 + created) * sizeof(struct dk_inode) + size);
 	s->dentry = (u64)dentry;
 	s->mnt = (u64)mnt;
 	ask_for_range(ctx, s, -1, 0, 0, slots->size, 0);

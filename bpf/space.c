@@ -24,7 +24,7 @@
 #define LOOP_CONFIGURE_ 0x4C0A
 
 /* Whether `on_ioctl` tells what it does. */
-static inline int is_followed(u32 request)
+static inline int is_followed_ioctl(u32 request)
 {
 	return request == FICLONE_ || request == FICLONERANGE_ || request == FS_IOC_RESVSP_ || request == FS_IOC_UNRESVSP_ ||
 	       request == FS_IOC_RESVSP64_ || request == FS_IOC_UNRESVSP64_ || request == FS_IOC_ZERO_RANGE_ ||
@@ -147,6 +147,13 @@ HANDLER(on_ioctl)
 	struct pt_regs *regs = &s->regs;
 	u32 request = regs->si, mode = FALLOC_KEEP_SIZE_;
 	int clones = request == FICLONE_ || request == FICLONERANGE_;
+	if (request == LOOP_SET_FD_ || request == LOOP_CHANGE_FD_ || request == LOOP_CONFIGURE_) {
+		if ((s64)ctx->args[1] >= 0)
+			count_loop(ctx, s, request);
+		return 0;
+	}
+	if (!is_followed_ioctl(request))
+		return 0;
 	if (request == FS_IOC_UNRESVSP_ || request == FS_IOC_UNRESVSP64_)
 		mode |= FALLOC_PUNCH_HOLE_;
 	else if (request == FS_IOC_ZERO_RANGE_)
@@ -155,12 +162,7 @@ HANDLER(on_ioctl)
 		if ((s64)ctx->args[1] >= 0)
 			send_flags(ctx, s, request);
 		return 0;
-	} else if (request == LOOP_SET_FD_ || request == LOOP_CHANGE_FD_ || request == LOOP_CONFIGURE_) {
-		if ((s64)ctx->args[1] >= 0)
-			count_loop(ctx, s, request);
-		return 0;
-	} else if (!clones && request != FS_IOC_RESVSP_ && request != FS_IOC_RESVSP64_)
-		return 0;
+	}
 	if ((s64)ctx->args[1] < 0) {
 		failed(ctx, s, regs->di); /* a clone takes set-id bits away before it finds that it cannot be made */
 		return 0;

@@ -15,16 +15,17 @@ static struct pt_regs *(*registers_of)(void *task) = (void *)175; /* bpf_task_pt
 #define MADV_REMOVE_ 9
 
 /* Whether the current task is in a call that nobody tells of. Not in one at all: it stores to mapped memory. */
-static inline int is_unheard_of(u32 tgid)
+static inline int is_unheard_of(u32 tgid, char *inode)
 {
 	struct pt_regs *regs = registers_of(current_task());
 	u64 nr = regs->orig_ax;
 	u32 slot = nr;
 	u8 *known = nr < CALLS ? handled.lookup(&slot) : 0;
-	if (!known || (nr == NR_IOCTL ? is_followed((u32)regs->si) : *known))
+	if (!known || (nr == NR_IOCTL ? is_followed_ioctl((u32)regs->si) : *known))
 		return 0;
-	/* what a call copies to mapped memory is looked at like what the program stores there */
-	return !mappings.lookup(&tgid) || (nr == NR_MADVISE && regs->dx == MADV_REMOVE_);
+	/* what a call copies to a mapped file is looked at like what the program stores there */
+	return KIND(LOAD(u16, inode + INODE_MODE)) != REGULAR || !mappings.lookup(&tgid) ||
+	       (nr == NR_MADVISE && regs->dx == MADV_REMOVE_);
 }
 
 /*
@@ -34,7 +35,7 @@ static inline int is_unheard_of(u32 tgid)
 static inline void look_for_unseen(char *inode)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (!is_unheard_of(tgid))
+	if (!is_unheard_of(tgid, inode))
 		return;
 	char *task = (char *)bpf_get_current_task();
 	if (is_worker() || is_compat() || rd32(task + TASK_FLAGS) & PF_DUMPCORE_)

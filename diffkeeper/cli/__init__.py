@@ -125,5 +125,5 @@ def main() -> NoReturn:
     try:
         cli.main(prog_name="diffkeeper", obj=process.begin())
     except SystemExit as ended:
-        process.end(ended.code if isinstance(ended.code, int) else 0)
+        process.end(ended.code)
     raise AssertionError("click ends the process itself")

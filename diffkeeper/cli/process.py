@@ -33,7 +33,7 @@ def _was_closed(fd: int) -> bool:
     try:
         os.fstat(fd)
     except OSError:
-        assert os.open(os.devnull, os.O_RDWR) == fd  # the lowest number that is free
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         os.set_inheritable(fd, True)
         name = ("stdin", "stdout", "stderr")[fd]
         setattr(sys, name, open(fd, "w" if fd else "r", closefd=False, encoding="utf-8"))
@@ -41,9 +41,12 @@ def _was_closed(fd: int) -> bool:
     return False
 
 
-def end(status: int) -> NoReturn:
-    """At once: to take apart all that was imported takes 30 ms, and it goes with the process."""
+def end(code: object) -> NoReturn:
+    """At once: to take apart all that was imported takes 30 ms, and it goes with the process. `code`: of sys.exit()."""
+    status = code if isinstance(code, int) else int(code is not None)
     with suppress(OSError):
+        if status and not isinstance(code, int):
+            print(code, file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError as error:

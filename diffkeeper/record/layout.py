@@ -120,7 +120,8 @@ FUNCTIONS = {
     "READ_USER_DYNPTR": "bpf_probe_read_user_dynptr",
     "TASK_REGISTERS": "bpf_task_pt_regs",
 }
-"""Functions of the kernel that programs call where they are there: by their number in BTF, 0 where not."""
+"""Functions of the kernel that programs call where they are there: by their number in BTF, 0 where not. The last one is
+called as a helper, by the number that it has as such: this one says whether the kernel has it."""
 
 # Kinds of types that carry more than the common 12 bytes: (fixed part, part for each of vlen members).
 _EXTRA = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8), 14: (4, 0), 15: (0, 12),

@@ -20,8 +20,6 @@ _CAUSES = {
     "too many ranges to read": Control.UNASKED,
     "too many processes with mapped files": Control.UNMAPPED,
 }
-
-
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
 
@@ -43,8 +41,8 @@ class Losses:
         """A record for each cause that had more losses since the last look. `now`: monotonic ns."""
         gaps = []
         for cause, slot in _CAUSES.items():
-            number = kernel.control[slot]
-            if number > self._told[cause] and (slot != Control.CORES or _dumps_to_files()):
-                gaps.append(encode(WireOp.GAP, time=now, offset=number - self._told[cause], payload=cause.encode()))
-                self._told[cause] = number
+            new = kernel.control[slot] - self._told[cause]
+            self._told[cause] += new
+            if new and (slot != Control.CORES or _dumps_to_files()):
+                gaps.append(encode(WireOp.GAP, time=now, offset=new, payload=cause.encode()))
         return gaps

@@ -200,7 +200,7 @@ def _judge(program: Program, place: Place, seen: Mapping[str, harness.Truth], ou
     if outcome.lost:
         outcome.faults.append(f"lost: {outcome.lost}")
     if outcome.mismatches:
-        outcome.faults.append(f"{outcome.mismatches} of {outcome.paths} paths healed: {healed(place.trace)}")
+        outcome.faults.append(f"{outcome.mismatches} of {outcome.paths} paths healed: {healed(place)}")
     if outcome.events < program.events:
         outcome.faults.append(f"only {outcome.events} events")
     if set(outcome.fidelity) - {Fidelity.EXACT.label}:
@@ -212,10 +212,10 @@ def _judge(program: Program, place: Place, seen: Mapping[str, harness.Truth], ou
             outcome.faults.append(f"{type(error).__name__}: {error}{getattr(error, 'stderr', '') or ''}")
 
 
-def healed(trace: Path) -> list[str]:
-    """The first paths that were put right at the end."""
-    with diffkeeper.open(trace) as opened:
-        paths = [os.fsdecode(event.path) for event in opened.events(op=Op.HEAL)]
+def healed(place: Place) -> list[str]:
+    """The first paths that were put right at the end, as seen from where the program ran."""
+    with diffkeeper.open(place.trace) as opened:
+        paths = [os.path.relpath(os.fsdecode(event.path), place.work) for event in opened.events(op=Op.HEAL)]
     return paths[:8]
 
 

@@ -176,6 +176,14 @@ def test_an_output_that_cannot_be_written(words: list[str]) -> None:
     assert (run.returncode, run.stderr) == (1, "diffkeeper: No space left on device\n")
 
 
+@pytest.mark.parametrize(("code", "status", "said"), [("", 0, ""), ("7", 7, ""), ("'why'", 1, "why\n")])
+def test_a_command_that_ends_by_itself(code: str, status: int, said: str) -> None:
+    """As sys.exit() has it, wherever it was called: in a plugin, for one."""
+    script = f"import sys\nfrom diffkeeper import cli\ncli.cli.main = lambda **_: sys.exit({code})\ncli.main()"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stderr) == (status, said)
+
+
 def test_no_standard_streams() -> None:
     """A command does without them, and its exit code says how it went."""
     for words, code in ((["plugins"], 0), (["info", "/nowhere"], errors.TraceMissingError.exit_code)):

@@ -1,51 +1,18 @@
-"""What calls mean for the tree, the content and the timeline, case by case."""
+"""What calls mean for the tree and the timeline, case by case."""
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from diffkeeper.errors import PathError
-from diffkeeper.model import Attrs, Event, Fidelity, Op
-from diffkeeper.mounts import Mount, Mounts
-from diffkeeper.store.assembly import mark
-from diffkeeper.store.reader import Reader, open_reader
-from diffkeeper.wire import TIME_NOW, TIME_OMIT, Flag, WireOp
-from tests.builder import STALE, WALL, TraceBuilder
-
-
-@pytest.fixture
-def builder(tmp_path: Path) -> TraceBuilder:
-    """A recording whose command has begun, on a root with the file `old` (5000 bytes) and the directory `dir`."""
-    made = TraceBuilder(tmp_path / "trace")
-    made.baseline({"old": b"12345" * 1000, "dir/": None})
-    made.begin()
-    return made
-
-
-def at(reader: Reader, path: str, seq: int | None = None) -> Attrs:
-    seq = reader.last_seq if seq is None else seq
-    node = reader.resolve(b"/opt/root/" + path.encode() if path[:1] != "/" else path.encode(), seq)
-    assert node is not None, f"nothing at {path} after event {seq}"
-    attrs = reader.attrs(node, seq)
-    assert attrs is not None
-    return attrs
-
-
-def content(reader: Reader, path: str, seq: int | None = None) -> bytes:
-    seq = reader.last_seq if seq is None else seq
-    node = reader.resolve(b"/opt/root/" + path.encode() if path[:1] != "/" else path.encode(), seq)
-    assert node is not None, f"nothing at {path} after event {seq}"
-    return b"".join(reader.chunks(node, seq))
-
-
-def events(reader: Reader) -> list[Event]:
-    return list(reader.events())
+from diffkeeper.model import Fidelity, Op
+from diffkeeper.store.reader import open_reader
+from diffkeeper.wire import Flag, WireOp
+from tests.builder import WALL, TraceBuilder
+from tests.unit.reading import at, content, events
 
 
 def test_events_are_numbered_and_timed(builder: TraceBuilder) -> None:
@@ -81,19 +48,6 @@ def test_seek_by_time_over_many_blocks(builder: TraceBuilder) -> None:
         times = [event.time for event in reader.events()]
         for moment in [0, 1, 10**6, 13_650_000_000, 13_653_333_333, 20 * 10**9, times[-1], times[-1] + 1]:
             assert reader.seq_at(moment) == sum(time <= moment for time in times)
-
-
-def test_a_call_in_pieces_is_one_event(builder: TraceBuilder) -> None:
-    """The pieces of a large write have one seq, also when other calls come between them."""
-    builder.create("a")
-    seq = builder.write("a", b"0123456789" * 100, piece=300)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        assert reader.last_seq == seq == 2
-        assert reader.event(2).size == 1000
-        assert content(reader, "a", 1) == b""
-        assert content(reader, "a", 2) == b"0123456789" * 100
-        assert at(reader, "a").version == 2
 
 
 def test_unlinked_but_open(builder: TraceBuilder) -> None:
@@ -265,88 +219,6 @@ def test_symlink_in_the_last_place(builder: TraceBuilder) -> None:
         assert reader.resolve(b"/opt/root/old", reader.last_seq) is not None
 
 
-@pytest.mark.parametrize(("kind", "mode"), [(b"tmpfs", 0o755), (b"xfs", 0o4755)])
-def test_an_empty_file_that_is_cut_to_nothing(builder: TraceBuilder, kind: bytes, mode: int) -> None:
-    """An ordinary user's truncate(2) takes the set-user-id bit, but XFS leaves a file alone that is empty already."""
-    builder.emit(WireOp.MOUNTS, payload=Mounts([Mount(1, b"/", b"/", kind)], []).packed())
-    builder.create("empty")
-    builder.chmod("empty", 0o4755)
-    changed = builder.node("empty").ctime
-    base = (builder._inode(builder.node("")),)
-    builder.emit(WireOp.TRUNCATE, flags=Flag.PATH, inodes=base, payload=b"empty", offset=0, length=1000)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        found = at(reader, "empty")
-        assert stat.S_IMODE(found.mode) == mode
-        assert found.ctime == changed
-
-
-@pytest.mark.parametrize(("other", "mode"), [(0, 0o2644), (1, 0o644)])
-def test_the_set_group_id_where_the_group_may_not_execute(builder: TraceBuilder, other: int, mode: int) -> None:
-    """An ordinary user's truncate(2) takes that bit where the user is not in the group; btrfs gives it no stamp."""
-    builder.create("empty")
-    builder.chmod("empty", 0o6644)
-    base, group = (builder._inode(builder.node("")),), builder.node("empty").gid + other
-    length = 1000 | group << 32
-    builder.emit(WireOp.TRUNCATE, flags=Flag.PATH, inodes=base, payload=b"empty", offset=0, length=length)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        assert stat.S_IMODE(at(reader, "empty").mode) == mode
-
-
-@pytest.mark.parametrize(("kind", "kept"), [(b"ext4", False), (b"btrfs", True)])
-def test_a_hole_punched_where_there_is_one(builder: TraceBuilder, kind: bytes, kept: bool) -> None:
-    """A fallocate takes a capability away, but btrfs leaves a file alone where it has nothing to do."""
-    builder.emit(WireOp.MOUNTS, payload=Mounts([Mount(1, b"/", b"/", kind)], []).packed())
-    builder.create("file", b"data")
-    builder.setxattr("file", b"security.capability", b"held")
-    inode = builder._inode(builder.node("file"))
-    builder.emit(WireOp.ZERO, inodes=(inode,), offset=1, length=2)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        assert (b"security.capability" in at(reader, "file").xattrs) is kept
-
-
-def test_without_stamps_the_arguments_count(tmp_path: Path) -> None:
-    """chmod, chown, utime (a time, NOW, OMIT) and new nodes have sensible attributes when no stamp came."""
-    builder = TraceBuilder(tmp_path / "trace", stamps=False)
-    builder.baseline({"f": {"content": b"x", "mode": 0o4755}})
-    builder.begin()
-    builder.exec("/bin/sh")
-    base = (builder._inode(builder.node("")),)
-    builder.chown("f", 5, 6)
-    owned = builder.seq
-    builder.utime("f", 12345)
-    builder.now += 10**9
-    builder.emit(WireOp.UTIME, flags=Flag.PATH, inodes=base, payload=b"f", length=TIME_OMIT)
-    omitted = builder.seq + 1
-    builder.emit(WireOp.UTIME, flags=Flag.PATH, inodes=base, payload=b"f", length=TIME_NOW)
-    builder.mkdir("d", 0o750)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        after = at(reader, "f", owned)
-        assert (after.uid, after.gid, stat.S_IMODE(after.mode)) == (5, 6, 0o755)
-        assert at(reader, "f", omitted).mtime == 12345
-        assert at(reader, "f").mtime == WALL + reader.event(omitted + 1).time
-        assert at(reader, "d").uid == 1000
-        assert reader.event(owned).detail == "5:6"
-
-
-def test_a_stamp_from_before(builder: TraceBuilder) -> None:
-    """A stamp of a file that another call of the thread touched does not take back what came since."""
-    builder.write("old", b"1")
-    before, top = builder.inode("old"), builder.inode("")
-    written = builder.write("old", b"2")
-    builder.emit(
-        WireOp.CHMOD, inodes=(top, builder.inode("dir"), before, *[STALE] * 7), payload=b"dir\0", flags=Flag.PATH,
-        offset=0o700,
-    )  # fmt: skip
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        assert at(reader, "dir").mode & 0o7777 == 0o755, "the stamp's"
-        assert at(reader, "old") == at(reader, "old", written)
-
-
 def test_stamps_bind_identities(builder: TraceBuilder) -> None:
     """A node that only a stamp told of is known by its identity from then on, without a BIND."""
     builder.mkdir("fresh")
@@ -443,44 +315,6 @@ def test_shared_memory_is_a_place_for_files(builder: TraceBuilder) -> None:
         assert content(reader, "/dev/shm/x") == b"1"
 
 
-def test_dirty_and_fill(builder: TraceBuilder) -> None:
-    """Bytes without a user buffer: the event comes first, the bytes count from it; the flag says how exact."""
-    file = builder.open("old")
-    file.write(b"x", 0)
-    inode = (builder._inode(file.node),)
-    for offset, flags in ((1, 0), (2, Flag.INEXACT), (3, None)):
-        builder.emit(WireOp.DIRTY, inodes=inode, offset=offset, length=1, tid=5)
-        if flags is not None:
-            builder.emit(WireOp.FILL, offset=offset, payload=b"F", tid=5, flags=flags)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        assert [event.fidelity for event in events(reader)[1:]] == [Fidelity.EXACT, Fidelity.REREAD, Fidelity.UNKNOWN]
-        assert content(reader, "old", 2)[:5] == b"xF345"
-        assert content(reader, "old", 4)[:5] == b"xFF45"
-        assert [at(reader, "old", seq).fidelity for seq in (1, 2, 3, 4)] == [
-            Fidelity.EXACT,
-            Fidelity.EXACT,
-            Fidelity.REREAD,
-            Fidelity.UNKNOWN,
-        ]
-        assert reader.session.fidelity == {"exact": 2, "reread": 1, "unknown": 1}
-
-
-def test_an_inexact_write_is_unknown_until_the_file_starts_anew(builder: TraceBuilder) -> None:
-    """Bytes that could not be read are zeroes, and said to be unknown; a truncation forgets them."""
-    node = builder.open("old").node
-    builder._bind(node, b"/opt/root/old")
-    builder._event(
-        WireOp.WRITE, inodes=(builder._inode(node),), offset=0, length=3, payload=bytes(3), flags=Flag.INEXACT
-    )
-    builder.open("old", trunc=True)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        assert reader.event(1).fidelity is Fidelity.UNKNOWN
-        assert at(reader, "old", 1).fidelity is Fidelity.UNKNOWN
-        assert at(reader, "old", 2).fidelity is Fidelity.EXACT
-
-
 def test_healing(builder: TraceBuilder) -> None:
     """What was found wrong afterwards becomes an event, and the last moment is right."""
     builder.create("wrong", b"bad")
@@ -543,24 +377,6 @@ def test_processes_and_marks(builder: TraceBuilder) -> None:
         assert reader.event(forked + 2).detail == "signal 9"
 
 
-def test_versions(builder: TraceBuilder) -> None:
-    """Every event that changed content or attributes of a file, and no other."""
-    builder.write("old", b"1")
-    builder.create("noise", b"2")
-    builder.chmod("old", 0o600)
-    builder.write("old", b"3")
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        node = reader.resolve(b"/opt/root/old", 0)
-        assert node is not None
-        assert reader.versions(node) == [0, 1, 4, 5]
-        before, after = reader.attrs(node, 2), reader.attrs(node, 4)
-        assert before is not None
-        assert after is not None
-        assert (before.version, before.changed) == (1, 0)
-        assert (after.version, after.changed) == (1, 4)
-
-
 def test_a_file_that_is_in_no_directory(builder: TraceBuilder) -> None:
     """A file whose kernel path is "/", as of memory that is shared without a name: nothing is lost, "/" stays."""
     inode = builder.inode("old")._replace(ino=4711)
@@ -572,63 +388,6 @@ def test_a_file_that_is_in_no_directory(builder: TraceBuilder) -> None:
     with open_reader(builder.build()) as reader:
         assert reader.session.lost == {}
         assert content(reader, "old")[-4:] == b"more"
-
-
-def test_holes_are_told_apart(builder: TraceBuilder) -> None:
-    """`extents` gives what was written; the rest reads as zeroes; clearing and truncating make holes."""
-    builder.create("sparse")
-    builder.write("sparse", b"a" * 10, 100)
-    builder.write("sparse", b"b" * 10, 110)
-    builder.write("sparse", b"c", 1000)
-    full = builder.seq
-    punched = builder.zero("sparse", 105, 10)
-    builder.truncate("sparse", 105)
-    builder.truncate("sparse", 5000)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        node = reader.resolve(b"/opt/root/sparse", full)
-        assert node is not None
-        assert reader.extents(node, full) == [(100, 20), (1000, 1)]
-        assert reader.extents(node, punched) == [(100, 5), (115, 5), (1000, 1)]
-        assert reader.read(node, punched, 104, 12) == b"a" + bytes(10) + b"b"
-        assert reader.extents(node, reader.last_seq) == [(100, 5)]
-        assert at(reader, "sparse").size == 5000
-        assert reader.read(node, reader.last_seq, 4998, 10) == b"\0\0"
-        assert reader.read(node, reader.last_seq, 5000, 10) == b""
-
-
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.booleans())))
-def test_marked_ranges_are_those_of_a_map_of_bytes(marks: list[tuple[int, int, bool]]) -> None:
-    """Ranges marked as written and as holes are what a byte-by-byte map says: in order, apart, none empty."""
-    edges: list[int] = []
-    truth = [False] * 41
-    for low, high, written in marks:
-        mark(edges, low, high, written=written)
-        truth[low:high] = [written] * max(high - low, 0)
-    assert edges == [at for at in range(41) if truth[at] != (at > 0 and truth[at - 1])]
-
-
-def test_metadata_of_the_baseline(tmp_path: Path) -> None:
-    """Owners, modes, times, links, symlinks, xattrs and devices are as they were found, with odd names too."""
-    builder = TraceBuilder(tmp_path / "trace")
-    builder.baseline({
-        "a": {"content": b"x", "mode": 0o4711, "uid": 1, "gid": 2, "mtime": 3, "xattrs": {b"user.k": b"\0v"}},
-        "b": {"link": "a"},
-        "s": {"target": "nowhere"},
-        "tty": {"mode": stat.S_IFCHR | 0o620, "rdev": os.makedev(4, 7)},
-    })  # fmt: skip
-    builder.begin()
-    builder.create(b"\xff\n" + b"n" * 250)
-    builder.end()
-    with open_reader(builder.build()) as reader:
-        attrs = at(reader, "b", 0)
-        assert (attrs.uid, attrs.gid, attrs.mtime, attrs.nlink, attrs.xattrs) == (1, 2, 3, 2, {b"user.k": b"\0v"})
-        assert at(reader, "s", 0).target == b"nowhere"
-        assert at(reader, "tty", 0).rdev == os.makedev(4, 7)
-        root = reader.resolve(b"/opt/root", 1)
-        assert root is not None
-        assert [name for name, _ in reader.children(root, 0)] == [b"a", b"b", b"s", b"tty"]
-        assert [name for name, _ in reader.children(root, 1)][-1] == b"\xff\n" + b"n" * 250
 
 
 def test_a_recording_cut_off(builder: TraceBuilder) -> None:
