@@ -59,7 +59,7 @@ WHY: Mapping[str, str] = {
     "pytest, seven": "Within what runs of the bare command differ among themselves.",
     "record -- true": "Most of it before the command begins: the kernel checks the programs, and modules are imported.",
     "what node_modules adds": (
-        "A difference of differences, which went from 0.9 to 1.3 between runs on this machine; the code of the day before "
+        "A difference of differences, which went from 0.9 to 1.3 between runs here; the code of the day before "
         "gave 1.2 when measured in between."
     ),
     "mount ready": STARTING,
