@@ -18,12 +18,12 @@ _SYSCALL = 321  # bpf(2) on x86_64
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD, _TRACEPOINT_OPEN = 0, 1, 2, 3, 4, 5, 17
 _RAW_TRACEPOINT = 17  # enum bpf_prog_type
 MAP_RINGBUF = 27  # enum bpf_map_type
-_LOAD_WIDE, _PSEUDO_MAP_FD = 0x18, 1
-_CALL, _PSEUDO_FUNCTION = 0x85, 2
-_MOVE, _EXIT = 0xB7, 0x95
+LOAD_WIDE, CALL, EXIT = 0x18, 0x85, 0x95  # instructions: the first one takes the place of two
+_MOVE, _PSEUDO_MAP_FD, _PSEUDO_FUNCTION = 0xB7, 1, 2
 FUNCTION_BASE = 1 << 24
 """Before it is loaded, the call of a helper number from here on is one of a kernel function, by its BTF number."""
-_INSTRUCTION = struct.Struct("<BBhi")
+INSTRUCTION = struct.Struct("<BBhi")
+"""Operation, registers, offset and immediate value."""
 _LOG_BYTES = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -115,13 +115,13 @@ def load_program(name: str, code: bytes, maps: dict[int, Map]) -> int:
     body = bytearray(code)
     at = 0
     while at < len(body):
-        opcode, registers, _offset, immediate = _INSTRUCTION.unpack_from(body, at)
-        if opcode == _LOAD_WIDE:
+        opcode, registers, _offset, immediate = INSTRUCTION.unpack_from(body, at)
+        if opcode == LOAD_WIDE:
             if registers >> 4 == _PSEUDO_MAP_FD:
                 struct.pack_into("<i", body, at + 4, maps[immediate].fd)
             at += 8
-        elif opcode == _CALL and immediate > FUNCTION_BASE:
-            _INSTRUCTION.pack_into(body, at, _CALL, _PSEUDO_FUNCTION << 4, 0, immediate - FUNCTION_BASE)
+        elif opcode == CALL and immediate > FUNCTION_BASE:
+            INSTRUCTION.pack_into(body, at, CALL, _PSEUDO_FUNCTION << 4, 0, immediate - FUNCTION_BASE)
         at += 8
     instructions = ctypes.create_string_buffer(bytes(body), len(body))
     licence = ctypes.create_string_buffer(b"Dual BSD/GPL")
@@ -151,8 +151,8 @@ def can_load_anywhere(cast: int) -> bool:
 
     So it is from Linux 6.17 on; before, that function takes structs alone.
     """
-    steps = ((_MOVE, 1, 0), (_MOVE, 2, 0), (_CALL, 0, FUNCTION_BASE + cast), (_MOVE, 0, 0), (_EXIT, 0, 0))
-    code = b"".join(_INSTRUCTION.pack(opcode, register, 0, value) for opcode, register, value in steps)
+    steps = ((_MOVE, 1, 0), (_MOVE, 2, 0), (CALL, 0, FUNCTION_BASE + cast), (_MOVE, 0, 0), (EXIT, 0, 0))
+    code = b"".join(INSTRUCTION.pack(opcode, register, 0, value) for opcode, register, value in steps)
     try:
         os.close(load_program("cast", code, {}))
     except OSError:

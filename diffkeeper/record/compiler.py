@@ -23,9 +23,10 @@ from .. import cache
 from ..errors import NoBccError
 from . import headers
 from .bpf import Bytecode, MapSpec
+from .loops import closed_by_jumps
 
 SYSTEM_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 DEBUG_VARIABLE = "DIFFKEEPER_DEBUG_BPF"
 """Set it to see what the compiler says, and to pass the cache by."""
 
@@ -111,6 +112,6 @@ def _compile(text: str, rings: Mapping[str, MapSpec]) -> Bytecode:
             )
         )
     names = [lib.bpf_function_name(module.module, number) for number in range(lib.bpf_num_functions(module.module))]
-    programs = {name.decode(): module.dump_func(name) for name in names}
+    programs = {name.decode(): closed_by_jumps(module.dump_func(name)) for name in names}
     module.cleanup()
     return Bytecode(tuple(maps), programs)
