@@ -14,6 +14,7 @@
 #define DK_EVENT_H
 
 #define DK_WIRE_VERSION 1
+#define DK_CALLER 0xFFFFFFFF /* for a device */
 #define DK_STAMPS 8 /* inodes a call can be seen to have changed, at most; a power of two */
 
 /* What an inode said when the call returned. dev, ino and gen are the kernel's
@@ -53,7 +54,8 @@ struct dk_event {
  * for LINK and RENAME inode 1 is the one path 2 starts from. The inodes after
  * those are stamps: inodes whose ctime the thread changed since its last path
  * call, as they stand now, the latest first; the last one of MKDIR, MKNOD and SYMLINK is what they made. One
- * with ino 0 says nothing.
+ * with ino 0 says nothing; but with dev DK_CALLER, where no tracepoint tells of changes, what inodes get from the caller:
+ * mtime and ctime (0: not known), uid and gid; mode is its umask.
  * With DK_F_APART a path is that of a process with mounts of its own:
  * of its text the last name counts, and the stamps say in which directory; the rest only where these leave a choice.
  */

@@ -288,6 +288,7 @@ enum dk_control {
 	DK_C_CORES,      /* processes whose memory was dumped, and it was not seen into which file */
 	DK_C_UNSEEN,     /* changes by calls that are not followed */
 	DK_C_GIVEN,      /* files that the kernel was given to write to by itself */
+	DK_C_CLOCK,      /* set from user space: the address of the kernel's clock, where it is needed */
 	DK_C_SLOTS = 32,
 };
 

@@ -235,7 +235,7 @@ HANDLER(on_name)
 			return 0;
 		c.op = DK_OP_MKNOD;
 		c.path1 = regs->si + sizeof(family);
-		c.offset = S_IFSOCK_ | 0755;
+		c.offset = S_IFSOCK_ | 0777;
 	} else if (nr == NR_SYMLINK) {
 		c.op = DK_OP_SYMLINK;
 		c.path1 = regs->si;

@@ -12,11 +12,50 @@ static inline u32 name_tag(char *dentry)
 	return tag << 8 | length;
 }
 
+#define SECOND 1000000000LL
+/*
+ * The time that inodes get now: of the last tick. It lies in tk_core of kernel/time/timekeeping.c, a sequence counter and
+ * the timekeeper behind it; where that is, user space looks up. 0: not known, or that is no clock.
+ */
+static inline s64 inode_time(void)
+{
+#if HAVE_CLOCK
+	char *core = (char *)control_value(DK_C_CLOCK), *keeper = core + 8;
+	if (!core)
+		return 0;
+	#pragma unroll
+	for (int i = 0; i < 3; i++) { /* it may be set meanwhile, on another processor */
+		u32 before = rd32(core);
+		s64 time = (s64)rdp(keeper + CLOCK_SEC) * SECOND + ((u64)rdp(keeper + CLOCK_NSEC) >> (rd32(keeper + CLOCK_SHIFT) & 63));
+		s64 monotonic = time + (s64)rdp(keeper + CLOCK_TO_MONOTONIC) * SECOND + (s64)rdp(keeper + CLOCK_TO_MONOTONIC + 8);
+		u64 age = bpf_ktime_get_ns() - monotonic;
+		if (!(before & 1) && rd32(core) == before && age < SECOND)
+			return time;
+	}
+#endif
+	return 0;
+}
+
+/* What the caller gives to what it makes and changes: for kernels that do not say which inodes that is. */
+static inline void stamp_caller(struct dk_scratch *s, struct dk_inode *slots)
+{
+	char *task = (char *)bpf_get_current_task(), *cred = rdp(task + TASK_CRED);
+	struct dk_inode *out = &slots[s->stamps & (DK_STAMPS - 1)];
+	struct dk_inode none = {.dev = DK_CALLER};
+	*out = none;
+	out->mtime = out->ctime = inode_time();
+	out->mode = rd32((char *)rdp(task + TASK_FS) + FS_UMASK);
+	out->uid = rd32(cred + CRED_FSUID);
+	out->gid = rd32(cred + CRED_FSGID);
+	s->taken[s->stamps & (DK_STAMPS - 1)] = 0;
+	s->stamps++;
+}
+
 /*
  * Put the inodes that the thread `stamps_of` touched into `slots`, and forget them: s->stamps of them. The number lives in
  * memory, so that the verifier sees the same state at every turn.
  */
-static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
+static inline void take_touched(struct dk_scratch *s, struct dk_inode *slots)
 {
 	struct dk_touched *t = touched.lookup(&s->stamps_of);
 	s->stamps = 0;
@@ -45,6 +84,13 @@ static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
 	t->count = 0;
 }
 
+static inline void take_stamps(struct dk_scratch *s, struct dk_inode *slots)
+{
+	take_touched(s, slots);
+	if (!control_value(DK_C_MOUNTS) && s->stamps < DK_STAMPS)
+		stamp_caller(s, slots);
+}
+
 /*
  * Some filesystems set the times of an inode they have just made where no tracepoint looks. But its entry is among the
  * youngest of its directory, which has a stamp: look there for the name that `path_end` is the end of (its last three
@@ -63,7 +109,7 @@ static inline void begin_looking(struct dk_scratch *s, struct dk_inode *slots, s
 	wanted->stamp = 0;
 	wanted->looks = 0;
 	wanted->head = wanted->link = 0;
-	out->ino = 0;
+	out->ino = out->dev = 0;
 	for (int i = 0; i < DK_STAMPS; i++)
 		if (i < s->stamps && slots[i].dev == dev)
 			wanted->near = 1;

@@ -20,6 +20,7 @@ EVENT = struct.Struct("<QIIHBBIQQ")
 INODE = struct.Struct("<QIIQqqQIIIIII")
 RING_HEADER = struct.Struct("<II")
 RING_BUSY = 1 << 31
+CALLER = 0xFFFFFFFF  # DK_CALLER
 RING_DISCARD = 1 << 30
 TIME_NOW, TIME_OMIT = -1, -2
 
@@ -111,6 +112,13 @@ class Record(NamedTuple):
     offset: int
     length: int
     payload: memoryview | bytes
+
+    def caller(self) -> Inode | None:
+        """What inodes get from the caller, where that is told."""
+        for inode in self.inodes:
+            if inode.dev == CALLER and not inode.ino:
+                return inode
+        return None
 
 
 def encode(

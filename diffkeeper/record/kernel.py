@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..errors import KernelTooOldError, NoBccError, NotPermittedError
 from ..wire import INODE, Inode, kernel_path
-from . import bpf, compiler, layout, syscalls
+from . import bpf, compiler, layout, symbols, syscalls
 
 PARTS = (
     "event.h",
@@ -55,6 +55,7 @@ HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open
            "send_xattr", "core_dumped", "thread_ended")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 CHANGES = "inode_set_ctime_to_ts"
+CLOCK = "tk_core"
 OPTIONAL_TRACEPOINTS = (
     CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
     "io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow",
@@ -80,7 +81,7 @@ class Control:
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
-    APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED, CORES, UNSEEN, GIVEN = range(16, 25)
+    APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED, CORES, UNSEEN, GIVEN, CLOCK = range(16, 26)
 
 
 class Ask(enum.IntEnum):
@@ -146,6 +147,13 @@ def program_text() -> str:
     return "\n".join(text)
 
 
+def compiled(ring_bytes: int = RING_BYTES) -> bpf.Bytecode:
+    """The programs for the running kernel. Raises NoBtfError, KernelTooOldError and NoBccError."""
+    ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
+    asked = bpf.MapSpec("dk_questions", bpf.MAP_RINGBUF, 0, 0, QUESTIONS_BYTES, 0, _QUESTIONS_PLACEHOLDER)
+    return compiler.bytecode(program_text(), {"RING_FD": ring, "QUESTIONS_FD": asked})
+
+
 def _refused(error: OSError) -> NoBccError:
     return NoBccError(f"this kernel does not take the recorder's programs: {error}")
 
@@ -158,10 +166,7 @@ class Loading:
 
     def __init__(self, ring_bytes: int = RING_BYTES) -> None:
         check_kernel()
-        ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
-        asked = bpf.MapSpec("dk_questions", bpf.MAP_RINGBUF, 0, 0, QUESTIONS_BYTES, 0, _QUESTIONS_PLACEHOLDER)
-        # Not in the thread: bcc changes the working directory.
-        code = compiler.bytecode(program_text(), {"RING_FD": ring, "QUESTIONS_FD": asked})
+        code = compiled(ring_bytes)  # not in the thread: bcc changes the working directory
         self._pool = ThreadPoolExecutor(1)
         self._kernel = self._pool.submit(Kernel, code, ring_bytes)
 
@@ -223,6 +228,8 @@ class Kernel:
                     raise NoBccError(f"tracepoint {name} cannot be attached: {error.strerror}") from error
                 self.notes.append(f"no tracepoint {name}")
         self.control[Control.MOUNTS] = self._tells_changes  # 1: the kernel half finds it out
+        if not self._tells_changes:
+            self.control[Control.CLOCK] = symbols.address(CLOCK)
 
     def detach(self) -> None:
         """Let go of the programs: they end when no forked copy of us holds them either. The maps stay."""

@@ -18,7 +18,7 @@ from .. import cache
 from ..errors import KernelTooOldError, NoBtfError
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 14
+LAYOUT_VERSION = 15
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -36,6 +36,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_REAL_PARENT": (("task_struct", "real_parent"),),
     "SIGNAL_PIDS": (("signal_struct", "pids"),),
     "CRED_UID": (("cred", "uid"),),
+    "CRED_FSUID": (("cred", "fsuid"),),
     "CRED_FSGID": (("cred", "fsgid"),),
     "MM_TASK_SIZE": (("mm_struct", "task_size"),),
     "MM_ARG_START": (("mm_struct", "arg_start"),),
@@ -47,6 +48,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "FDT_MAX_FDS": (("fdtable", "max_fds"),),
     "FS_PWD": (("fs_struct", "pwd"),),
     "FS_ROOT": (("fs_struct", "root"),),
+    "FS_UMASK": (("fs_struct", "umask"),),
     "PATH_MNT": (("path", "mnt"),),
     "PATH_DENTRY": (("path", "dentry"),),
     "FILE_INODE": (("file", "f_inode"),),
@@ -88,32 +90,41 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "MOUNT_NAMESPACE": (("mount", "mnt_ns"),),
 }
 
-OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
-    "URING_OPCODE": (("io_kiocb", "opcode"),),
-    "URING_FLAGS": (("io_kiocb", "flags"),),
-    "URING_RESULT": (("io_kiocb", "cqe.res"),),
-    "URING_FD": (("io_kiocb", "cqe.fd"),),
-    "URING_RW_POS": (("io_rw", "kiocb.ki_pos"),),
-    "URING_RW_ADDR": (("io_rw", "addr"),),
-    "URING_RW_LEN": (("io_rw", "len"),),
-    "URING_OPEN_HOW": (("io_open", "how"),),
-    "URING_OPEN_SLOT": (("io_open", "file_slot"),),
-    "URING_UNLINK_DFD": (("io_unlink", "dfd"),),
-    "URING_UNLINK_FLAGS": (("io_unlink", "flags"),),
-    "URING_UNLINK_PATH": (("io_unlink", "filename"),),
-    "URING_LINK_OLD_DFD": (("io_link", "old_dfd"),),
-    "URING_LINK_NEW_DFD": (("io_link", "new_dfd"),),
-    "URING_LINK_OLD": (("io_link", "oldpath"),),
-    "URING_LINK_NEW": (("io_link", "newpath"),),
-    "URING_LINK_FLAGS": (("io_link", "flags"),),
-    "URING_SYNC_LENGTH": (("io_sync", "len"),),
-    "URING_SYNC_OFFSET": (("io_sync", "off"),),
-    "URING_SYNC_MODE": (("io_sync", "mode"),),
-    "URING_SPLICE_OFFSET": (("io_splice", "off_out"),),
-    "FILENAME_NAME": (("filename", "name"),),
-    "TASK_URING": (("task_struct", "io_uring"),),
+OPTIONAL: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    "HAVE_URING": {
+        "URING_OPCODE": (("io_kiocb", "opcode"),),
+        "URING_FLAGS": (("io_kiocb", "flags"),),
+        "URING_RESULT": (("io_kiocb", "cqe.res"),),
+        "URING_FD": (("io_kiocb", "cqe.fd"),),
+        "URING_RW_POS": (("io_rw", "kiocb.ki_pos"),),
+        "URING_RW_ADDR": (("io_rw", "addr"),),
+        "URING_RW_LEN": (("io_rw", "len"),),
+        "URING_OPEN_HOW": (("io_open", "how"),),
+        "URING_OPEN_SLOT": (("io_open", "file_slot"),),
+        "URING_UNLINK_DFD": (("io_unlink", "dfd"),),
+        "URING_UNLINK_FLAGS": (("io_unlink", "flags"),),
+        "URING_UNLINK_PATH": (("io_unlink", "filename"),),
+        "URING_LINK_OLD_DFD": (("io_link", "old_dfd"),),
+        "URING_LINK_NEW_DFD": (("io_link", "new_dfd"),),
+        "URING_LINK_OLD": (("io_link", "oldpath"),),
+        "URING_LINK_NEW": (("io_link", "newpath"),),
+        "URING_LINK_FLAGS": (("io_link", "flags"),),
+        "URING_SYNC_LENGTH": (("io_sync", "len"),),
+        "URING_SYNC_OFFSET": (("io_sync", "off"),),
+        "URING_SYNC_MODE": (("io_sync", "mode"),),
+        "URING_SPLICE_OFFSET": (("io_splice", "off_out"),),
+        "FILENAME_NAME": (("filename", "name"),),
+        "TASK_URING": (("task_struct", "io_uring"),),
+    },
+    "HAVE_CLOCK": {
+        "CLOCK_SEC": (("timekeeper", "xtime_sec"),),
+        "CLOCK_NSEC": (("timekeeper", "tkr_mono.xtime_nsec"),),
+        "CLOCK_SHIFT": (("timekeeper", "tkr_mono.shift"),),
+        "CLOCK_TO_MONOTONIC": (("timekeeper", "wall_to_monotonic"),),
+    },
 }
-"""What io_uring's requests look like. A kernel that lacks one of them is recorded without io_uring."""
+"""How requests of io_uring look, and the clock by which inodes get their times. A kernel that lacks a member of one
+is recorded without it."""
 
 FUNCTIONS = {
     "RDONLY_CAST": "bpf_rdonly_cast",
@@ -196,7 +207,8 @@ class _Btf:
 def parse(blob: bytes) -> dict[str, int]:
     """Offsets of everything in WANTED. KernelTooOldError names a member that is nowhere."""
     btf = _Btf(blob)
-    members = WANTED | OPTIONAL
+    optional = {key: spellings for group in OPTIONAL.values() for key, spellings in group.items()}
+    members = WANTED | optional
     structs = btf.numbers({name for spellings in members.values() for name, _ in spellings}, _STRUCT, _UNION)
     found: dict[str, int] = {}
     for key, spellings in members.items():
@@ -208,7 +220,7 @@ def parse(blob: bytes) -> dict[str, int]:
                     found["FILE_ONE_REFERENCE"] = int(member == "f_count")
                 break
         else:
-            if key in OPTIONAL:
+            if key in optional:
                 continue
             raise KernelTooOldError(
                 f"this kernel's {spellings[0][0]} has no {spellings[0][1]}: DiffKeeper does not know it"
@@ -217,7 +229,7 @@ def parse(blob: bytes) -> dict[str, int]:
     found["INODE_HEAD"] = max(heads) + 7 & ~7
     functions = btf.numbers(FUNCTIONS.values(), _FUNCTION)
     found |= {key: functions.get(name, 0) for key, name in FUNCTIONS.items()}
-    found["HAVE_URING"] = int(found.keys() >= OPTIONAL.keys())
+    found |= {name: int(found.keys() >= group.keys()) for name, group in OPTIONAL.items()}
     return found
 
 
@@ -240,7 +252,7 @@ def load() -> dict[str, int]:
     path = _cache_path(os.uname().release, blob)
     try:
         cached = json.loads(path.read_bytes())
-        whole = set(cached) >= {*WANTED, *FUNCTIONS, "INODE_HEAD", "FILE_ONE_REFERENCE", "HAVE_URING"}
+        whole = set(cached) >= {*WANTED, *FUNCTIONS, "INODE_HEAD", "FILE_ONE_REFERENCE", *OPTIONAL}
         if whole and all(isinstance(value, int) for value in cached.values()):
             return dict(cached)
     except (OSError, ValueError):

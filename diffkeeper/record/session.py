@@ -132,7 +132,6 @@ class _Recording:
         self._fork = fork
         self._indexer: Aside | None = None
         self._kernel: Kernel | None = kernel
-        self._began = 0
         self._baseline: Baseline
         self._losses = Losses()
 
@@ -223,9 +222,9 @@ class _Recording:
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, child.HANDLED)
         process = self._fork(previous)
         kernel.track(process.pid)
-        self._began = time.monotonic_ns()
+        began = time.monotonic_ns()
         self._pump.emit(
-            (encode(WireOp.BEGIN, time=self._began, pid=process.pid, offset=time.time_ns(), length=self._user.uid),)
+            (encode(WireOp.BEGIN, time=began, pid=process.pid, offset=time.time_ns(), length=self._user.uid),)
         )
         self._pump.flush()
         process.release()

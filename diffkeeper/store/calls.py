@@ -22,6 +22,7 @@ from .walk import Place
 from .writer import ContentWriter
 
 RENAME_EXCHANGE, RENAME_WHITEOUT = 2, 4
+_UMASK = 0o022  # most people's
 
 
 class Calls:
@@ -61,12 +62,13 @@ class Calls:
 
     def _make(self, record: Record) -> None:
         path, target = (*bytes(record.payload).split(b"\0", 1), b"")[:2]
-        op, mode, rdev = Op.MKDIR, stat.S_IFDIR | record.offset & 0o1777 & ~0o022, 0
+        umask = self._timeline.caller.mode if self._timeline.caller else _UMASK
+        op, mode, rdev = Op.MKDIR, stat.S_IFDIR | record.offset & 0o1777 & ~umask, 0
         if record.op == WireOp.SYMLINK:
             op, mode, target = Op.SYMLINK, stat.S_IFLNK | 0o777, first_string(target)
         elif record.op == WireOp.MKNOD:
             kind = stat.S_IFMT(record.offset) or stat.S_IFREG
-            op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777 & ~0o022, record.length & 0xFFFFFFFF
+            op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777 & ~umask, record.length & 0xFFFFFFFF
         found = self._targets.places(record, path)
         if not found:
             return
@@ -108,11 +110,15 @@ class Calls:
                 old.fidelity = Fidelity.EXACT
                 return old
             self.drop(old, place.parent, place.name, seq)
+        parent, caller, wall = place.parent, self._timeline.caller, self._timeline.wall
         process = processes.at(self._timeline.txn, pid)
-        uid = place.parent.uid if process is None else process.uid
-        wall = self._timeline.wall
-        state = self._nodes.new(mode, uid=uid, gid=place.parent.gid, mtime=wall, ctime=wall, version=seq)
-        self._nodes.give(state, place.parent, place.name, seq)
+        uid, gid = parent.uid if process is None else process.uid, parent.gid
+        if caller is not None:
+            uid, gid = caller.uid, parent.gid if parent.mode & stat.S_ISGID else caller.gid
+        if stat.S_ISDIR(mode):
+            mode |= parent.mode & stat.S_ISGID
+        state = self._nodes.new(mode, uid=uid, gid=gid, mtime=wall, ctime=wall, version=seq)
+        self._nodes.give(state, parent, place.name, seq)
         return state
 
     def _link(self, record: Record) -> None:

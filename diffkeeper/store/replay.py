@@ -155,6 +155,7 @@ class Replay:
         if apply is None:
             raise damaged(f"a record has the unknown kind {record.op}")
         self.timeline.tick(record.time)
+        self.timeline.caller = record.caller() if record.flags & Flag.PATH else None
         apply(record)
         if self.nodes.crowded:
             self.nodes.save(forget=True)

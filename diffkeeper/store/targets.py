@@ -9,7 +9,7 @@ process with mounts of its own passed to `apart`.
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..model import ROOT_NODE, Fidelity
 from ..wire import Flag, Inode, Record
@@ -165,8 +165,12 @@ class Targets:
     ) -> None:
         """Attributes after the call: the stamps where they are, what the caller already set where not."""
         devices = {inode.dev for inode in record.inodes[:bases]}
-        found = match(self._nodes, record.inodes[bases:], touched, fresh, devices)
+        caller = self._timeline.caller
+        # Where no tracepoint told what was changed, the directories that the call started from may be among it.
+        found = match(self._nodes, record.inodes[0 if caller else bases :], touched, fresh, devices)
         changed = dict.fromkeys(touched)
+        if caller is not None:
+            self._refine(touched, found)
         for state, inode in found.items():
             # What an earlier call of the thread touched has a stamp as well. It is of no use unless it is newer than
             # what we know: overlayfs has the times of a file that was written through memory only when it is asked.
@@ -179,6 +183,16 @@ class Targets:
             fresh.mtime = fresh.ctime = parent.mtime if parent else self._timeline.wall
         for state in changed:
             self._nodes.put_attrs(state, seq)
+
+
+    def _refine(self, touched: Sequence[NodeState], found: Mapping[NodeState, Inode]) -> None:
+        """The clock may have ticked since what was touched got its times: what is known of one of them is better."""
+        time = self._timeline.wall
+        told = max((found[state].ctime for state in touched if state in found), default=time)
+        for state in touched:
+            if state not in found:
+                state.mtime = told if state.mtime == time else state.mtime
+                state.ctime = told if state.ctime == time else state.ctime
 
 
 def first_string(payload: memoryview | bytes) -> bytes:

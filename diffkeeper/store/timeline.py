@@ -12,7 +12,7 @@ import msgspec
 
 from ..arrays import np
 from ..model import Fidelity, Op
-from ..wire import Record
+from ..wire import Inode, Record
 from .blocks import BLOCK_EVENTS, NONE, EventBuffer
 from .db import Txn
 from .runs import Run
@@ -63,11 +63,14 @@ class Timeline:
         self.buffer = EventBuffer(progress.seq + 1)
         self.time = progress.time
         self.seq = progress.seq
+        self.caller: Inode | None = None
+        """What inodes get from who made the call of the moment, where the record says that."""
 
     @property
     def wall(self) -> int:
-        """The time of the last record on the wall clock, for inodes that no stamp tells of."""
-        return self.progress.started + self.time
+        """The time that inodes got from the last record, for those that no stamp tells of."""
+        told = self.caller.ctime if self.caller else 0
+        return told or self.progress.started + self.time
 
     def tick(self, time: int) -> None:
         """A record of this CLOCK_MONOTONIC time is next. Times never go back."""

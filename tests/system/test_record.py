@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,34 @@ def test_a_kernel_whose_functions_cannot_be_called(workspace: Path, trace: Path,
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(words, cwd=workspace, env=environment, check=True)
     harness.assert_faithful(trace, workspace)
+
+
+MAKES = """
+import os
+os.umask(0o077)
+os.mkdir('private'); os.mkfifo('private/pipe'); os.symlink('x', 'private/link')
+os.umask(0)
+os.mkdir('open', 0o3777); os.mkdir('shared/sub'); os.mkfifo('shared/sub/pipe')
+os.setresuid(1000, 1000, 0)
+os.mkdir('open/own'); os.mkfifo('open/own/pipe')
+"""
+
+
+def test_a_kernel_that_does_not_tell_what_calls_change(workspace: Path, trace: Path) -> None:
+    """Before Linux 6.13: what is made has its mode and owner all the same, before anything is put right at the end."""
+    (workspace / "shared").mkdir()
+    os.chown(workspace / "shared", 0, 1234)
+    (workspace / "shared").chmod(0o2777)
+    words = [sys.executable, "-m", "tests.system.old_kernel", "--untold", str(trace), sys.executable, "-c", MAKES]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(words, cwd=workspace, env=environment, check=True)
+    with diffkeeper.open(trace) as opened:
+        last = max(event.seq for event in opened.events() if event.op is not Op.HEAL)
+        assert any("inode_set_ctime_to_ts" in note for note in opened.reader.session.notes)
+    recorded, real = harness.recorded(trace, f"e{last}"), harness.truth(workspace)
+    without_times = [{path: replace(each, mtime=0) for path, each in tree.items()} for tree in (recorded, real)]
+    assert without_times[0] == without_times[1]
+    assert len(real) == 10
 
 
 def test_writes_of_all_sizes(workspace: Path, trace: Path) -> None:

@@ -1,0 +1,77 @@
+"""Calls on kernels that do not tell which inodes they changed: what the caller gives to inodes stands for it."""
+
+from __future__ import annotations
+
+import stat
+
+from diffkeeper.store.reader import open_reader
+from diffkeeper.wire import CALLER, Flag, Inode, WireOp
+from tests.builder import WALL, TraceBuilder
+from tests.unit.reading import at
+
+TICK = 4_000_000
+NOW = WALL + 5 * TICK
+
+
+def caller(time: int, umask: int = 0o027) -> Inode:
+    return Inode(0, CALLER, 0, mtime=time, ctime=time, mode=umask, uid=5, gid=6, nlink=0)
+
+
+def test_what_is_made_is_as_the_caller_makes_it(builder: TraceBuilder) -> None:
+    """Owner, group, mode and times; and the times of the directory that it is made in."""
+    builder.baseline({"d": None})
+    builder.use("")
+    base = (builder.inode(""), caller(NOW))
+    for op, payload, mode in (
+        (WireOp.MKDIR, b"d/sub", 0o777), (WireOp.MKNOD, b"d/pipe", stat.S_IFIFO | 0o666),
+        (WireOp.SYMLINK, b"d/link\0target\0", 0),
+    ):  # fmt: skip
+        builder.emit(op, flags=Flag.PATH, inodes=base, payload=payload, offset=mode)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        modes = {"d/sub": stat.S_IFDIR | 0o750, "d/pipe": stat.S_IFIFO | 0o640, "d/link": stat.S_IFLNK | 0o777}
+        for path, mode in modes.items():
+            made = at(reader, path)
+            assert (made.mode, made.uid, made.gid, made.mtime, made.ctime) == (mode, 5, 6, NOW, NOW), path
+        assert at(reader, "d").mtime == NOW
+
+
+def test_in_a_set_group_id_directory_the_group_is_the_directorys(builder: TraceBuilder) -> None:
+    """And a directory that is made there does the same for what is made in it."""
+    builder.baseline({"d": {"mode": stat.S_IFDIR | stat.S_ISGID | 0o755, "gid": 77}})
+    builder.use("")
+    base = (builder.inode(""), caller(NOW))
+    builder.emit(WireOp.MKDIR, flags=Flag.PATH, inodes=base, payload=b"d/sub", offset=0o755)
+    builder.emit(WireOp.MKNOD, flags=Flag.PATH, inodes=base, payload=b"d/sub/pipe", offset=stat.S_IFIFO | 0o600)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert (at(reader, "d/sub").gid, at(reader, "d/sub").mode & stat.S_ISGID) == (77, stat.S_ISGID)
+        assert (at(reader, "d/sub/pipe").gid, at(reader, "d/sub/pipe").uid) == (77, 5)
+
+
+def test_where_the_clock_ticked_meanwhile_the_directory_knows_better(builder: TraceBuilder) -> None:
+    """What a call touched has one time, and the directory that its path starts from has it."""
+    builder.baseline({"old": b"x"})
+    builder.use("")
+    base = builder.inode("")._replace(mtime=NOW, ctime=NOW)
+    late = caller(NOW + TICK)
+    builder.emit(WireOp.MKDIR, flags=Flag.PATH, inodes=(base, late), payload=b"sub", offset=0o755)
+    builder.emit(WireOp.RENAME, flags=Flag.PATH, inodes=(base, base, late), payload=b"old\0new\0")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert [at(reader, path).mtime for path in ("", "sub")] == [NOW, NOW]
+        assert at(reader, "new").ctime == NOW
+
+
+def test_without_a_clock_times_are_those_of_the_record(builder: TraceBuilder) -> None:
+    """A kernel that does not show its clock: the directory that the path starts from has the time all the same."""
+    builder.baseline({"d": None})
+    builder.use("")
+    base = builder.inode("")._replace(mtime=NOW, ctime=NOW)
+    builder.mark("here", at=1.0)
+    builder.emit(WireOp.MKDIR, flags=Flag.PATH, inodes=(base, caller(0)), payload=b"d/sub", offset=0o755)
+    builder.emit(WireOp.MKDIR, flags=Flag.PATH, inodes=(base, caller(0)), payload=b"sub", offset=0o755)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert at(reader, "d/sub").mtime == WALL + 10**9
+        assert at(reader, "sub").mtime == NOW
