@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test lint programs fidelity fuzz race bench bench-quick crash fuzz-traces clean
+.PHONY: help setup test-setup demo test lint programs fidelity fuzz race bench bench-quick crash fuzz-traces kernels clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ crash: test-setup  ## kill recorders, indexers and mounts at random, fill disks 
 
 fuzz-traces: test-setup  ## damage traces in every way, and do everything with them (FUZZ=--seconds 3600)
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.hostile $(FUZZ)
+
+kernels: test-setup  ## run system tests on other kernels, emulated: KERNELS='linux-image-*.deb DIRECTORY ...'
+	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.kernels $(KERNELS)
 
 clean:  ## remove .venv and all caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
