@@ -289,6 +289,7 @@ enum dk_control {
 	DK_C_UNSEEN,     /* changes by calls that are not followed */
 	DK_C_GIVEN,      /* files that the kernel was given to write to by itself */
 	DK_C_CLOCK,      /* set from user space: the address of the kernel's clock, where it is needed */
+	DK_C_URING,      /* set from user space: requests of io_uring are followed */
 	DK_C_SLOTS = 32,
 };
 

@@ -354,3 +354,11 @@ HANDLER(io_uring_cqe_overflow)
 }
 
 #endif
+
+/* A ring is made. Where nothing tells of requests, what is done through it is lost. */
+HANDLER(on_uring_setup)
+{
+	if ((s64)ctx->args[1] >= 0 && !control_value(DK_C_URING) && is_tracked(bpf_get_current_pid_tgid() >> 32))
+		count(DK_C_ASYNC, 1);
+	return 0;
+}

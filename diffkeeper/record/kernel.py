@@ -56,10 +56,8 @@ HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 CHANGES = "inode_set_ctime_to_ts"
 CLOCK = "tk_core"
-OPTIONAL_TRACEPOINTS = (
-    CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty",
-    "io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow",
-)  # fmt: skip
+URING = ("io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow")
+OPTIONAL_TRACEPOINTS = (CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty", *URING)
 RING_BYTES = 64 << 20
 BIND_DEPTH = 256
 FILTERS = 64  # whose verdicts the kernel half can tell apart
@@ -81,7 +79,7 @@ class Control:
 
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
-    APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED, CORES, UNSEEN, GIVEN, CLOCK = range(16, 26)
+    APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED, CORES, UNSEEN, GIVEN, CLOCK, URING = range(16, 27)
 
 
 class Ask(enum.IntEnum):
@@ -219,6 +217,8 @@ class Kernel:
     def attach(self) -> None:
         """Attach the tracepoints, sys_exit last. What this kernel does not have is noted in `notes`."""
         for name in (*OPTIONAL_TRACEPOINTS, *REQUIRED_TRACEPOINTS):
+            if name in URING and not self._follows_uring:  # all of them, or nothing is done right
+                continue
             try:
                 if name not in self._programs:
                     raise OSError(errno.ENOENT, "not for this kernel")
@@ -228,6 +228,7 @@ class Kernel:
                     raise NoBccError(f"tracepoint {name} cannot be attached: {error.strerror}") from error
                 self.notes.append(f"no tracepoint {name}")
         self.control[Control.MOUNTS] = self._tells_changes  # 1: the kernel half finds it out
+        self.control[Control.URING] = self._follows_uring
         if not self._tells_changes:
             self.control[Control.CLOCK] = symbols.address(CLOCK)
 
@@ -325,6 +326,10 @@ class Kernel:
     def _tells_changes(self) -> bool:
         """Whether a tracepoint tells what a call with paths has changed."""
         return f"no tracepoint {CHANGES}" not in self.notes
+
+    @property
+    def _follows_uring(self) -> bool:
+        return not any(f"no tracepoint {name}" in self.notes for name in URING)
 
     def reject(self, question: int, above: int, index: int) -> None:
         """What was asked about is left out, with all that is below it, by the filter of this index (below FILTERS).

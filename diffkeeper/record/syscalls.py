@@ -16,6 +16,7 @@ _X86_64: dict[str, dict[str, int]] = {
     "on_fallocate": {"fallocate": 285},
     "on_ioctl": {"ioctl": 16},
     "on_io_submit": {"io_submit": 209},
+    "on_uring_setup": {"io_uring_setup": 425},
     "on_uring_enter": {"io_uring_enter": 426},
     "on_map": {"mmap": 9, "mprotect": 10, "munmap": 11, "mremap": 25, "msync": 26, "pkey_mprotect": 329},
     "on_sync": {

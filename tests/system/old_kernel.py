@@ -1,6 +1,7 @@
 """Record a command as on an older kernel: `python -m tests.system.old_kernel TRACE CMD...`.
 
-It has no functions to call; with `--untold` before TRACE no tracepoints that tell which inodes a call changed, either.
+It has no functions to call; with `--untold` before TRACE no tracepoints that tell which inodes a call changed, nor of
+what is asked of an io_uring.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from diffkeeper.progress import Silent
 from diffkeeper.record import bpf, kernel, layout
 from diffkeeper.record.session import record
 
-UNTOLD = (kernel.CHANGES, "ctime_ns_xchg", "ctime_xchg_skip")
+UNTOLD = (kernel.CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", kernel.URING[0])
 
 
 def untold() -> None:
