@@ -24,6 +24,8 @@ from .walk import Place, Walker
 from .writer import ContentWriter
 
 AT_SYMLINK_FOLLOW = 0x400
+MAGIC = (b"/proc/", b"/dev/fd/", b"/dev/std")  # paths that are no names, but lead to what a process has open
+UNTOLD = b"a change through a path in /proc, where nothing tells of which file"
 UNDECIDED = b"a name that a process with mounts of its own passed may be in several directories"
 
 
@@ -76,6 +78,8 @@ class Targets:
             reached = self._reached_all([stamp for stamp in record.inodes[1:] if stamp.ino])
             if reached is not None:  # by a path that names nothing in our tree (/dev/fd/N)
                 return reached, nodes.path(reached)
+            if self._timeline.caller is not None and where.startswith(MAGIC):
+                self._course.missed(record, UNTOLD, path=where)
             nodes.pass_over(where)
             return None
         stamps = [stamp for stamp in record.inodes[1:] if stamp.ino]

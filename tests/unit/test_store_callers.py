@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 
 from diffkeeper.store.reader import open_reader
+from diffkeeper.store.targets import UNTOLD
 from diffkeeper.wire import CALLER, Flag, Inode, WireOp
 from tests.builder import WALL, TraceBuilder
 from tests.unit.reading import at
@@ -75,3 +76,16 @@ def test_without_a_clock_times_are_those_of_the_record(builder: TraceBuilder) ->
     with open_reader(builder.build()) as reader:
         assert at(reader, "d/sub").mtime == WALL + 10**9
         assert at(reader, "sub").mtime == NOW
+
+
+def test_a_path_in_proc_that_nothing_tells_the_end_of_is_a_loss(builder: TraceBuilder) -> None:
+    """What a process has open is changed through it, and which file that is cannot be known; else it is left out."""
+    builder.baseline({"f": b"x"})
+    builder.use("", "/")
+    base = builder.inode("/")
+    for path, told in ((b"/proc/77/fd/3", caller(NOW)), (b"/dev/fd/3", caller(NOW)), (b"/proc/77/fd/3", None)):
+        inodes = (base, told) if told else (base,)
+        builder.emit(WireOp.CHMOD, flags=Flag.PATH, inodes=inodes, payload=path, offset=0o600)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert reader.session.lost == {UNTOLD.decode(): 2}
