@@ -12,6 +12,7 @@ for kind in proc sys dev; do mount --move "/$kind" "/new/$kind"; done
 for directory in tmp run mnt var/cache var/tmp; do mount -t tmpfs tmpfs "/new/$directory"; done
 mkdir -p /new/dev/shm /new/dev/pts /new/run/outside
 mount -t tmpfs tmpfs /new/dev/shm
+ln -s /proc/self/fd /new/dev/fd
 mount -t devpts devpts /new/dev/pts
 mount -t tracefs tracefs /new/sys/kernel/tracing
 mount -t 9p -o "cache=none,$share" outside /new/run/outside
