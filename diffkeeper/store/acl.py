@@ -27,6 +27,14 @@ def is_only_mode(acl: bytes) -> bool:
     return {tag for tag, _, _ in _entries(acl)} == {_USER_OBJ, _GROUP_OBJ, _OTHER}
 
 
+def permissions(acl: bytes) -> int | None:
+    """The nine bits of a mode that an ACL stands for; None of one that the kernel would not take."""
+    bits = {tag: may & 7 for tag, may, _ in _entries(acl)}
+    if not bits.keys() >= {_USER_OBJ, _GROUP_OBJ, _OTHER}:
+        return None
+    return bits[_USER_OBJ] << 6 | bits.get(_MASK, bits[_GROUP_OBJ]) << 3 | bits[_OTHER]
+
+
 def with_mode(acl: bytes, mode: int) -> bytes:
     """An access ACL after its file's mode was set."""
     entries = _entries(acl)

@@ -105,6 +105,8 @@ class Attributes:
         name, value = strings(rest, 1)
         if found := self._targets.target(record, path):
             op = Op.SETXATTR if record.op == WireOp.SETXATTR else Op.REMOVEXATTR
+            if op is Op.SETXATTR and name == acl.ACCESS and (bits := acl.permissions(value)) is not None:
+                found[0].mode = found[0].mode & ~0o777 | bits
             if op is Op.SETXATTR and not (name == acl.ACCESS and acl.is_only_mode(value)):
                 found[0].set_xattr(name, value)
             else:

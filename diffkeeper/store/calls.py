@@ -62,13 +62,12 @@ class Calls:
 
     def _make(self, record: Record) -> None:
         path, target = (*bytes(record.payload).split(b"\0", 1), b"")[:2]
-        umask = self._timeline.caller.mode if self._timeline.caller else _UMASK
-        op, mode, rdev = Op.MKDIR, stat.S_IFDIR | record.offset & 0o1777 & ~umask, 0
+        op, mode, rdev = Op.MKDIR, stat.S_IFDIR | record.offset & 0o1777, 0
         if record.op == WireOp.SYMLINK:
             op, mode, target = Op.SYMLINK, stat.S_IFLNK | 0o777, first_string(target)
         elif record.op == WireOp.MKNOD:
             kind = stat.S_IFMT(record.offset) or stat.S_IFREG
-            op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777 & ~umask, record.length & 0xFFFFFFFF
+            op, mode, rdev = Op.MKNOD, kind | record.offset & 0o7777, record.length & 0xFFFFFFFF
         found = self._targets.places(record, path)
         if not found:
             return
@@ -82,7 +81,7 @@ class Calls:
             record, op, where, to=target if op is Op.SYMLINK else None, outside=outside,
             node=0 if place.node else self._nodes.next_node,
         )  # fmt: skip
-        state = self._fresh(place, mode, record.pid, seq)
+        state = self._fresh(place, mode & ~self._masked(place.parent, mode), record.pid, seq)
         if state.is_dir and not state.implicit:
             state.nlink = 2
             place.parent.nlink += 1
@@ -94,6 +93,15 @@ class Calls:
         self._targets.stamped(record, 1, (state, place.parent), seq, fresh=state)
         if op is not Op.SYMLINK:
             self.inherit(state, place.parent)
+
+    def _masked(self, parent: NodeState, mode: int) -> int:
+        """Bits that the mode of what is made in a directory lacks: by its default ACL, or else by the umask."""
+        if stat.S_ISLNK(mode):
+            return 0
+        allowed = acl.permissions(parent.xattrs.get(acl.DEFAULT, b""))
+        if allowed is not None:
+            return 0o777 & ~allowed
+        return self._timeline.caller.mode & 0o777 if self._timeline.caller else _UMASK
 
     def _passed_over_in(self, place: Place, record: Record) -> None:
         """What is left out was made or removed in a directory that is recorded: its times are other ones."""

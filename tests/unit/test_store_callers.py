@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+import struct
 
+from diffkeeper.store import acl
 from diffkeeper.store.reader import open_reader
 from diffkeeper.store.targets import UNTOLD
 from diffkeeper.wire import CALLER, Flag, Inode, WireOp
@@ -89,3 +91,25 @@ def test_a_path_in_proc_that_nothing_tells_the_end_of_is_a_loss(builder: TraceBu
     builder.end()
     with open_reader(builder.build()) as reader:
         assert reader.session.lost == {UNTOLD.decode(): 2}
+
+
+def test_an_acl_sets_the_mode(builder: TraceBuilder) -> None:
+    """A file's access ACL its permissions; a directory's default ACL those of what is made there, not the umask."""
+    entries = [(1, 7, 0xFFFFFFFF), (2, 6, 1), (4, 0, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 1, 0xFFFFFFFF)]
+    value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    builder.baseline({"f": {"mode": stat.S_IFREG | 0o4640}, "d": {"mode": stat.S_IFDIR | 0o755}})
+    builder.use("")
+    base = (builder.inode(""), caller(NOW))
+    for path, name in ((b"f", acl.ACCESS), (b"d", acl.DEFAULT), (b"f", acl.DEFAULT)):
+        told = value if path == b"d" or name == acl.ACCESS else b"cut"
+        payload = b"%b\0%b\0%b" % (path, name, told)
+        builder.emit(WireOp.SETXATTR, flags=Flag.PATH, inodes=base, payload=payload, length=len(told))
+    builder.emit(WireOp.MKNOD, flags=Flag.PATH, inodes=base, payload=b"d/pipe", offset=stat.S_IFIFO | 0o666)
+    builder.emit(WireOp.SYMLINK, flags=Flag.PATH, inodes=base, payload=b"d/link\0target\0")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        modes = {path: at(reader, path).mode for path in ("f", "d", "d/pipe", "d/link")}
+    assert modes == {
+        "f": stat.S_IFREG | 0o4761, "d": stat.S_IFDIR | 0o755, "d/pipe": stat.S_IFIFO | 0o660,
+        "d/link": stat.S_IFLNK | 0o777,
+    }  # fmt: skip
