@@ -2,8 +2,8 @@
 
 `apt-get download linux-image-VERSION-amd64` gets one. A kernel that comes in several packages is given as a directory.
 The machine is emulated: all takes some ten times as long as here, six minutes for what is run if nothing else is asked
-for. Before Linux 6.13 a time is a tick off where the clock ticks during a call. As calls take so long here, one of ten
-runs has such a path, healed. This checkout must not lie below /tmp, which is another one in the machine.
+for. Before Linux 6.13 a time is a tick off where the clock ticks during a call. As calls take so long here, half of the
+runs have a path or two, healed. This checkout must not lie below /tmp, which is another one in the machine.
 """
 
 from __future__ import annotations
