@@ -20,8 +20,8 @@ EVENT = struct.Struct("<QIIHBBIQQ")
 INODE = struct.Struct("<QIIQqqQIIIIII")
 RING_HEADER = struct.Struct("<II")
 RING_BUSY = 1 << 31
-CALLER = 0xFFFFFFFF  # DK_CALLER
 RING_DISCARD = 1 << 30
+CALLER = 0xFFFFFFFF  # DK_CALLER
 TIME_NOW, TIME_OMIT = -1, -2
 
 

@@ -188,7 +188,6 @@ class Targets:
         for state in changed:
             self._nodes.put_attrs(state, seq)
 
-
     def _refine(self, touched: Sequence[NodeState], found: Mapping[NodeState, Inode]) -> None:
         """The clock may have ticked since what was touched got its times: what is known of one of them is better."""
         time = self._timeline.wall

@@ -9,11 +9,12 @@ runs have a path or two, healed. This checkout must not lie below /tmp, which is
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 
-from .machine import Kernel, NotBootableError, quoted, unpack
+from .machine import Kernel, NotBootableError, unpack
 
 TOP = Path(__file__).resolve().parents[2]
 RECORD, FILESYSTEMS = "tests/system/test_record.py", "tests/system/test_filesystems.py"
@@ -53,11 +54,9 @@ def run(package: Path, tests: list[str] | tuple[str, ...], timeout: float, accel
         report = top / "outside/report.txt"
         options = ("-p", "no:cacheprovider", "-q", "--tb=short")
         command = [sys.executable, "-m", "pytest", *options, *tests]
-        kernel.run(
-            f"cd {quoted([TOP])} && export HOME=/tmp PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "
-            f"PYTHONDONTWRITEBYTECODE=1 && {quoted(command)} > /run/outside/report.txt 2>&1 < /dev/null",
-            top / "outside", timeout=timeout, accelerator=accelerator,
-        )  # fmt: skip
+        settings = "HOME=/tmp PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1"
+        words = f"{settings} {shlex.join(command)} > /run/outside/report.txt 2>&1 < /dev/null"
+        kernel.run(f"cd {shlex.quote(str(TOP))} && {words}", top / "outside", timeout=timeout, accelerator=accelerator)
         said = report.read_text(errors="replace").strip() if report.exists() else "nothing came of it"
         last = said.rpartition("\n")[2]
         passed = " passed" in last and "failed" not in last and "error" not in last

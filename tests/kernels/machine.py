@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import lzma
-import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -97,7 +96,3 @@ class Kernel:
                 )
             except subprocess.TimeoutExpired as error:
                 raise TimeoutError(f"{self.release}: not done after {timeout:.0f} s; see {outside}") from error
-
-
-def quoted(words: Sequence[str | Path]) -> str:
-    return shlex.join(map(str, words))

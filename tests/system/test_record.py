@@ -6,10 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 import diffkeeper
 from diffkeeper.model import Op
@@ -188,61 +185,6 @@ for pid in children:
     assert facts["events"] >= 100_000
 
 
-@pytest.mark.parametrize("flags", ["0", "os.O_APPEND"])
-@pytest.mark.parametrize("workers", ["processes", "threads"])
-def test_writers_that_share_a_file_position(workspace: Path, trace: Path, flags: str, workers: str) -> None:
-    """Four writers on one descriptor, as in `make -j > log`: every byte is where it was written."""
-    script = f"""
-import os, threading
-fd = os.open('log', os.O_CREAT | os.O_WRONLY | {flags})
-def work(worker):
-    for number in range(4000): os.write(fd, b'%d:%07d\\n' % (worker, number) * (1 + number % 3))
-def wait_for(pid): assert os.waitpid(pid, 0)[1] == 0
-def fork(worker):
-    pid = os.fork()
-    if not pid:
-        work(worker)
-        os._exit(0)
-    return pid
-if {workers == "processes"}:
-    for pid in [fork(worker) for worker in range(4)]: wait_for(pid)
-else:
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
-"""
-    result = harness.record(trace, [sys.executable, "-c", script], cwd=workspace)
-    assert result.returncode == 0, result.stderr
-    harness.assert_faithful(trace, workspace)
-
-
-FIRST_WRITES = """
-import os
-for number in range(300):
-    fd = os.open(f'log{number}', os.O_CREAT | os.O_WRONLY | (os.O_APPEND if number % 2 else 0))
-    if number % 3: os.write(fd, b'head')
-    go, begin = os.pipe()
-    children = []
-    for worker in range(4):
-        children.append(os.fork())
-        if not children[-1]:
-            os.close(begin)
-            os.read(go, 1)
-            os.write(fd, b'%d' % worker * (1 + worker))
-            os._exit(0)
-    os.close(begin)
-    for pid in children: assert os.waitpid(pid, 0)[1] == 0
-    os.close(go); os.close(fd)
-"""
-
-
-def test_the_first_writers_that_share_a_file_position(workspace: Path, trace: Path) -> None:
-    """What is written through a descriptor for the first time since it is shared may have been overtaken, too."""
-    result = harness.record(trace, [sys.executable, "-c", FIRST_WRITES], cwd=workspace)
-    assert result.returncode == 0, result.stderr
-    harness.assert_faithful(trace, workspace)
-
-
 SIZES = """
 import os
 fd = os.open('sizes', os.O_CREAT | os.O_WRONLY)
@@ -250,61 +192,6 @@ for size in (1, 64, 511, 512, 513, 4096, 262144, 262145, 1000003):
     os.write(fd, os.urandom(size))
     os.writev(fd, [os.urandom(size), b'', os.urandom(3)])
 """
-
-
-@pytest.mark.parametrize("script", [EVERY_CALL, SIZES], ids=["every call", "sizes"])
-def test_a_kernel_whose_functions_cannot_be_called(workspace: Path, trace: Path, script: str) -> None:
-    """Where programs cannot load from any address nor copy into the ring, as before Linux 6.17, all is the same."""
-    words = [sys.executable, "-m", "tests.system.old_kernel", str(trace), sys.executable, "-c", script]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run(words, cwd=workspace, env=environment, check=True)
-    harness.assert_faithful(trace, workspace)
-
-
-MAKES = """
-import os
-os.umask(0o077)
-os.mkdir('private'); os.mkfifo('private/pipe'); os.symlink('x', 'private/link')
-os.umask(0)
-os.mkdir('open', 0o3777); os.mkdir('shared/sub'); os.mkfifo('shared/sub/pipe')
-os.setresuid(1000, 1000, 0)
-os.mkdir('open/own'); os.mkfifo('open/own/pipe')
-"""
-
-
-def test_a_kernel_that_does_not_tell_what_calls_change(workspace: Path, trace: Path) -> None:
-    """Before Linux 6.13: what is made has its mode and owner all the same, before anything is put right at the end."""
-    (workspace / "shared").mkdir()
-    os.chown(workspace / "shared", 0, 1234)
-    (workspace / "shared").chmod(0o2777)
-    words = [sys.executable, "-m", "tests.system.old_kernel", "--untold", str(trace), sys.executable, "-c", MAKES]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run(words, cwd=workspace, env=environment, check=True)
-    with diffkeeper.open(trace) as opened:
-        last = max(event.seq for event in opened.events() if event.op is not Op.HEAL)
-        assert any("inode_set_ctime_to_ts" in note for note in opened.reader.session.notes)
-    recorded, real = harness.recorded(trace, f"e{last}"), harness.truth(workspace)
-    without_times = [{path: replace(each, mtime=0) for path, each in tree.items()} for tree in (recorded, real)]
-    assert without_times[0] == without_times[1]
-    assert len(real) == 10
-
-
-RING = """
-import ctypes
-assert ctypes.CDLL(None, use_errno=True).syscall(425, 4, ctypes.create_string_buffer(120)) >= 0
-"""
-
-
-def test_a_kernel_that_does_not_tell_of_io_uring(workspace: Path, trace: Path) -> None:
-    """Before Linux 6.4: whoever makes a ring may do anything through it, so that is a loss; here it is none."""
-    lost = {}
-    for name, options in {"here": [], "untold": ["--untold"]}.items():
-        each = trace.with_name(name)
-        words = ["-m", "tests.system.old_kernel", *options, str(each), sys.executable, "-c", RING]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        subprocess.run([sys.executable, *words], cwd=workspace, env=environment, check=True)
-        lost[name] = harness.info(each)["lost"]
-    assert lost == {"here": 0, "untold": 1}
 
 
 def test_writes_of_all_sizes(workspace: Path, trace: Path) -> None:
@@ -410,39 +297,6 @@ os.chmod(str(fd), 0o604)
     harness.assert_faithful(trace, workspace)
 
 
-def test_a_shared_position_that_is_moved_back_meanwhile(workspace: Path, trace: Path) -> None:
-    """Some seek while another writes through the same descriptor: what cannot be known is healed, nothing is lost."""
-    (workspace / "race.c").write_text(r"""
-#include <fcntl.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
-int main(void)
-{
-	char block[3000] = "x";
-	int fd = open("file", O_CREAT | O_RDWR, 0644);
-	pid_t seeker = fork();
-	if (!seeker)
-		for (;;)
-			lseek(fd, 0, SEEK_SET);
-	for (int i = 0; i < 2000; i++)
-		if (write(fd, block, sizeof(block)) != sizeof(block))
-			return 1;
-	kill(seeker, SIGKILL);
-	wait(0);
-	return 0;
-}
-""")
-    subprocess.run(["cc", "-o", "race", "race.c"], cwd=workspace, check=True)
-    result = harness.record(trace, ["./race"], cwd=workspace)
-    assert result.returncode == 0, result.stderr
-    facts = harness.info(trace)
-    harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
-    assert facts["lost"] == 0, facts["lost_by_cause"]
-    assert facts["events"] > 2000
-
-
 def test_a_failed_write_right_after_the_file_was_cut(tmp_path: Path) -> None:
     """On tmpfs it leaves the file longer; its times do not change, as they were set a moment before."""
     script = """
@@ -514,70 +368,6 @@ def test_files_that_did_not_change_are_not_read_again(tmp_path: Path) -> None:
             (point / "moved").rename(point / "file4")
             start = harness.truth(point)
         assert harness.run("check", trace).returncode == 0
-
-
-def test_a_tree_deeper_than_paths_are_long(workspace: Path, trace: Path) -> None:
-    """Files below 4,096 bytes of path, there before and made by relative steps, are recorded and verified."""
-    script = "import os\nfor n in range(20):\n    os.mkdir('d' * 250); os.chdir('d' * 250)\nopen('{}', 'w').write('{}')"
-    subprocess.run([sys.executable, "-c", script.format("before", "was here")], cwd=workspace, check=True)
-    deeper = "import os\nfor n in range(20):\n    os.chdir('d' * 250)\n"
-    more = deeper + "open('before', 'a').write(' and more')\nopen('new', 'w')"
-    result = harness.record(trace, [sys.executable, "-c", more], cwd=workspace)
-    assert result.returncode == 0, result.stderr
-    facts = harness.info(trace)
-    assert (facts["lost"], facts["verified"]["mismatches"]) == (0, 0)
-    with diffkeeper.open(trace) as opened:
-        for moment, text in ("start", "was here"), ("end", "was here and more"):
-            directory = opened.at(moment)
-            for _ in range(20):
-                directory /= "d" * 250
-            assert (directory / "before").read_text() == text
-        assert (directory / "new").read_text() == ""
-
-
-def test_a_directory_that_is_another_one(tmp_path: Path, workspace: Path, trace: Path) -> None:
-    """Where the trace has another directory than is there, all that is in it is compared and put right."""
-    for name in ("one", "two"):
-        (workspace / name / f"deep {name}").mkdir(parents=True)
-        (workspace / name / f"deep {name}" / "file").write_text(name)
-    script = """
-import os, time
-open('touched', 'w').close()
-open('../ready', 'w').close()
-while not os.path.exists('../go'): time.sleep(0.01)
-os.chmod('one', 0o700)
-"""
-    words = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", sys.executable, "-c", script]
-    recorder = subprocess.Popen(words, cwd=workspace)
-    harness.wait_for((tmp_path / "ready").exists)
-    (workspace / "one").rename(workspace / "three")  # by nobody who is recorded
-    (workspace / "two").rename(workspace / "one")
-    (tmp_path / "go").touch()
-    assert recorder.wait(60) == 0
-    end, real = harness.recorded(trace, "end"), harness.truth(workspace)
-    assert {path for path in end if path.startswith("one")} == {path for path in real if path.startswith("one")}
-    assert end["one/deep two/file"] == real["one/deep two/file"]
-
-
-def test_a_directory_that_became_something_else(tmp_path: Path, workspace: Path, trace: Path) -> None:
-    """What the trace has below a path goes with it, whether nothing or a symlink is there now."""
-    for name in ("one", "two", "deep"):
-        (workspace / name).mkdir()
-    script = """
-import os, time
-for name in ('one', 'one.txt', 'two', 'two.txt'): open(f'{name}/file' if '.' not in name else name, 'w').close()
-open('../ready', 'w').close()
-while not os.path.exists('../go'): time.sleep(0.01)
-"""
-    words = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", sys.executable, "-c", script]
-    recorder = subprocess.Popen(words, cwd=workspace)
-    harness.wait_for((tmp_path / "ready").exists)
-    subprocess.run("rm -r one two *.txt; ln -s deep two; echo other > deep/file", shell=True, cwd=workspace, check=True)
-    (tmp_path / "go").touch()
-    assert recorder.wait(60) == 0
-    end = harness.recorded(trace, "end")
-    assert {path for path in end if not path.startswith("deep")} == {".", "two"}
-    assert end["two"] == harness.truth(workspace)["two"]
 
 
 def test_a_fifo_that_is_written_to(tmp_path: Path, trace: Path) -> None:
