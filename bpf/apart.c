@@ -46,9 +46,7 @@ static inline char *directory_of(struct dk_touched *t, int i)
 	if (!alias || (u64)rdp(raw + INODE_INO) != t->ino[i] || KIND(LOAD(u16, raw + INODE_MODE)) != KIND(S_IFDIR))
 		return 0;
 	char *dentry = alias - DENTRY_ALIAS;
-	if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry) /* removed */
-		return 0;
-	return dentry;
+	return is_unlinked(dentry) ? 0 : dentry;
 }
 
 /*

@@ -6,6 +6,7 @@
 #define NR_PWRITEV2 328
 #define O_APPEND_ 02000
 #define RWF_APPEND_ 0x10
+#define RWF_NOAPPEND_ 0x20
 
 /* A write of `length` bytes at `offset` to the file in inode 0: its pieces come next. */
 static inline void begin_write(struct dk_scratch *s, u64 offset, u64 length)
@@ -121,8 +122,9 @@ static inline struct dk_scratch *enter_write(struct bpf_raw_tracepoint_args *ctx
 		if (is_shared(file))
 			from = unsure_from(file, inode->ino, offset, ret);
 	} else if ((rd32(file + FILE_FLAGS) & O_APPEND_) || (nr == NR_PWRITEV2 && (regs->r9 & RWF_APPEND_)))
-		offset = inode->size - ret; /* Linux appends, whatever the argument says */
-	if ((s64)offset < 0) { /* moved or cut back by somebody else since: nothing says where the bytes went */
+		/* Linux appends, whatever the argument says. Where it is not to, overlayfs does all the same. */
+		offset = nr == NR_PWRITEV2 && (regs->r9 & RWF_NOAPPEND_) ? -1 : inode->size - ret;
+	if ((s64)offset < 0) { /* moved or cut back by somebody else since, or just that: nothing says where the bytes went */
 		dirty(ctx, s, file, regs->di, 0, inode->size);
 		return 0;
 	}

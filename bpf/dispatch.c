@@ -41,8 +41,7 @@ HANDLER(bind_inode)
 		b->moves = control_value(DK_C_MOVES);
 		begin(s, DK_OP_BIND, 0, 1);
 		read_inode(inode, (char *)b->inode);
-		/* d_unhashed(), but the root of a filesystem is never hashed */
-		if (!rdp(dentry + DENTRY_HASH_PPREV) && rdp(dentry + DENTRY_PARENT) != dentry)
+		if (is_unlinked(dentry))
 			s->ev.flags = DK_F_GONE;
 		char *mnt = (char *)b->mnt;
 		if (mnt && is_mounted_apart(mnt))

@@ -92,7 +92,7 @@ enum dk_op {
 	DK_OP_CONTENT = 35,   /* payload at `offset` of the file that SNAPSHOT or HEAL gave the handle `length` */
 	DK_OP_FILL = 36,      /* payload at `offset`, re-read for the DIRTY of this time and tid; no payload: `length` zeroes */
 	DK_OP_GAP = 37,       /* something was missed: offset = how many events (0: not known), payload = cause */
-	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path */
+	DK_OP_HEAL = 38,      /* like SNAPSHOT, found after the command: the recorded tree was wrong here; DK_F_GONE: nothing stands at path; length = in what it was wrong (enum dk_wrong); offset = 0: not in what it holds */
 	DK_OP_SETTLE = 39,    /* payload = "key=value" fact about the finished recording (verified paths, tracepoints missing, ...) */
 	DK_OP_SAME = 40,      /* the file that SNAPSHOT gave the handle `length` has the content that it had at path `payload` before the recording in TRACE/earlier */
 	DK_OP_MOUNTS = 41,    /* the mounts that the recorder sees from now on: for each s_dev in decimal, the path within that filesystem, where it is mounted, and what kind it is of, each closed by a NUL */
@@ -108,6 +108,17 @@ enum dk_flag {
 	DK_F_LINK = 64,    /* SNAPSHOT: another name of a file already given */
 	DK_F_APART = 64,   /* BIND, PATH form: of a process with mounts of its own */
 	DK_F_INEXACT = 128,/* the bytes could not be read at the call: zeroes here; or were read later (FILL, SNAPSHOT) */
+};
+
+enum dk_wrong {
+	DK_W_NAME = 1,     /* there was nothing, or something and nothing should be */
+	DK_W_KIND = 2,
+	DK_W_MODE = 4,
+	DK_W_OWNER = 8,
+	DK_W_TIMES = 16,
+	DK_W_TARGET = 32,  /* of a symlink */
+	DK_W_XATTRS = 64,
+	DK_W_CONTENT = 128,
 };
 
 #define DK_TIME_NOW (-1LL)

@@ -83,7 +83,7 @@ static inline void send_open(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 	if (!known_parent(ctx, s, dentry, mnt))
 		return;
 	begin(s, DK_OP_OPEN, DK_F_CREATED | (truncated ? DK_F_TRUNC : 0), 2);
-	u32 size = rdp(dentry + DENTRY_HASH_PPREV) ? add_name(s, dentry) : 0; /* O_TMPFILE makes a file without a name */
+	u32 size = is_unlinked(dentry) ? 0 : add_name(s, dentry); /* O_TMPFILE makes a file without a name */
 	s->ev.size = size;
 	if (judges())
 		forget(slots); /* its verdict is asked for when it is used */

@@ -104,6 +104,19 @@ static inline char *parent_of(char *dentry)
 	return rdp((char *)rdp(dentry + DENTRY_PARENT) + DENTRY_INODE);
 }
 
+#define S_CASEFOLD_ (1 << 15)
+
+/*
+ * Whether a dentry is no name any more, or never was one. As d_unlinked(), which says so of a file that was just made in
+ * a directory where upper and lower case are the same, too: it is hashed when it is looked up again.
+ */
+static inline int is_unlinked(char *dentry)
+{
+	if (rdp(dentry + DENTRY_HASH_PPREV) || rdp(dentry + DENTRY_PARENT) == dentry) /* no root is hashed */
+		return 0;
+	return !(rd32(parent_of(dentry) + INODE_FLAGS) & S_CASEFOLD_) || !rd32((char *)rdp(dentry + DENTRY_INODE) + INODE_NLINK);
+}
+
 /* Fills all but `parent`. INODE_HEAD covers every member but i_generation, which moved around. */
 static inline void read_inode(struct dk_inode *out, char *inode)
 {
@@ -165,6 +178,26 @@ static inline void read_arguments(struct pt_regs *out, void *regs)
 #else
 	bpf_probe_read_kernel(out, sizeof(*out), regs);
 #endif
+}
+
+#ifdef TASK_REGISTERS
+static char *(*current_task)(void) = (void *)158; /* bpf_get_current_task_btf */
+static char *(*registers_of)(void *task) = (void *)175; /* bpf_task_pt_regs */
+#endif
+
+/*
+ * The registers that the current task's parent has come into the kernel with: they lie where our own do, each on its own
+ * stack. To follow a typed pointer to the parent costs the verifier ten times as much.
+ */
+static inline void *parent_registers(char *task, char *parent)
+{
+	u64 place = 16384 /* THREAD_SIZE */ - sizeof(struct pt_regs);
+#ifdef TASK_REGISTERS
+	char *typed = current_task();
+	volatile u64 distance = registers_of(typed) - typed; /* a number; to pointers themselves nothing may be added */
+	place = distance + (u64)task - (u64)rdp(task + TASK_STACK);
+#endif
+	return (char *)rdp(parent + TASK_STACK) + place;
 }
 
 /* The number of the system call that is ending. */

@@ -75,7 +75,7 @@ static inline void take_touched(struct dk_scratch *s, struct dk_inode *slots)
 		char *alias = rdp(inode + INODE_ALIASES);
 		if (alias && (out->nlink == 1 || (out->mode & S_IFMT) == S_IFDIR)) { /* else any of its names may come first */
 			char *dentry = alias - DENTRY_ALIAS;
-			if (rdp(dentry + DENTRY_HASH_PPREV)) {
+			if (!is_unlinked(dentry) && rdp(dentry + DENTRY_PARENT) != dentry) {
 				out->parent = (u64)rdp(parent_of(dentry) + INODE_INO);
 				out->tag = name_tag(dentry);
 			}

@@ -22,7 +22,7 @@ static inline int is_for_records(char *inode, u64 number)
 	return magic == BDEVFS_MAGIC_ || (magic == BTRFS_MAGIC_ && number == BTRFS_TREES);
 }
 
-/* Says whether it was not the one that was touched last. */
+/* Says whether that is any concern of ours. */
 static inline int touch(char *inode)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -39,7 +39,7 @@ static inline int touch(char *inode)
 	}
 	u64 address = (u64)inode, number;
 	if (t->inode[0] == address)
-		return 0;
+		return 1;
 	number = (u64)rdp(inode + INODE_INO);
 	if (is_for_records(inode, number))
 		return 0;

@@ -5,9 +5,6 @@
  */
 
 #ifdef TASK_REGISTERS
-static void *(*current_task)(void) = (void *)158; /* bpf_get_current_task_btf */
-static struct pt_regs *(*registers_of)(void *task) = (void *)175; /* bpf_task_pt_regs */
-
 #define PF_DUMPCORE_ 0x200
 #define SB_KERNMOUNT_ (1 << 22)
 #define NR_IOCTL 16
@@ -17,7 +14,7 @@ static struct pt_regs *(*registers_of)(void *task) = (void *)175; /* bpf_task_pt
 /* Whether the current task is in a call that nobody tells of. Not in one at all: it stores to mapped memory. */
 static inline int is_unheard_of(u32 tgid, char *inode)
 {
-	struct pt_regs *regs = registers_of(current_task());
+	struct pt_regs *regs = (struct pt_regs *)registers_of(current_task());
 	u64 nr = regs->orig_ax;
 	u32 slot = nr;
 	u8 *known = nr < CALLS ? handled.lookup(&slot) : 0;

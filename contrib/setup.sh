@@ -12,7 +12,7 @@ case ${1:-} in
     --with-tests)
         extras='[dev]'
         packages="$packages git sqlite3 acl attr sudo procps xfsprogs btrfs-progs liburing-dev libaio-dev"
-        packages="$packages stress-ng fio rsync zip unzip"
+        packages="$packages stress-ng fio rsync zip unzip bindfs ntfs-3g"
         # Some get these two from elsewhere, under other names.
         command -v npm >/dev/null || packages="$packages npm"
         ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || packages="$packages postgresql"

@@ -182,6 +182,7 @@ class Session(Struct, frozen=True, gc=False):
     fidelity: Mapping[str, int] = field(default_factory=dict)  # label -> events with content
     verified_paths: int | None = None  # None: not verified
     mismatches: int = 0
+    wrong: Mapping[str, int] = field(default_factory=dict)  # what of these was -> how many: "times", "content", ...
     filters: tuple[tuple[str, Mapping[str, str]], ...] = ()  # name and options of the filters in force, in order
     filtered: tuple[Filtered, ...] = ()  # what each of them left out; empty: not known yet
     differ: tuple[str, Mapping[str, str]] = ("auto", MappingProxyType({}))  # what makes patches, and its options

@@ -78,6 +78,24 @@ class Flag(enum.IntEnum):
     INEXACT = 128
 
 
+class Wrong(enum.IntFlag):
+    """enum dk_wrong of bpf/event.h: in what the recorded tree was not the real one, `length` of a HEAL."""
+
+    NAME = 1
+    KIND = 2
+    MODE = 4
+    OWNER = 8
+    TIMES = 16
+    TARGET = 32
+    XATTRS = 64
+    CONTENT = 128
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The words for those that are set."""
+        return tuple(each.name.lower() for each in Wrong if each in self and each.name)
+
+
 class Inode(NamedTuple):
     """struct dk_inode. `identity` is (dev, ino, gen) as the kernel has them."""
 

@@ -24,7 +24,7 @@ from diffkeeper.model import Attrs, Session
 from diffkeeper.store import indexer
 from diffkeeper.store.codec import pack_attrs, pack_value
 from diffkeeper.store.session import FORMAT, write_facts
-from diffkeeper.wire import Flag, Inode, WireOp, encode, name_tag
+from diffkeeper.wire import Flag, Inode, WireOp, Wrong, encode, name_tag
 
 DEVICE, OVERLAY_DEVICE = 0x800001, 0x2A
 BOOT, WALL = 1_000_000_000_000, 1_700_000_000_000_000_000  # monotonic and real time of the command's start
@@ -179,12 +179,15 @@ class TraceBuilder:
             node = node.entries[part]
         return node
 
-    def _snapshot(self, op: WireOp, path: bytes, node: Node, first: bytes = b"") -> None:
-        regular = stat.S_ISREG(node.mode) and not first
+    def _snapshot(
+        self, op: WireOp, path: bytes, node: Node, first: bytes = b"", wrong: Wrong = Wrong.CONTENT
+    ) -> None:
+        regular = stat.S_ISREG(node.mode) and not first and bool(wrong & (Wrong.NAME | Wrong.KIND | Wrong.CONTENT))
         self.handle += regular
         xattrs = msgspec.msgpack.encode(node.xattrs) if node.xattrs else b""
         self.emit(
             op, inodes=(self._inode(node),), offset=self.handle if regular else 0, flags=Flag.LINK if first else 0,
+            length=wrong if op == WireOp.HEAL else 0,
             payload=path + b"\0" + (first or node.target) + b"\0" + xattrs,
         )
         for at in range(0, len(node.data) if regular else 0, 1 << 22):
@@ -197,14 +200,16 @@ class TraceBuilder:
         self._tick(at)
         self.emit(WireOp.END, offset=status)
 
-    def heal(self, path: str | bytes, content: bytes | None = None, **attributes: Any) -> int:
+    def heal(
+        self, path: str | bytes, content: bytes | None = None, wrong: Wrong = Wrong.NAME, **attributes: Any
+    ) -> int:
         """Found after the command: nothing at `path` (content None), or a file with these bytes."""
         self.seq += 1
         where = self.absolute(path)
         parent, name = self.node(where.rpartition(b"/")[0]), where.rpartition(b"/")[2]
         if content is None:
             self._detach(parent, name)
-            self.emit(WireOp.HEAL, flags=Flag.GONE, payload=where + b"\0\0")
+            self.emit(WireOp.HEAL, flags=Flag.GONE, length=wrong, payload=where + b"\0\0")
             return self.seq
         node = parent.entries.get(name) or self._new(stat.S_IFREG | 0o644)
         node.data[:] = content
@@ -212,7 +217,7 @@ class TraceBuilder:
             setattr(node, key, value)
         if name not in parent.entries:
             self._attach(parent, name, node)
-        self._snapshot(WireOp.HEAL, where, node)
+        self._snapshot(WireOp.HEAL, where, node, wrong=wrong)
         return self.seq
 
     def settle(self, fact: str) -> None:

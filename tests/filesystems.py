@@ -48,10 +48,10 @@ def mounted(kind: str, place: Path, size: str = SIZE) -> Iterator[Path]:
 
 def _mount(undo: ExitStack, point: Path, *words: object) -> None:
     subprocess.run(["mount", *map(str, words), str(point)], check=True)
-    undo.callback(_unmount, point)
+    undo.callback(unmount, point)
 
 
-def _unmount(point: Path) -> None:
+def unmount(point: Path) -> None:
     """What a program started may be on its way out still, and holds on to the filesystem until it is."""
     deadline = time.monotonic() + PATIENCE
     while subprocess.run(["umount", point], check=False, capture_output=True).returncode:

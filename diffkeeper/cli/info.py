@@ -58,7 +58,9 @@ def as_object(trace: Trace, path: Path) -> dict[str, Any]:
         "duration": None if session.duration is None else session.duration / 1e9,
         "exit_code": session.exit_code,
         "fidelity": {level.label: session.fidelity.get(level.label, 0) for level in Fidelity},
-        "verified": {"paths": session.verified_paths, "mismatches": session.mismatches},
+        "verified": {
+            "paths": session.verified_paths, "mismatches": session.mismatches, "wrong": dict(session.wrong),
+        },
         "complete": session.duration is not None,
         "command": list(session.command),
         "cwd": os.fsdecode(session.cwd),
@@ -117,7 +119,8 @@ def verified(session: Session) -> tuple[str, str, bool]:
     if session.verified_paths is None:
         return "verified", "no: the recording did not get to it", False
     paths, wrong = session.verified_paths, session.mismatches
-    return "verified", f"{paths} paths against the real files, {wrong} mismatches", wrong > 0
+    what = ", ".join(f"{label} {count}" for label, count in session.wrong.items())
+    return "verified", f"{paths} paths against the real files, {wrong} mismatches{what and f' ({what})'}", wrong > 0
 
 
 def filter_objects(trace: Trace) -> Iterator[dict[str, Any]]:

@@ -139,7 +139,8 @@ class Columns(LineForm):
             missed = f"{event.count} events missed" if event.count else "events missed"
             return f"{missed}: {printable(event.detail)}" + (f" ({path})" if path else "")
         if op == Op.HEAL:
-            return f"{path}: {printable(event.detail) or 'was recorded wrong, put right at the end'}"
+            wrong = f" ({printable(event.detail)})" if event.detail else ""
+            return f"{path}: was recorded wrong{wrong}, put right at the end"
         if event.detail:
             detail = printable(event.detail)
             return f"{path}  {detail}" if path else detail

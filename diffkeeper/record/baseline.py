@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from ..wire import Flag, Inode, WireOp, encode, pieces
+from ..wire import Flag, Inode, WireOp, Wrong, encode, pieces
 from . import scope
 from .deep import within_reach
 from .earlier import Earlier
 
 CONTENT_PIECE = 1 << 20
+_ALL_OF_IT = Wrong.NAME | Wrong.KIND | Wrong.CONTENT
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Piece = bytes | memoryview
@@ -206,8 +207,12 @@ class Baseline:
         time: int = 0,
         *,
         near: bytes | None = None,
+        wrong: Wrong = Wrong.NAME,
     ) -> None:
-        """Emit one path: its attributes, and its content when it is a file. `near`: where system calls reach it."""
+        """Emit one path: its attributes, and its content when it is a file. `near`: where system calls reach it.
+
+        `wrong`, of a HEAL: what is not as it was recorded. A file's content is told again only if that is not.
+        """
         near = near or path
         kind = stat.S_IFMT(status.st_mode)
         first = path
@@ -224,16 +229,17 @@ class Baseline:
         inode = inode_of(status)
         if kind == stat.S_IFDIR and (device := self._subvolumes.get(status.st_dev)) is not None:
             inode = inode._replace(dev=device & 0xFFFFFFFF, gen=_generation(near))
+        with_content = bool(wrong & _ALL_OF_IT)
         self.handle += 1
         self.files += 1
         record = encode(
-            op, time=time, flags=flags, inodes=(inode,), offset=self.handle,
-            payload=b"".join((path, b"\0", target, b"\0", extra)),
+            op, time=time, flags=flags, inodes=(inode,), offset=self.handle if with_content else 0,
+            length=wrong if op == WireOp.HEAL else 0, payload=b"".join((path, b"\0", target, b"\0", extra)),
         )  # fmt: skip
         self._emit((record,))
         if is_file and self._earlier:
             self._earlier.remember(path, status, extra)
-        if is_file and status.st_size:
+        if is_file and status.st_size and with_content:
             if known is not None:
                 self._emit((encode(WireOp.SAME, length=self.handle, payload=path),))
                 return

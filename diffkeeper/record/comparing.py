@@ -11,35 +11,44 @@ from collections.abc import Mapping
 
 from ..model import Attrs
 from ..store.reader import Reader
+from ..wire import Wrong
 from . import baseline
 
-_MODE_MATTERS = 0o7777 | 0o170000
+_KIND, _MODE = 0o170000, 0o7777
 _LARGE = 16 << 20  # from here on holes are worth looking for
 
 
-def same(
+def wrong(
     reader: Reader, path: bytes, status: os.stat_result, node: int, recorded: Attrs, *, bytes_too: bool
-) -> bool:
-    """Whether what stands at a path is what a node is at the end. `bytes_too`: not only the size of what a file holds.
+) -> Wrong:
+    """In what a node at the end is not what stands at a path. `bytes_too`: look at what files hold also where all else
+    is as recorded.
 
     Raises OSError where that cannot be said.
     """
-    if (status.st_mode ^ recorded.mode) & _MODE_MATTERS:
-        return False
-    if (status.st_uid, status.st_gid, status.st_mtime_ns) != (recorded.uid, recorded.gid, recorded.mtime):
-        return False
+    if (status.st_mode ^ recorded.mode) & _KIND:
+        return Wrong.KIND
+    found = Wrong(0)
+    if (status.st_mode ^ recorded.mode) & _MODE:
+        found |= Wrong.MODE
+    if (status.st_uid, status.st_gid) != (recorded.uid, recorded.gid):
+        found |= Wrong.OWNER
+    if status.st_mtime_ns != recorded.mtime:
+        found |= Wrong.TIMES
     if stat.S_ISLNK(status.st_mode):
-        return os.readlink(path) == recorded.target
+        return found | Wrong.TARGET if os.readlink(path) != recorded.target else found
     if _compared(baseline.xattrs_of(path)) != _compared(recorded.xattrs):
-        return False
-    if not stat.S_ISREG(status.st_mode):
-        return True
-    if status.st_size != recorded.size:
-        return False
-    if not bytes_too:
-        return True
-    large = status.st_size > _LARGE
-    return _same_data(reader, path, node, status.st_size) if large else _same_bytes(reader, path, node, status.st_size)
+        found |= Wrong.XATTRS
+    if stat.S_ISREG(status.st_mode) and (
+        status.st_size != recorded.size or ((bytes_too or found) and not _holds(reader, path, node, status.st_size))
+    ):
+        found |= Wrong.CONTENT
+    return found
+
+
+def _holds(reader: Reader, path: bytes, node: int, size: int) -> bool:
+    """Whether a file has the bytes that a node has at the end. `size`: of both."""
+    return _same_data(reader, path, node, size) if size > _LARGE else _same_bytes(reader, path, node, size)
 
 
 def _same_data(reader: Reader, path: bytes, node: int, size: int) -> bool:

@@ -18,7 +18,7 @@ from .. import cache
 from ..errors import KernelTooOldError, NoBtfError
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 15
+LAYOUT_VERSION = 16
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -34,6 +34,13 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_EXIT_CODE": (("task_struct", "exit_code"),),
     "TASK_STATUS": (("task_struct", "thread_info.status"),),
     "TASK_REAL_PARENT": (("task_struct", "real_parent"),),
+    "TASK_PTRACE": (("task_struct", "ptrace"),),
+    "TASK_STATE": (("task_struct", "__state"), ("task_struct", "state")),
+    "TASK_STACK": (("task_struct", "stack"),),
+    "TASK_BLOCKED": (("task_struct", "blocked"),),
+    "TASK_REAL_BLOCKED": (("task_struct", "real_blocked"),),
+    "TASK_SIGHAND": (("task_struct", "sighand"),),
+    "SIGHAND_ACTION": (("sighand_struct", "action"),),
     "SIGNAL_PIDS": (("signal_struct", "pids"),),
     "CRED_UID": (("cred", "uid"),),
     "CRED_FSUID": (("cred", "fsuid"),),
@@ -64,6 +71,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "INODE_SB": (("inode", "i_sb"),),
     "INODE_INO": (("inode", "i_ino"),),
     "INODE_NLINK": (("inode", "i_nlink"),),
+    "INODE_FLAGS": (("inode", "i_flags"),),
     "INODE_RDEV": (("inode", "i_rdev"),),
     "INODE_SIZE": (("inode", "i_size"),),
     "INODE_GENERATION": (("inode", "i_generation"),),

@@ -14,23 +14,20 @@ from typing import NamedTuple
 
 from ..progress import Progress, Silent
 from ..store.reader import Reader
-from ..wire import Flag, WireOp, encode
+from ..wire import Flag, WireOp, Wrong, encode
 from . import baseline, scope
-from .comparing import same
+from .comparing import wrong
 from .deep import within_reach
 
 DIRECTORIES = 4096  # whose nodes are remembered while paths are compared
 _GOES_ON = frozenset(("same", "healed", "unknown"))  # with what is in a directory
 
 
-def _doubtful(directory: bytes, near: bytes, recorded: set[bytes], *, all_of_it: bool) -> Iterator[bytes]:
+def _doubtful(directory: bytes, real: set[bytes], recorded: set[bytes], *, all_of_it: bool) -> Iterator[bytes]:
     """What either has in a directory and the other not: where calls overtook each other, no event names it.
 
     `all_of_it`: it may be another directory than the trace says, so what else is in it counts as well.
     """
-    real: set[bytes] = set()
-    with suppress(OSError):
-        real.update(os.listdir(near or b"/"))
     yield from (b"%b/%b" % (directory, name) for name in (recorded | real if all_of_it else recorded ^ real))
 
 
@@ -68,6 +65,7 @@ class Verifier:
         self._changes = reader.changes()
         self._directories: dict[bytes, int | None] = {}
         self._roots = reader.session.roots
+        self._below = tuple(root.rstrip(b"/") + b"/" for root in self._roots)
         self._trace = reader.session.trace
         self._progress: Progress = Silent()
         self._seen = 0  # how many paths are to be compared, as far as is known
@@ -99,13 +97,15 @@ class Verifier:
 
     def _ours(self, paths: Iterable[bytes]) -> list[bytes]:
         """Those under the roots, all that is below a path right behind it."""
-        below = tuple(root.rstrip(b"/") + b"/" for root in self._roots)
         trace = self._trace + b"/"
         ours = [
-            path for path in paths
-            if (path.startswith(below) or path in self._roots) and path != self._trace and not path.startswith(trace)
-        ]  # fmt: skip
+            path for path in paths if self._is_within(path) and path != self._trace and not path.startswith(trace)
+        ]
         return sorted(ours, key=lambda path: path.replace(b"/", b"\0"))
+
+    def _is_within(self, path: bytes) -> bool:
+        """Whether a path is a root, or below one."""
+        return path.startswith(self._below) or path in self._roots
 
     def _all(self) -> Iterator[bytes]:
         for root in self._roots:
@@ -188,17 +188,31 @@ class Verifier:
             near = b"/proc/self/fd/gone"
             with suppress(OSError):  # a directory of a long path is gone
                 near = held.enter_context(within_reach(path))
+            real = self._listed(path, near)
             for name in names:
                 if not name:  # "/" is in itself
                     outcome = self._compare(b"/", b"/", node)[0]
                     continue
                 child = recorded.get(name)
-                result, is_dir = self._compare(b"%b/%b" % (path, name), b"%b/%b" % (near, name), child)
+                there = real is None or name in real
+                result, is_dir = self._compare(b"%b/%b" % (path, name), b"%b/%b" % (near, name), child, there=there)
                 if is_dir and result in _GOES_ON:
                     found.append(_Directory(b"%b/%b" % (path, name), child, result))
             if outcome in ("same", "healed") and path not in self._pseudo:
-                further.update(_doubtful(path, near, set(recorded), all_of_it=outcome == "healed"))
+                further.update(_doubtful(path, real or set(), set(recorded), all_of_it=outcome == "healed"))
         return found
+
+    def _listed(self, path: bytes, near: bytes) -> set[bytes] | None:
+        """The names in a directory of ours; None where that cannot be said.
+
+        Where upper and lower case are the same, lstat() finds what is there under other names than this.
+        """
+        if path in self._pseudo or not self._is_within(path or b"/"):
+            return None
+        try:
+            return set(os.listdir(near or b"/"))
+        except OSError:
+            return None
 
     def _node(self, path: bytes) -> int | None:
         parent, _, name = path.rpartition(b"/")
@@ -221,13 +235,13 @@ class Verifier:
                 known[path] = self._reader.resolve(path, self._reader.last_seq)
         return known[path]
 
-    def _compare(self, path: bytes, near: bytes, node: int | None) -> tuple[str, bool]:
+    def _compare(self, path: bytes, near: bytes, node: int | None, *, there: bool = True) -> tuple[str, bool]:
         """How a path is, and whether a directory stands there. `near`: where system calls reach it; `node`: what
-        the trace has there."""
+        the trace has there; `there`: whether anything is."""
         status = None
         try:
             with suppress(FileNotFoundError, NotADirectoryError):
-                status = os.lstat(near)
+                status = os.lstat(near) if there else None
         except OSError:
             self.paths += self._keep(path, False)
             return "unknown", False
@@ -253,20 +267,24 @@ class Verifier:
             if recorded is None:
                 return "same"
             self.mismatches += 1
-            self._emit((encode(WireOp.HEAL, time=self._time, flags=Flag.GONE, payload=path + b"\0\0"),))
+            self._emit((encode(
+                WireOp.HEAL, time=self._time, flags=Flag.GONE, length=Wrong.NAME, payload=path + b"\0\0",
+            ),))  # fmt: skip
             return "gone"
+        found = Wrong.NAME
         if recorded is not None and node is not None:
             bytes_too = not self._hasty or node in self._changes.nodes
-            if same(self._reader, near, status, node, recorded, bytes_too=bytes_too):
+            found = wrong(self._reader, near, status, node, recorded, bytes_too=bytes_too)
+            if not found:
                 return "same"
         self.mismatches += 1
         if recorded is None and stat.S_ISDIR(status.st_mode):
             self._heal_tree(path)
             return "healed whole"
-        self._healer.snapshot(path, status, WireOp.HEAL, self._time, near=near)
+        self._healer.snapshot(path, status, WireOp.HEAL, self._time, near=near, wrong=found)
         return "healed"
 
     def _heal_tree(self, top: bytes) -> None:
         for path in self._real(top):
             with suppress(FileNotFoundError, NotADirectoryError), within_reach(path) as near:
-                self._healer.snapshot(path, os.lstat(near), WireOp.HEAL, self._time, near=near)
+                self._healer.snapshot(path, os.lstat(near), WireOp.HEAL, self._time, near=near, wrong=Wrong.NAME)

@@ -55,7 +55,7 @@ class Replay:
         self._roots = session.roots
         self._see_mounts()
         self._standing = Standing(
-            self._targets, self._calls, self.timeline, self.nodes, self.writer, session.mismatches, earlier, self.gap
+            self._targets, self._calls, self.timeline, self.nodes, self.writer, session, earlier, self.gap
         )
         self._apply: dict[int, Callable[[Record], None]] = {
             **self._calls.apply,
@@ -84,6 +84,7 @@ class Replay:
         fidelity = {trust.label: count for trust, count in self._trust.items() if count}
         return structs.replace(
             self._course.session, events=self.timeline.seq, fidelity=fidelity, mismatches=self._standing.mismatches,
+            wrong=dict(self._standing.wrong),
             notes=tuple(dict.fromkeys((*self._course.session.notes, *self.writer.notes()))),
             filtered=merged(self._course.session.filtered, self.nodes.filters.report()),
         )  # fmt: skip

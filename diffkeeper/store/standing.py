@@ -7,11 +7,12 @@ an entry is in: each directory has a record of its own.
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import Callable
 
 from ..errors import DiffKeeperError
-from ..model import Fidelity, Op
-from ..wire import Flag, Record, WireOp, strings
+from ..model import Fidelity, Op, Session
+from ..wire import Flag, Record, WireOp, Wrong, strings
 from .blocks import NONE
 from .calls import Calls
 from .codec import damaged, unpack_value
@@ -25,20 +26,22 @@ from .timeline import Timeline
 from .walk import Walker
 from .writer import ContentWriter
 
+_WRONG = (1 << len(Wrong)) - 1
+
 
 class Standing:
-    """Applies one record at a time. `mismatches`: HEAL records so far."""
+    """Applies one record at a time. `mismatches`: HEAL records so far, `wrong`: in what that was."""
 
     def __init__(
-        self, targets: Targets, calls: Calls, timeline: Timeline, nodes: Nodes, writer: ContentWriter, mismatches: int,
+        self, targets: Targets, calls: Calls, timeline: Timeline, nodes: Nodes, writer: ContentWriter, session: Session,
         earlier: Earlier, gap: Callable[[bytes], None],
     ) -> None:  # fmt: skip
-        """`gap` is told what was lost."""
+        """`session`: as far as it was indexed before. `gap` is told what was lost."""
         self._targets, self._calls = targets, calls
         self._timeline, self._nodes, self._writer = timeline, nodes, writer
         self._walker = Walker(nodes)
         self._earlier, self._gap = earlier, gap
-        self.mismatches = mismatches
+        self.mismatches, self.wrong = session.mismatches, Counter(session.wrong)
         self.apply: dict[int, Callable[[Record], None]] = {
             WireOp.SNAPSHOT: self._snapshot,
             WireOp.CONTENT: self._content,
@@ -57,9 +60,11 @@ class Standing:
         seq, outside = self._timeline.seq + 1, self._nodes.judge(path)[0]
         state = self._absent(path, seq) if gone else self._stand(record, path, other, xattrs, seq)
         size = NONE if gone or not stat.S_ISREG(record.inodes[0].mode) else record.inodes[0].size
-        node = state.node if state else 0
-        self._timeline.event(record, Op.HEAL, path, node=node, size=size, outside=outside)
+        node, wrong = state.node if state else 0, Wrong(record.length & _WRONG).labels
+        detail = ", ".join(wrong).encode()
+        self._timeline.event(record, Op.HEAL, path, node=node, size=size, outside=outside, detail=detail)
         self.mismatches += 1
+        self.wrong.update(wrong)
 
     def _absent(self, path: bytes, seq: int) -> NodeState | None:
         place = self._walker.literal(path, seq)

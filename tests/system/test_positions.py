@@ -97,3 +97,34 @@ int main(void)
     harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
     assert facts["lost"] == 0, facts["lost_by_cause"]
     assert facts["events"] > 2000
+
+
+PLACES = """
+import ctypes, os
+RWF_APPEND, RWF_NOAPPEND = 0x10, 0x20
+libc = ctypes.CDLL(None, use_errno=True)
+class Vector(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_char_p), ('size', ctypes.c_size_t)]
+def write(fd, data, offset, flags):
+    place = ctypes.c_long(offset)
+    if libc.syscall(328, fd, ctypes.byref(Vector(data, len(data))), ctypes.c_long(1), place, place, flags) != len(data):
+        raise OSError(ctypes.get_errno(), 'pwritev2')
+appends, plain = os.open('file', os.O_WRONLY | os.O_APPEND), os.open('file', os.O_WRONLY)
+write(appends, b'A', 2, RWF_NOAPPEND)
+write(appends, b'BB', 4, 0)
+write(plain, b'CCC', 1, RWF_APPEND)
+write(plain, b'DDDD', 5, 0)
+os.lseek(appends, 3, 0)
+write(appends, b'EE', -1, RWF_NOAPPEND)
+os.write(appends, b'F')
+"""
+
+
+def test_whether_a_write_appends(filesystem: Path, trace: Path) -> None:
+    """It depends on how the file was opened, and from Linux 6.9 on the call may say otherwise, either way."""
+    (filesystem / "file").write_bytes(b"0123456789")
+    result = harness.record(trace, [sys.executable, "-c", PLACES], cwd=filesystem)
+    assert result.returncode == 0, result.stderr
+    appended = b"01AEEDDDD9BBCCCF", b"01234DDDD9ABBCCCEEF"  # as it should be, and by overlayfs
+    assert (filesystem / "file").read_bytes() in appended
+    harness.assert_faithful(trace, filesystem)

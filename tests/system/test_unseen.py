@@ -57,11 +57,13 @@ os.write(fd, b'after')
     harness.assert_faithful(trace, filesystem)
 
 
+@pytest.mark.parametrize("before", ["", "os.write(fd, b'after')"])
 @pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
-def test_a_hole_that_is_made_in_mapped_memory(kind: str, tmp_path: Path, trace: Path) -> None:
-    """madvise(MADV_REMOVE)."""
-    script = """
+def test_a_hole_that_is_made_in_mapped_memory(kind: str, before: str, tmp_path: Path, trace: Path) -> None:
+    """madvise(MADV_REMOVE); also of the file that the call before has changed, which is followed."""
+    script = f"""
 fd = os.open('file', os.O_RDWR)
+{before}
 libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 done(libc.madvise(libc.mmap(None, ctypes.c_size_t(65536), 3, 1, fd, ctypes.c_long(0)), 8192, 9))
 """

@@ -10,7 +10,7 @@ import pytest
 from diffkeeper.errors import PathError
 from diffkeeper.model import Fidelity, Op
 from diffkeeper.store.reader import open_reader
-from diffkeeper.wire import Flag, WireOp
+from diffkeeper.wire import Flag, WireOp, Wrong
 from tests.builder import WALL, TraceBuilder
 from tests.unit.reading import at, content, events
 
@@ -315,12 +315,25 @@ def test_shared_memory_is_a_place_for_files(builder: TraceBuilder) -> None:
         assert content(reader, "/dev/shm/x") == b"1"
 
 
+def test_healing_of_times(builder: TraceBuilder) -> None:
+    """Where only what stat() says was wrong, a file keeps its content, which is told once."""
+    builder.create("file", b"the bytes")
+    version = builder.seq
+    builder.end()
+    builder.heal("file", b"the bytes", Wrong.TIMES, mtime=77)
+    with open_reader(builder.build()) as reader:
+        found = at(reader, "file")
+        assert (found.mtime, found.size, found.version <= version) == (77, 9, True)
+        assert content(reader, "file") == b"the bytes"
+        assert reader.session.wrong == {"times": 1}
+
+
 def test_healing(builder: TraceBuilder) -> None:
     """What was found wrong afterwards becomes an event, and the last moment is right."""
     builder.create("wrong", b"bad")
     builder.create("surplus", b"?")
     builder.end()
-    builder.heal("wrong", b"good bytes", mode=stat.S_IFREG | 0o600)
+    builder.heal("wrong", b"good bytes", Wrong.MODE | Wrong.CONTENT, mode=stat.S_IFREG | 0o600)
     builder.heal("surplus")
     builder.heal("dir/missing", b"was not seen")
     builder.settle("verified_paths=17")
@@ -328,6 +341,8 @@ def test_healing(builder: TraceBuilder) -> None:
     with open_reader(builder.build()) as reader:
         session = reader.session
         assert (session.mismatches, session.verified_paths, session.notes) == (3, 17, ("no io_uring tracepoint",))
+        assert session.wrong == {"mode": 1, "content": 1, "name": 2}
+        assert [event.detail for event in events(reader)[-3:]] == ["mode, content", "name", "name"]
         assert [event.op for event in events(reader)[-3:]] == [Op.HEAL] * 3
         assert content(reader, "wrong") == b"good bytes"
         assert content(reader, "wrong", 4) == b"bad"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from diffkeeper.progress import Silent
 from diffkeeper.record.verify import Verifier
 from diffkeeper.store.reader import open_reader
+from diffkeeper.wire import WireOp, Wrong, records
 from tests.builder import TraceBuilder
 
 
@@ -121,6 +123,48 @@ def test_what_is_deeper_than_python_nests(root: Path, tmp_path: Path) -> None:
         subprocess.run(["rm", "-r", root / "deep"], check=True)  # pytest itself would fail at it
     assert paths == 3  # the root, the file, and the first of them: what is below goes with it
     assert sum(b"/deep" in piece for piece in pieces) == 1500
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "with_content"),
+    [
+        (lambda path: None, Wrong(0), False),
+        (lambda path: path.chmod(0o600), Wrong.MODE, False),
+        (lambda path: os.chown(path, 7, 7), Wrong.OWNER, False),
+        (lambda path: os.utime(path, (1, 1)), Wrong.TIMES, False),
+        (lambda path: os.setxattr(path, "user.x", b"1"), Wrong.XATTRS, False),
+        (lambda path: rewrite(path, b"other!"), Wrong.CONTENT, True),
+        (lambda path: rewrite(path, b"longer than it was"), Wrong.CONTENT, True),
+        (lambda path: path.write_bytes(b"other!"), Wrong.CONTENT | Wrong.TIMES, True),
+        (lambda path: (path.unlink(), path.symlink_to("x")), Wrong.KIND, False),
+        (lambda path: path.unlink(), Wrong.NAME, False),
+    ],
+)
+def test_in_what_it_was_wrong(
+    root: Path, tmp_path: Path, change: Callable[[Path], object], told: Wrong, with_content: bool
+) -> None:
+    """What is healed says in what it was wrong. The bytes of a file are told anew only where it is in these."""
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.baseline({"file": b"1"})
+    builder.begin()
+    builder.write("file", b"wrote!")
+    builder.end()
+    stand(root, builder)
+    status = root.stat()
+    change(root / "file")
+    os.utime(root, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    made = list(records(b"".join(verified(builder)[1])))
+    assert [(record.op, Wrong(record.length)) for record in made if record.op != WireOp.CONTENT] == [
+        (WireOp.HEAL, told) for _ in range(bool(told))
+    ]
+    assert any(record.op == WireOp.CONTENT for record in made) is with_content
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Without another time."""
+    status = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
 def test_what_went_with_its_directory(root: Path, tmp_path: Path) -> None:

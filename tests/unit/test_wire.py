@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from diffkeeper import wire
 from diffkeeper.errors import TraceDamagedError
-from diffkeeper.wire import Flag, Inode, Record, WireOp, encode, kernel_path, records, strings
+from diffkeeper.wire import Flag, Inode, Record, WireOp, Wrong, encode, kernel_path, records, strings
 
 HEADER = Path(__file__).parents[2] / "bpf" / "event.h"
 
@@ -35,9 +35,9 @@ encoded = st.fixed_dictionaries({
 
 
 def test_numbers_are_those_of_the_header() -> None:
-    """Every op and flag of event.h is in wire.py with its number, and no other."""
+    """Every op, flag and what can be wrong of event.h is in wire.py with its number, and no other."""
     text = HEADER.read_text()
-    for prefix, enumeration in (("DK_OP_", WireOp), ("DK_F_", Flag)):
+    for prefix, enumeration in (("DK_OP_", WireOp), ("DK_F_", Flag), ("DK_W_", Wrong)):
         there = {name: int(number) for name, number in re.findall(rf"^\s*{prefix}(\w+) = (\d+),", text, re.MULTILINE)}
         assert there == {name: member.value for name, member in enumeration.__members__.items()}
     assert f"#define DK_WIRE_VERSION {wire.WIRE_VERSION}\n" in text
