@@ -269,7 +269,7 @@ enum dk_control {
 	DK_C_STOPPED,    /* bumped whenever something is put into `stopped` or `requests` */
 	DK_C_COMPAT,     /* 32-bit programs, whose calls are not looked at */
 	DK_C_UNREAD,     /* pieces whose user pages could not be read */
-	DK_C_UNSTOPPABLE,/* tasks that could not be stopped when it was needed */
+	DK_C_UNSTOPPABLE,/* tasks that could not be stopped when it was needed, or would have been seen to be */
 	DK_C_THRESHOLD,  /* bytes waiting in the ring from which on writers are stopped */
 	DK_C_UNASKED,    /* requests that found no room */
 	DK_C_UNMAPPED,   /* mappings that found no room */
@@ -321,6 +321,7 @@ BPF_ARRAY(scratch, struct dk_scratch, NCPU);
 BPF_ARRAY(bindings, struct dk_binding, NCPU);
 #define CALLS 512
 BPF_ARRAY(handled, u8, CALLS); /* set from user space: calls whose changes are told by who handles them */
+BPF_TABLE("lru_hash", u32, u8, waits, 4096); /* by process: how it waits for its children (WAITS_FOR_*) */
 BPF_PROG_ARRAY(on_exit, CALLS);
 BPF_PROG_ARRAY(helpers, 32);
 #define HELPER_BIND 0

@@ -41,6 +41,8 @@ HANDLER(sched_process_exec)
 	if (!s)
 		return 0;
 	unmap_all(s);
+	u32 tgid = rd32(task + TASK_TGID);
+	waits.delete(&tgid);
 	if (control_value(DK_C_MOUNTS) == 1)
 		keep_mounts(task);
 	begin(s, DK_OP_EXEC, 0, 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
-/* Sending a record, holding its writer where the ring is crowded, and telling user space of an inode the first time. */
+/* Sending a record, and telling user space of an inode the first time. */
 
 static inline void begin(struct dk_scratch *s, u16 op, u8 flags, u8 inodes)
 {
@@ -15,72 +15,12 @@ static inline void begin(struct dk_scratch *s, u16 op, u8 flags, u8 inodes)
 	s->ev.length = 0;
 }
 
-static inline char *process_group(char *task)
-{
-	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));
-}
-
-static inline char *process_session(char *task)
-{
-	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_SID * sizeof(void *));
-}
-
-/*
- * Whether the current process is a job: a shell with job control waits for it, in a process group of its own, would
- * see it stopped, and take that for the end of the wait. What has made a session of its own is nobody's job.
- */
-static inline int is_job(void)
-{
-	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
-	if (process_group(task) == process_group(parent) || process_session(task) != process_session(parent))
-		return 0;
-	return is_tracked(rd32(parent + TASK_TGID));
-}
-
-/* Whether the current process may be stopped now. */
-static inline int may_stop(void)
-{
-	return !control_value(DK_C_DISABLED) && !is_job();
-}
-
-/*
- * Stop the current process before this thread of it returns to user space: a signal to the process would be some other
- * thread's to take, and this one would run on until then. A worker of io_uring does not return there.
- *
- * It is listed after the signal was sent: listed before, it could be continued first and stopped then, for good.
- */
-static inline int stop_current(void)
-{
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u8 one = 1;
-	if (!may_stop() || (is_worker() ? bpf_send_signal(19 /* SIGSTOP */) : bpf_send_signal_thread(19))) {
-		count(DK_C_UNSTOPPABLE, 1);
-		return -1;
-	}
-	if (stopped.update(&tgid, &one)) { /* nobody would continue it */
-		bpf_send_signal(18 /* SIGCONT */);
-		count(DK_C_UNSTOPPABLE, 1);
-		return -1;
-	}
-	count(DK_C_STOPS, 1);
-	count(DK_C_STOPPED, 1);
-	return 0;
-}
-
 /* How the next record is to be sent: so that user space wakes up where the ring is crowded. */
 static inline u64 urgency(void)
 {
 	u64 waiting = bpf_ringbuf_query(ring(), 0 /* BPF_RB_AVAIL_DATA */);
 	/* NO_WAKEUP, or FORCE_WAKEUP, which is one more; no branch, or the verifier would go both ways from here on */
 	return BPF_RB_NO_WAKEUP + ((control_value(DK_C_THRESHOLD) - waiting) >> 63);
-}
-
-/* The ring is crowded: hold the writer, before it can fill it. */
-static inline void hold(void)
-{
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	if (!stopped.lookup(&tgid))
-		stop_current();
 }
 
 /* Send `size` bytes of scratch. Says 0 when sent; a full ring counts as lost. */

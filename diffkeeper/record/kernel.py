@@ -26,6 +26,7 @@ PARTS = (
     "event.h",
     "maps.h",
     "objects.h",
+    "hold.h",
     "verdicts.h",
     "send.h",
     "requests.h",

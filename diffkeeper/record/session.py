@@ -310,7 +310,7 @@ class _Recording:
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if unstoppable := kernel.control[Control.UNSTOPPABLE]:
-            notes.append(f"{unstoppable:,} times a writer could not be held: a shell with job control waits for it")
+            notes.append(f"{unstoppable:,} times a writer could not be held: its parent would take it for suspended")
         if self._left_behind:
             notes.append(f"recording ended with the command; still running: {', '.join(map(str, self._left_behind))}")
         notes += [f"not readable: {os.fsdecode(path)}" for path in self._baseline.unreadable[:20]]
@@ -360,7 +360,8 @@ class _Recording:
             f"{lost:,} lost ({', '.join(session.lost)})" if lost else "0 lost",
         ]
         if session.mismatches:
-            parts.append(f"{session.mismatches:,} of {session.verified_paths:,} paths healed")
+            healed = f"{session.mismatches:,} of {session.verified_paths:,} paths healed"
+            parts.append(f"{healed} ({', '.join(session.wrong)})" if session.wrong else healed)
         if self._pump.failure:
             parts.append(f"incomplete: {self._pump.failure}")
         return f"{', '.join(parts)}; next: diffkeeper timeline {self._shown}"

@@ -38,13 +38,14 @@ _X86_64: dict[str, dict[str, int]] = {
         "mknodat": 259, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "renameat2": 316,
         "bind": 49,
     },
+    "on_wait": {"wait4": 61, "waitid": 247},
     "on_given": {"acct": 163, "swapon": 167},
     "on_chroot": {"chroot": 161},
     "on_mount": {"pivot_root": 155, "mount": 165, "umount2": 166, "move_mount": 429},
 }  # fmt: skip
 
-PARTLY = frozenset({"on_mount"})
-"""Handlers that do not tell of what their calls change: mounting an overlay makes directories, for one."""
+PARTLY = frozenset({"on_mount", "on_wait"})
+"""Handlers that do not tell of what their calls change, if anything: mounting an overlay makes directories, for one."""
 
 
 def handlers() -> dict[str, list[int]]:

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * Holding a writer: its process is stopped (SIGSTOP) before it returns from a call, and continued from user space. Whoever
+ * waits for a process may see that it stands still, and act on it. So none is stopped whose parent or debugger would.
+ */
+
+#define NR_WAIT4 61
+#define NR_WAITID 247
+#define WUNTRACED_ 2 /* of wait4(2); waitid(2) has WSTOPPED for it, the same bit */
+#define SIGCHLD_ 17
+#define SIG_IGN_ 1
+#define SA_NOCLDSTOP_ 1
+#define WAITS_FOR_ENDS 1 /* in `waits`: has waited for its children to end */
+#define WAITS_FOR_STOPS 2 /* and asked to be told when they are stopped */
+#define K_SIGACTION 32 /* bytes of a struct k_sigaction, whose first members are the handler and its flags */
+
+static inline char *process_group(char *task)
+{
+	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));
+}
+
+static inline char *process_session(char *task)
+{
+	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_SID * sizeof(void *));
+}
+
+/*
+ * Whether the current process is a job: a shell with job control waits for it, in a process group of its own, would
+ * see it stopped, and take that for the end of the wait. What has made a session of its own is nobody's job.
+ */
+static inline int is_job(char *task, char *parent)
+{
+	return process_group(task) != process_group(parent) && process_session(task) == process_session(parent);
+}
+
+static inline int asks_for_stops(struct pt_regs *regs)
+{
+	return ((regs->orig_ax == NR_WAIT4 ? regs->dx : regs->r10) & WUNTRACED_) != 0;
+}
+
+/*
+ * Whether the parent of the current process would learn that it is stopped. su(1), sudo(8) and script(1) then stop
+ * themselves, to be continued by a shell that knows nothing of it, and stand still for ever.
+ *
+ * Who waits for the end of its children right now, or has done so before and nothing else, does not ask. Who blocks SIGCHLD
+ * and is not waiting means to read it, and what it says. Of whom nothing is known, one that handles SIGCHLD may ask, and
+ * so may one that is running: it may have made its child just now.
+ */
+static inline int is_watched(char *task, char *parent, u32 tgid)
+{
+	struct pt_regs regs = {};
+	read_arguments(&regs, parent_registers(task, parent));
+	if (regs.orig_ax == NR_WAIT4 || regs.orig_ax == NR_WAITID)
+		return asks_for_stops(&regs);
+	u64 blocked = (u64)rdp(parent + TASK_BLOCKED) | (u64)rdp(parent + TASK_REAL_BLOCKED); /* in sigwait(3) the latter */
+	if (blocked >> (SIGCHLD_ - 1) & 1)
+		return 1;
+	u8 *waited = waits.lookup(&tgid);
+	if (waited)
+		return *waited & WAITS_FOR_STOPS;
+	char *action = (char *)rdp(parent + TASK_SIGHAND) + SIGHAND_ACTION + (SIGCHLD_ - 1) * K_SIGACTION;
+	u64 handler = (u64)rdp(action), flags = (u64)rdp(action + sizeof(u64));
+	return (handler > SIG_IGN_ && !(flags & SA_NOCLDSTOP_)) || !rd32(parent + TASK_STATE);
+}
+
+/* Whether the current process may be stopped now. */
+static inline int may_stop(void)
+{
+	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
+	u32 tgid = rd32(parent + TASK_TGID);
+	if (control_value(DK_C_DISABLED) || rd32(task + TASK_PTRACE)) /* of which a debugger would be told */
+		return 0;
+	return !is_tracked(tgid) || !(is_job(task, parent) || is_watched(task, parent, tgid));
+}
+
+/*
+ * Stop the current process before this thread of it returns to user space: a signal to the process would be some other
+ * thread's to take, and this one would run on until then. A worker of io_uring does not return there.
+ *
+ * It is listed after the signal was sent: listed before, it could be continued first and stopped then, for good.
+ */
+static inline int stop_current(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u8 one = 1;
+	if (!may_stop() || (is_worker() ? bpf_send_signal(19 /* SIGSTOP */) : bpf_send_signal_thread(19))) {
+		count(DK_C_UNSTOPPABLE, 1);
+		return -1;
+	}
+	if (stopped.update(&tgid, &one)) { /* nobody would continue it */
+		bpf_send_signal(18 /* SIGCONT */);
+		count(DK_C_UNSTOPPABLE, 1);
+		return -1;
+	}
+	count(DK_C_STOPS, 1);
+	count(DK_C_STOPPED, 1);
+	return 0;
+}
+
+/* The ring is crowded: hold the writer, before it can fill it. */
+static inline void hold(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	if (!stopped.lookup(&tgid))
+		stop_current();
+}
+
+/* wait4, waitid: what the process asks to be told of its children. */
+HANDLER(on_wait)
+{
+	struct dk_scratch *s = enter(ctx);
+	if (!s)
+		return 0;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u8 *known = waits.lookup(&tgid), how = asks_for_stops(&s->regs) ? WAITS_FOR_STOPS : WAITS_FOR_ENDS;
+	if (known)
+		*known |= how;
+	else
+		waits.update(&tgid, &how);
+	return 0;
+}

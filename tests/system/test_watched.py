@@ -1,0 +1,117 @@
+"""Whom it would not escape that a process is held: its parent, or its debugger. There it runs on, and nobody notices."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system import harness
+
+PRELUDE = """
+import ctypes, os, select, signal, subprocess, time
+libc = ctypes.CDLL(None, use_errno=True)
+def begin(*words):
+    pid = os.fork()
+    if not pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvp(words[0], words)
+    return pid
+"""
+ASKS = """
+child = begin('cp', 'from', 'to')
+status = os.waitpid(child, os.WUNTRACED)[1]
+assert os.WIFEXITED(status), hex(status)
+"""
+READS_SIGCHLD = """
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+child = begin('cp', 'from', 'to')
+told = signal.sigwaitinfo({signal.SIGCHLD})
+assert told.si_code == 1, told  # CLD_EXITED
+os.waitpid(child, 0)
+"""
+HANDLES_SIGCHLD = """
+told = []
+def handle(number, frame):
+    told.append(os.waitpid(-1, os.WNOHANG | os.WUNTRACED))
+signal.signal(signal.SIGCHLD, handle)
+begin('cp', 'from', 'to')
+while not told:
+    signal.pause()
+assert os.WIFEXITED(told[0][1]), told
+"""
+DEBUGS = """
+TRACEME, CONT = 0, 7
+child = os.fork()
+if not child:
+    assert libc.ptrace(TRACEME, 0, None, None) == 0
+    os.execvp('cp', ['cp', 'from', 'to'])
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+told = []
+while os.WIFSTOPPED(status := os.waitpid(child, 0)[1]):
+    told.append(os.WSTOPSIG(status))
+    assert libc.ptrace(CONT, child, None, None) == 0
+assert told == [signal.SIGTRAP], told  # at exec
+"""
+WAITS = "subprocess.run(['cp', 'from', 'to'], check=True)"
+READS_A_PIPE = """
+child = subprocess.Popen(['sh', '-c', 'sleep 0.1; exec cp from to'], stdout=subprocess.PIPE)
+assert child.stdout.read() == b''
+assert child.wait() == 0
+"""
+IN_THE_BACKGROUND = "assert os.system('true; cp from to & wait') == 0"
+HAS_WAITED = """
+signal.signal(signal.SIGCHLD, lambda number, frame: None)
+subprocess.run(['true'])
+child = begin('cp', 'from', 'to')
+time.sleep(0.5)
+os.waitpid(child, 0)
+"""
+
+
+def copied(words: list[str], workspace: Path, trace: Path) -> None:
+    """Record a command that copies `from` to `to`, which is over soon, and well."""
+    (workspace / "from").write_bytes(os.urandom(1_000_000))
+    result = harness.record(trace, words, cwd=workspace, stdin=-3, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert (workspace / "to").read_bytes() == (workspace / "from").read_bytes()
+    harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
+    facts = harness.info(trace)
+    assert not facts["lost"]
+    assert not facts["verified"]["mismatches"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sudo", "cp", "from", "to"],
+        ["su", "-s", "/bin/sh", "root", "-c", "exec cp from to"],
+        ["runuser", "-u", "root", "--", "cp", "from", "to"],
+        ["script", "-qec", "cp from to", "/dev/null"],
+        ["script", "-qec", "sudo cp from to", "/dev/null"],
+        ["timeout", "50", "cp", "from", "to"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_programs_that_run_others(words: list[str], workspace: Path, trace: Path) -> None:
+    """Some of these stop themselves when the process that they run is stopped, and would never be continued."""
+    copied(words, workspace, trace)
+
+
+@pytest.mark.parametrize("script", [ASKS, READS_SIGCHLD, HANDLES_SIGCHLD, DEBUGS])
+def test_who_would_notice(script: str, workspace: Path, trace: Path) -> None:
+    """A parent that asks for stops, or is told of them, sees none; nor does a debugger. The file is read meanwhile."""
+    copied([sys.executable, "-c", PRELUDE + script], workspace, trace)
+    facts = harness.info(trace)
+    assert facts["fidelity"].get("reread")
+
+
+@pytest.mark.parametrize("script", [WAITS, READS_A_PIPE, IN_THE_BACKGROUND, HAS_WAITED])
+def test_who_would_not_notice(script: str, workspace: Path, trace: Path) -> None:
+    """Of a parent that waits for the end of its children, the children are held, and what they copy is exact."""
+    copied([sys.executable, "-c", PRELUDE + script], workspace, trace)
+    facts = harness.info(trace)
+    assert not facts["fidelity"].get("reread")
+    assert any("held writers" in note for note in facts["notes"])
