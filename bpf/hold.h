@@ -4,8 +4,12 @@
  * waits for a process may see that it stands still, and act on it. So none is stopped whose parent or debugger would.
  */
 
+#define NR_CLONE 56
+#define NR_VFORK 58
 #define NR_WAIT4 61
 #define NR_WAITID 247
+#define NR_CLONE3 435
+#define CLONE_VFORK_ 0x4000
 #define WUNTRACED_ 2 /* of wait4(2); waitid(2) has WSTOPPED for it, the same bit */
 #define SIGCHLD_ 17
 #define SIG_IGN_ 1
@@ -14,23 +18,16 @@
 #define WAITS_FOR_STOPS 2 /* and asked to be told when they are stopped */
 #define K_SIGACTION 32 /* bytes of a struct k_sigaction, whose first members are the handler and its flags */
 
-static inline char *process_group(char *task)
-{
-	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *));
-}
-
-static inline char *process_session(char *task)
-{
-	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_SID * sizeof(void *));
-}
-
 /*
- * Whether the current process is a job: a shell with job control waits for it, in a process group of its own, would
- * see it stopped, and take that for the end of the wait. What has made a session of its own is nobody's job.
+ * Whether the process group of a task may have stopped processes in it. When a group is orphaned while it has one, the kernel
+ * sends all of it SIGHUP. The recorder's own group is not while there are guardians, one of which is in it; that of a session's
+ * leader is from its beginning. That leaves those that a shell makes for its jobs, or timeout(1), whose end may be near. A
+ * shell would also take a job that is stopped for suspended.
  */
-static inline int is_job(char *task, char *parent)
+static inline int is_lasting_group(char *task)
 {
-	return process_group(task) != process_group(parent) && process_session(task) == process_session(parent);
+	char **pids = (char **)((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS), *group = rdp(pids + PIDTYPE_PGID);
+	return (u64)group == control_value(DK_C_GROUP) || group == rdp(pids + PIDTYPE_SID);
 }
 
 static inline int asks_for_stops(struct pt_regs *regs)
@@ -38,13 +35,21 @@ static inline int asks_for_stops(struct pt_regs *regs)
 	return ((regs->orig_ax == NR_WAIT4 ? regs->dx : regs->r10) & WUNTRACED_) != 0;
 }
 
+/* Whether a task has come back from vfork(2), posix_spawn(3) or the like, and not got any further. */
+static inline int has_spawned(struct pt_regs *regs)
+{
+	u64 nr = regs->orig_ax;
+	return nr == NR_VFORK || nr == NR_CLONE3 || (nr == NR_CLONE && regs->di & CLONE_VFORK_);
+}
+
 /*
  * Whether the parent of the current process would learn that it is stopped. su(1), sudo(8) and script(1) then stop
  * themselves, to be continued by a shell that knows nothing of it, and stand still for ever.
  *
- * Who waits for the end of its children right now, or has done so before and nothing else, does not ask. Who blocks SIGCHLD
- * and is not waiting means to read it, and what it says. Of whom nothing is known, one that handles SIGCHLD may ask, and
- * so may one that is running: it may have made its child just now.
+ * Who waits for the end of its children right now, or has done so before and nothing else, does not ask. Nor does who has
+ * just come back from vfork(2), where its child is on its way already. Who blocks SIGCHLD otherwise means to read it, and
+ * what it says. Of whom nothing is known, one that handles SIGCHLD may ask, and so may one that is running: it may have
+ * made its child just now.
  */
 static inline int is_watched(char *task, char *parent, u32 tgid)
 {
@@ -52,12 +57,16 @@ static inline int is_watched(char *task, char *parent, u32 tgid)
 	read_arguments(&regs, parent_registers(task, parent));
 	if (regs.orig_ax == NR_WAIT4 || regs.orig_ax == NR_WAITID)
 		return asks_for_stops(&regs);
+	u8 *waited = waits.lookup(&tgid);
+	if (waited && *waited & WAITS_FOR_STOPS)
+		return 1;
+	if (has_spawned(&regs))
+		return 0;
 	u64 blocked = (u64)rdp(parent + TASK_BLOCKED) | (u64)rdp(parent + TASK_REAL_BLOCKED); /* in sigwait(3) the latter */
 	if (blocked >> (SIGCHLD_ - 1) & 1)
 		return 1;
-	u8 *waited = waits.lookup(&tgid);
 	if (waited)
-		return *waited & WAITS_FOR_STOPS;
+		return 0;
 	char *action = (char *)rdp(parent + TASK_SIGHAND) + SIGHAND_ACTION + (SIGCHLD_ - 1) * K_SIGACTION;
 	u64 handler = (u64)rdp(action), flags = (u64)rdp(action + sizeof(u64));
 	return (handler > SIG_IGN_ && !(flags & SA_NOCLDSTOP_)) || !rd32(parent + TASK_STATE);
@@ -68,9 +77,10 @@ static inline int may_stop(void)
 {
 	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
 	u32 tgid = rd32(parent + TASK_TGID);
-	if (control_value(DK_C_DISABLED) || rd32(task + TASK_PTRACE)) /* of which a debugger would be told */
+	/* a debugger would be told */
+	if (control_value(DK_C_DISABLED) || rd32(task + TASK_PTRACE) || !is_lasting_group(task))
 		return 0;
-	return !is_tracked(tgid) || !(is_job(task, parent) || is_watched(task, parent, tgid));
+	return !is_tracked(tgid) || !is_watched(task, parent, tgid);
 }
 
 /*

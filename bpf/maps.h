@@ -290,6 +290,7 @@ enum dk_control {
 	DK_C_GIVEN,      /* files that the kernel was given to write to by itself */
 	DK_C_CLOCK,      /* set from user space: the address of the kernel's clock, where it is needed */
 	DK_C_URING,      /* set from user space: requests of io_uring are followed */
+	DK_C_GROUP,      /* the command's process group, a struct pid */
 	DK_C_SLOTS = 32,
 };
 

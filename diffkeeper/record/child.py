@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -182,10 +183,13 @@ def stop(pids: Iterable[int]) -> None:
 class Guardian:
     """Processes that do nothing until the recorder is gone, then continue everything it had stopped.
 
-    More than one, for each may be killed along with the recorder.
+    Two, for each may be killed along with the recorder. The second one is in the recorder's process group, as a child
+    of the first, which is not: so that group is no orphan, whoever else ends. The kernel would send SIGHUP to all of
+    an orphaned group in which a process is stopped (setpgid(2)), the command among them.
     """
 
     COUNT = 2
+    UNMINDED = (*HANDLED, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
     SWEEPS, PAUSE = 10, 0.02  # a task may be stopped a moment after the first look
 
     def __init__(
@@ -195,32 +199,37 @@ class Guardian:
         `stopped`: who is.
         """
         watched, self._held = os.pipe()
-        self.pids = [self._fork(watched, detach, disable, stopped) for _ in range(self.COUNT)]
+        group = os.getpgrp()
+        self.pid = os.fork()
+        if not self.pid:
+            self._serve(group, watched, detach, disable, stopped)
         os.close(watched)
 
-    def _fork(
-        self, watched: int, detach: Callable[[], None], disable: Callable[[], None],
+    def _serve(
+        self, group: int, watched: int, detach: Callable[[], None], disable: Callable[[], None],
         stopped: Callable[[], Iterable[int]],
-    ) -> int:  # fmt: skip
-        pid = os.fork()
-        if pid:
-            return pid
+    ) -> NoReturn:  # fmt: skip
+        second = 0
         try:
             os.close(self._held)
-            os.setsid()
+            os.setpgid(0, 0)  # but in this session, or what is in it would not count
+            second = os.fork()
+            if not second:
+                os.setpgid(0, group)
             _go_by("dk-guardian")
-            for number in HANDLED:
+            for number in self.UNMINDED:
                 signal.signal(number, signal.SIG_IGN)
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)  # a pipe that the recorder's reader waits on must not stay open for us
             detach()
-            if os.read(watched, 1):
-                os._exit(0)
-            disable()
-            for _ in range(self.SWEEPS):
-                resume(stopped())
-                time.sleep(self.PAUSE)
+            if not os.read(watched, 1):
+                disable()
+                for _ in range(self.SWEEPS):
+                    resume(stopped())
+                    time.sleep(self.PAUSE)
+            if second:
+                os.waitpid(second, 0)
         finally:
             os._exit(0)
 
@@ -232,8 +241,7 @@ class Guardian:
 
     def gone(self) -> None:
         """Return when they have ended."""
-        for pid in self.pids:
-            os.waitpid(pid, 0)
+        os.waitpid(self.pid, 0)
 
 
 def _go_by(name: str) -> None:

@@ -131,12 +131,16 @@ open('finished', 'w').close()
 """
     recorder = harness.small_ring(1 << 19, script, workspace, trace)
     harness.wait_for(lambda: (workspace / "out").exists() and (workspace / "out").stat().st_size > 4 << 20)
-    children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
-    ours = [int(pid) for pid in children if os.getpgid(int(pid)) != os.getpgid(recorder.pid)]
-    (command,) = {int(pid) for pid in children} - {*ours}
+    ours = [pid for pid in _children(recorder.pid) if os.getpgid(pid) != os.getpgid(recorder.pid)]
+    (command,) = {*_children(recorder.pid)} - {*ours}
+    ours += [further for pid in ours for further in _children(pid)]
     os.kill(recorder.pid, signal.SIGSTOP)
     harness.wait_for(lambda: harness.process_state(command) == "T")
     return recorder, command, ours
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _words(pid: int) -> bytes:
@@ -173,8 +177,9 @@ def test_guardians_that_are_killed_harm_nothing(workspace: Path, trace: Path) ->
     recorder = subprocess.Popen([*harness.DIFFKEEPER, "record", "-o", trace, "--", *words], cwd=workspace)
 
     def guardians() -> list[int]:
-        children = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read_text().split()
-        return [int(pid) for pid in children if _words(int(pid)) == b"dk-guardian"]
+        children = _children(recorder.pid)
+        found = [*children, *(further for pid in children for further in _children(pid))]
+        return [pid for pid in found if _words(pid) == b"dk-guardian"]
 
     harness.wait_for(lambda: len(guardians()) == 2)
     for pid in guardians():

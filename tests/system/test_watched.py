@@ -1,8 +1,9 @@
-"""Whom it would not escape that a process is held: its parent, or its debugger. There it runs on, and nobody notices."""
+"""Who would notice that a process is held: its parent, its debugger, and the kernel where its group is orphaned."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,7 +56,7 @@ while os.WIFSTOPPED(status := os.waitpid(child, 0)[1]):
     assert libc.ptrace(CONT, child, None, None) == 0
 assert told == [signal.SIGTRAP], told  # at exec
 """
-WAITS = "subprocess.run(['cp', 'from', 'to'], check=True)"
+WAITS = "subprocess.run(['sh', '-c', 'sleep 0.1; exec cp from to'], check=True)"
 READS_A_PIPE = """
 child = subprocess.Popen(['sh', '-c', 'sleep 0.1; exec cp from to'], stdout=subprocess.PIPE)
 assert child.stdout.read() == b''
@@ -115,3 +116,58 @@ def test_who_would_not_notice(script: str, workspace: Path, trace: Path) -> None
     facts = harness.info(trace)
     assert not facts["fidelity"].get("reread")
     assert any("held writers" in note for note in facts["notes"])
+
+
+LEFT_BEHIND = """
+set -m
+(cp from to; cp to copy; touch finished) &
+until [ "$(stat -c %s to)" = 200000000 ]; do :; done 2> /dev/null
+"""
+
+
+def test_a_shell_that_ends_before_its_job(workspace: Path, trace: Path) -> None:
+    """A process group that a shell has made for a job is an orphan when the shell has ended. Were one of its processes
+    stopped then, the kernel would send all of them SIGHUP."""
+    (workspace / "from").write_bytes(bytes(200_000_000))
+    result = harness.record(trace, ["bash", "-c", LEFT_BEHIND], cwd=workspace, options=["--wait-tree"])
+    assert result.returncode == 0, result.stderr
+    assert (workspace / "finished").exists()
+    harness.assert_same(harness.recorded(trace, "end"), harness.truth(workspace))
+
+
+SHELL = """
+import os, subprocess, sys, time
+signs, dies, *words = sys.argv[1:]
+recorder = subprocess.Popen(words, process_group=0)
+while not os.path.exists(signs + '/held'):
+    time.sleep(0.001)
+if dies == 'recorder':
+    recorder.kill()
+    recorder.wait()
+    open(signs + '/go', 'w').close()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("dies", ["shell", "recorder"])
+def test_a_recording_that_is_a_job_itself(dies: str, tmp_path: Path, workspace: Path, trace: Path) -> None:
+    """The shell from which it was begun ends, or the recorder is killed, while the command is held: that goes on."""
+    signs = tmp_path / "signs"
+    signs.mkdir()
+    (workspace / "from").write_bytes(b"x" * 100_000)
+    command = ["sh", "-c", "cp from to; echo well > finished"]
+    words = [sys.executable, "-m", "tests.system.held", str(trace), str(signs), *command]
+    shell = subprocess.Popen(
+        [sys.executable, "-c", SHELL, signs, dies, *words], cwd=workspace, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    try:
+        harness.wait_for((signs / "held").exists)
+        if dies == "shell":
+            assert shell.wait(60) == 0
+            (signs / "go").touch()
+        harness.wait_for((workspace / "finished").exists)
+    finally:
+        shell.kill()
+        shell.wait()
+    assert (workspace / "to").read_bytes() == b"x" * 100_000
