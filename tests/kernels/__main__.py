@@ -18,11 +18,13 @@ from .machine import Kernel, NotBootableError, unpack
 
 TOP = Path(__file__).resolve().parents[2]
 RECORD, FILESYSTEMS = "tests/system/test_record.py", "tests/system/test_filesystems.py"
+FURTHER = "tests/kernels/further_filesystems.py"
 TESTS = (
     f"{RECORD}::test_every_call_of_the_recorded_families_is_recorded_exactly",
     f"{RECORD}::test_moments_are_what_was_there_when_the_mark_was_set",
     f"{RECORD}::test_a_filter_leaves_paths_out",
     f"{FILESYSTEMS}::test_every_call_on_every_filesystem",
+    FURTHER,
 )
 
 

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NEEDED = ("qemu-system-x86_64", "depmod", "modprobe", "cpio", "busybox")
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "ext4", "xfs", "btrfs", "fuse", "loop")
+MODULES = (
+    "virtio_pci", "9pnet_virtio", "9p", "overlay", "ext4", "xfs", "btrfs", "fuse", "loop",
+    "vfat", "nls_cp437", "nls_iso8859-1", "nls_ascii", "exfat", "ntfs3", "f2fs", "unicode", "utf8",
+)  # fmt: skip
 HERE = Path(__file__).parent
 MEMORY = 6144  # MB
 OPTIONS = "console=ttyS0 quiet panic=-1 mitigations=off"
