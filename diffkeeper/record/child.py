@@ -180,12 +180,26 @@ def stop(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGSTOP)
 
 
+def _is_orphaned() -> bool:
+    """Whether no one in our process group, from us upwards, has a parent in another group of the same session."""
+    pid, group, session = os.getpid(), os.getpgrp(), os.getsid(0)
+    while pid > 1:
+        try:
+            if os.getpgid(pid) != group:
+                return os.getsid(pid) != session
+            pid = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return True
+
+
 class Guardian:
     """Processes that do nothing until the recorder is gone, then continue everything it had stopped.
 
-    Two, for each may be killed along with the recorder. The second one is in the recorder's process group, as a child
-    of the first, which is not: so that group is no orphan, whoever else ends. The kernel would send SIGHUP to all of
-    an orphaned group in which a process is stopped (setpgid(2)), the command among them.
+    Two, for each may be killed along with the recorder. Where we are a job of a shell, the second one is in our process
+    group, as a child of the first, which is not: so that group does not become an orphan, whoever else ends. The kernel
+    would send SIGHUP to all of it if a process in it is stopped just then (setpgid(2)), the command among them. Where
+    it is an orphan already nothing is sent; and nothing must be in the way of that, whose own end would then count.
     """
 
     COUNT = 2
@@ -199,7 +213,7 @@ class Guardian:
         `stopped`: who is.
         """
         watched, self._held = os.pipe()
-        group = os.getpgrp()
+        group = 0 if _is_orphaned() else os.getpgrp()
         self.pid = os.fork()
         if not self.pid:
             self._serve(group, watched, detach, disable, stopped)
@@ -212,9 +226,12 @@ class Guardian:
         second = 0
         try:
             os.close(self._held)
-            os.setpgid(0, 0)  # but in this session, or what is in it would not count
+            if group:
+                os.setpgid(0, 0)
+            else:
+                os.setsid()
             second = os.fork()
-            if not second:
+            if group and not second:
                 os.setpgid(0, group)
             _go_by("dk-guardian")
             for number in self.UNMINDED:

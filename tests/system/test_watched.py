@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,19 @@ def test_a_recording_that_is_a_job_itself(dies: str, tmp_path: Path, workspace: 
         shell.kill()
         shell.wait()
     assert (workspace / "to").read_bytes() == b"x" * 100_000
+
+
+def test_a_command_that_leaves_a_stopped_process(workspace: Path, trace: Path) -> None:
+    """In a group that no shell looks after, as under most CI, the end of our own processes does not end all others."""
+    leaves = "sleep 600 & kill -STOP $! && echo $! > left"
+    words = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", "sh", "-c", leaves]
+    script = 'trap "touch hung-up" HUP; "$@"; echo $? > code'
+    build = ["sh", "-c", script, "sh", *words]
+    subprocess.run(build, cwd=workspace, start_new_session=True, timeout=60, check=False)
+    left = int((workspace / "left").read_text())
+    try:
+        assert harness.process_state(left) == "T"
+        assert not (workspace / "hung-up").exists()
+        assert (workspace / "code").read_text() == "0\n"
+    finally:
+        os.kill(left, signal.SIGKILL)
