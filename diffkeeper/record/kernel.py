@@ -165,7 +165,8 @@ class Loading:
 
     def __init__(self, ring_bytes: int = RING_BYTES) -> None:
         check_kernel()
-        code = compiled(ring_bytes)  # not in the thread: bcc changes the working directory
+        with bpf.unlimited():
+            code = compiled(ring_bytes)  # not in the thread: bcc changes the working directory
         self._pool = ThreadPoolExecutor(1)
         self._kernel = self._pool.submit(Kernel, code, ring_bytes)
 
@@ -190,14 +191,8 @@ class Kernel:
         self._fds: list[int] = []
         self._maps: dict[str, bpf.Map] = {}
         try:
-            by_placeholder = {}
-            for spec in code.maps:
-                self._maps[spec.name] = by_placeholder[spec.placeholder] = bpf.Map(spec)
-            self._load_judge = partial(bpf.load_program, JUDGE, code.programs.pop(JUDGE), by_placeholder)
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes its time, and one CPU a program
-                load = partial(bpf.load_program, maps=by_placeholder)
-                found = pool.map(load, code.programs.keys(), code.programs.values())
-                self._programs = dict(zip(code.programs, found, strict=True))
+            with bpf.unlimited():
+                self._load(code)
         except OSError as error:
             raise _refused(error) from error
         self._fds += self._programs.values()
@@ -214,6 +209,16 @@ class Kernel:
         self.control = memoryview(self._control_map).cast("Q")
         self._changes = 0  # of the control slot, when the maps were looked at last
         self.control[Control.THRESHOLD] = ring_bytes // 2
+
+    def _load(self, code: bpf.Bytecode) -> None:
+        by_placeholder = {}
+        for spec in code.maps:
+            self._maps[spec.name] = by_placeholder[spec.placeholder] = bpf.Map(spec)
+        self._load_judge = partial(bpf.load_program, JUDGE, code.programs.pop(JUDGE), by_placeholder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes its time, and one CPU a program
+            load = partial(bpf.load_program, maps=by_placeholder)
+            found = pool.map(load, code.programs.keys(), code.programs.values())
+            self._programs = dict(zip(code.programs, found, strict=True))
 
     def attach(self) -> None:
         """Attach the tracepoints, sys_exit last. What this kernel does not have is noted in `notes`."""
@@ -316,7 +321,8 @@ class Kernel:
     def judge(self) -> bool:
         """Ask about paths from now on. False: not here, as no tracepoint tells what a call with paths has changed."""
         try:
-            self._fds.append(self._load_judge())  # only here: it takes the verifier longest
+            with bpf.unlimited():
+                self._fds.append(self._load_judge())  # only here: it takes the verifier longest
         except OSError as error:
             raise _refused(error) from error
         self._help(HELPERS.index(JUDGE), self._fds[-1])
