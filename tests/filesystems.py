@@ -13,11 +13,13 @@ from pathlib import Path
 
 PATIENCE = 30
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay")
-FURTHER = ("vfat", "exfat", "ntfs3", "f2fs", "casefold")
+FURTHER = ("vfat", "exfat", "ntfs", "f2fs", "casefold")
 """Which not every kernel has. The last one is an ext4 whose root takes upper and lower case for the same."""
 SIZE = "400M"
+_NTFS = ("-t", "ntfs3" if "ntfs3" in Path("/proc/filesystems").read_text() else "ntfs")
+"""Which driver, as kernels have one or the other; else mount(8) would take the one that is a program."""
 _MADE_BY = {
-    "vfat": ("mkfs.vfat",), "exfat": ("mkfs.exfat",), "ntfs3": ("mkfs.ntfs", "--force", "--quick"),
+    "vfat": ("mkfs.vfat",), "exfat": ("mkfs.exfat",), "ntfs": ("mkfs.ntfs", "--force", "--quick"),
     "casefold": ("mkfs.ext4", "-q", "-O", "casefold"),
 }  # fmt: skip
 
@@ -48,7 +50,7 @@ def mounted(kind: str, place: Path, size: str = SIZE) -> Iterator[Path]:
             subprocess.run(["truncate", "-s", size, image], check=True)
             undo.callback(image.unlink)
             subprocess.run([*_MADE_BY.get(kind, (f"mkfs.{kind}", "-q")), image], check=True, capture_output=True)
-            _mount(undo, point, "-o", "loop", *(["-t", kind] if kind == "ntfs3" else []), image)
+            _mount(undo, point, "-o", "loop", *(_NTFS if kind == "ntfs" else ()), image)
             if kind == "casefold":
                 (point / "lost+found").rmdir()
                 subprocess.run(["chattr", "+F", point], check=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 NEEDED = ("qemu-system-x86_64", "depmod", "modprobe", "cpio", "busybox")
 MODULES = (
     "virtio_pci", "9pnet_virtio", "9p", "overlay", "ext4", "xfs", "btrfs", "fuse", "loop",
-    "vfat", "nls_cp437", "nls_iso8859-1", "nls_ascii", "exfat", "ntfs3", "f2fs", "unicode", "utf8",
+    "vfat", "nls_cp437", "nls_iso8859-1", "nls_ascii", "exfat", "ntfs3", "ntfs", "f2fs", "unicode", "utf8",
 )  # fmt: skip
 HERE = Path(__file__).parent
 MEMORY = 6144  # MB
