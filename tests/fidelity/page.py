@@ -38,8 +38,8 @@ LIMITS = """## Limits
 What is not recorded, or not exactly, is listed in [How it works](how-it-works.md#what-is-not-captured-yet). In short:
 
 - A store to mapped memory is seen when the program syncs, unmaps, marks or ends, and every 100 ms between.
-- A process that is not stopped in time (a job of a shell with job control; pid 1 of a container) may have written on
-  before a range was read again: `reread`.
+- A process that is not stopped (a job of a shell with job control, what sudo or timeout runs), or not in time, may have
+  written on before a range was read again: `reread`.
 - Several processes that seek and write through one open file at the same time: where the bytes went cannot be known
   when the call returns. The end is put right and counted; moments between may be wrong there.
 - 32-bit programs are not followed; each is a loss, and the end is put right.
