@@ -48,8 +48,11 @@ def match(
         nodes.bind(_identity(stamp), state)
         left.remove(state)
         unknown = [one for one in unknown if one is not stamp and one.dev == stamp.dev]
-    if len(left) == 1 and (twin := _twins([one for one in unknown if _fits(left[0], one)])):
-        found[left[0]] = twin
+    if len(left) == 1:
+        fitting = [one for one in unknown if _fits(left[0], one)]
+        sure = [one for one in fitting if _lies_surely(nodes, left[0], one, found)]
+        if twin := _twins(sure or fitting):
+            found[left[0]] = twin
     return found
 
 
@@ -124,4 +127,4 @@ def _lies_maybe(nodes: Nodes, state: NodeState, stamp: Inode, found: dict[NodeSt
     if not stamp.parent or not state.parent or state.names > 1:
         return True
     parent = nodes.get(state.parent)
-    return parent not in found and parent.ident is None
+    return (parent not in found and parent.ident is None) or _lies_surely(nodes, state, stamp, found)
