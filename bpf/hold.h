@@ -18,6 +18,11 @@
 #define WAITS_FOR_STOPS 2 /* and asked to be told when they are stopped */
 #define K_SIGACTION 32 /* bytes of a struct k_sigaction, whose first members are the handler and its flags */
 
+static inline char *pid_of(char *task, u32 type)
+{
+	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + type * sizeof(void *));
+}
+
 /*
  * Whether the process group of a task may have stopped processes in it. When a group is orphaned while it has one, the kernel
  * sends all of it SIGHUP. The recorder's own group is not while there are guardians, one of which is in it; that of a session's
@@ -26,8 +31,8 @@
  */
 static inline int is_lasting_group(char *task)
 {
-	char **pids = (char **)((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS), *group = rdp(pids + PIDTYPE_PGID);
-	return (u64)group == control_value(DK_C_GROUP) || group == rdp(pids + PIDTYPE_SID);
+	char *group = pid_of(task, PIDTYPE_PGID);
+	return (u64)group == control_value(DK_C_GROUP) || group == pid_of(task, PIDTYPE_SID);
 }
 
 static inline int asks_for_stops(struct pt_regs *regs)

@@ -44,7 +44,7 @@ HANDLER(sched_process_exec)
 	u32 tgid = rd32(task + TASK_TGID);
 	waits.delete(&tgid);
 	if (!control_value(DK_C_GROUP)) /* the command */
-		count(DK_C_GROUP, (u64)rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + PIDTYPE_PGID * sizeof(void *)));
+		count(DK_C_GROUP, (u64)pid_of(task, PIDTYPE_PGID));
 	if (control_value(DK_C_MOUNTS) == 1)
 		keep_mounts(task);
 	begin(s, DK_OP_EXEC, 0, 0);

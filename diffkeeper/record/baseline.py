@@ -21,7 +21,7 @@ from .deep import within_reach
 from .earlier import Earlier
 
 CONTENT_PIECE = 1 << 20
-_ALL_OF_IT = Wrong.NAME | Wrong.KIND | Wrong.CONTENT
+_TELLS_CONTENT = Wrong.NAME | Wrong.KIND | Wrong.CONTENT
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Piece = bytes | memoryview
@@ -229,7 +229,7 @@ class Baseline:
         inode = inode_of(status)
         if kind == stat.S_IFDIR and (device := self._subvolumes.get(status.st_dev)) is not None:
             inode = inode._replace(dev=device & 0xFFFFFFFF, gen=_generation(near))
-        with_content = bool(wrong & _ALL_OF_IT)
+        with_content = bool(wrong & _TELLS_CONTENT)
         self.handle += 1
         self.files += 1
         record = encode(

@@ -159,9 +159,14 @@ def become(user: User) -> None:
 def state(pid: int) -> str:
     """A process's state as /proc shows it: T is stopped by a signal, Z a zombie; X when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return _status(pid)[0]
     except OSError:
         return "X"
+
+
+def _status(pid: int) -> list[str]:
+    """What /proc/PID/stat says after the name, which may hold anything: state, parent, ... (proc(5)). OSError."""
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def resume(pids: Iterable[int]) -> None:
@@ -187,7 +192,7 @@ def _is_orphaned() -> bool:
         try:
             if os.getpgid(pid) != group:
                 return os.getsid(pid) != session
-            pid = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            pid = int(_status(pid)[1])
         except OSError:
             break
     return True
@@ -199,7 +204,7 @@ class Guardian:
     Two, for each may be killed along with the recorder. Where we are a job of a shell, the second one is in our process
     group, as a child of the first, which is not: so that group does not become an orphan, whoever else ends. The kernel
     would send SIGHUP to all of it if a process in it is stopped just then (setpgid(2)), the command among them. Where
-    it is an orphan already nothing is sent; and nothing must be in the way of that, whose own end would then count.
+    it is an orphan already nothing is sent; and no guardian must be in it, whose end would make it one anew.
     """
 
     COUNT = 2
@@ -267,7 +272,7 @@ def _go_by(name: str) -> None:
     """
     with suppress(OSError):
         Path("/proc/self/comm").write_text(name)
-        begin, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+        begin, end = map(int, _status(os.getpid())[45:47])
         with open("/proc/self/mem", "r+b", buffering=0) as memory:
             memory.seek(begin)
             memory.write(name.encode()[: end - begin - 1].ljust(end - begin, b"\0"))

@@ -114,6 +114,23 @@ def test_a_stamp_from_before(builder: TraceBuilder) -> None:
         assert at(reader, "old") == at(reader, "old", written)
 
 
+def test_stamps_of_an_overlay_and_one_of_another_file_from_before(builder: TraceBuilder) -> None:
+    """Two stamps that say the same of a file, both in its very directory, are its own: not a third one that says of no
+    directory at all, as that of a file of several names does."""
+    builder.use("")
+    told = builder.inode("old")._replace(ino=501, mode=stat.S_IFREG | 0o640, uid=7)
+    below = told._replace(dev=told.dev + 1)
+    before = below._replace(ino=502, nlink=3, parent=0, tag=0, mode=stat.S_IFREG | 0o755, uid=0)
+    base = builder.inode("/")._replace(dev=99)  # another filesystem
+    builder.emit(WireOp.BIND, inodes=(base,), payload=b"")
+    path = builder.absolute("old") + b"\0"
+    builder.emit(WireOp.TRUNCATE, flags=Flag.PATH, inodes=(base, told, below, before), payload=path, offset=7)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        found = at(reader, "old")
+        assert (found.mode, found.uid, found.size) == (told.mode, told.uid, 7)
+
+
 def test_dirty_and_fill(builder: TraceBuilder) -> None:
     """Bytes without a user buffer: the event comes first, the bytes count from it; the flag says how exact."""
     file = builder.open("old")
