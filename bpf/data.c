@@ -182,11 +182,15 @@ static inline int begin_vectors(struct dk_scratch *s, u64 vectors, u32 room)
 {
 	s->piece.vector = 0;
 	s->piece.held = 0;
-	for (u32 i = 0; i < room; i++) {
-		if (i >= vectors)
+	s->piece.left = vectors;
+	for (u32 i = 0; i < room; i++) { /* nothing of it in registers: compilers differ in what they make of such a loop */
+		u64 at = anew(s->piece.vector);
+		if (at >= anew(s->piece.left))
 			break;
-		s->piece.held += s->iov[i].len;
+		s->piece.held += s->iov[at & (IOVECS - 1)].len;
+		s->piece.vector = at + 1;
 	}
+	s->piece.vector = 0;
 	u64 held = s->piece.held;
 	if (held < s->piece.rest)
 		return 0;

@@ -11,7 +11,7 @@ case ${1:-} in
     '') ;;
     --with-tests)
         extras='[dev]'
-        packages="$packages git sqlite3 acl attr sudo procps xfsprogs btrfs-progs liburing-dev libaio-dev"
+        packages="$packages git sqlite3 acl attr sudo procps mount e2fsprogs xfsprogs btrfs-progs liburing-dev libaio-dev"
         packages="$packages stress-ng fio rsync zip unzip bindfs ntfs-3g"
         # Some get these two from elsewhere, under other names.
         command -v npm >/dev/null || packages="$packages npm"
