@@ -14,8 +14,7 @@
 #define SIGCHLD_ 17
 #define SIG_IGN_ 1
 #define SA_NOCLDSTOP_ 1
-#define WAITS_FOR_ENDS 1 /* in `waits`: has waited for its children to end */
-#define WAITS_FOR_STOPS 2 /* and asked to be told when they are stopped */
+#define OFTEN 3 /* times that a process has waited: what it has not asked for by then it will not */
 #define K_SIGACTION 32 /* bytes of a struct k_sigaction, whose first members are the handler and its flags */
 
 static inline char *pid_of(char *task, u32 type)
@@ -47,14 +46,22 @@ static inline int has_spawned(struct pt_regs *regs)
 	return nr == NR_VFORK || nr == NR_CLONE3 || (nr == NR_CLONE && regs->di & CLONE_VFORK_);
 }
 
+/* The handler that a process has for SIGCHLD when a child is stopped; 0: none that would be called. */
+static inline u64 handler_of_stops(char *task)
+{
+	char *action = (char *)rdp(task + TASK_SIGHAND) + SIGHAND_ACTION + (SIGCHLD_ - 1) * K_SIGACTION;
+	u64 handler = (u64)rdp(action), flags = (u64)rdp(action + sizeof(u64));
+	return handler > SIG_IGN_ && !(flags & SA_NOCLDSTOP_) ? handler : 0;
+}
+
 /*
  * Whether the parent of the current process would learn that it is stopped. su(1), sudo(8) and script(1) then stop
  * themselves, to be continued by a shell that knows nothing of it, and stand still for ever.
  *
- * Who waits for the end of its children right now, or has done so before and nothing else, does not ask. Nor does who has
- * just come back from vfork(2), where its child is on its way already. Who blocks SIGCHLD otherwise means to read it, and
- * what it says. Of whom nothing is known, one that handles SIGCHLD may ask, and so may one that is running: it may have
- * made its child just now.
+ * Who waits for the end of its children right now does not ask. Nor does who has just come back from vfork(2), where its
+ * child is on its way already. Who blocks SIGCHLD otherwise means to read it, and what it says. One that handles it may
+ * ask, if it has not waited with that same handler before, for ends alone: sudo(8) waits for a helper of PAM's, and has a
+ * handler only after that. So may one that is running: it may have made its child just now. Unless it has waited often.
  */
 static inline int is_watched(char *task, char *parent, u32 tgid)
 {
@@ -62,19 +69,18 @@ static inline int is_watched(char *task, char *parent, u32 tgid)
 	read_arguments(&regs, parent_registers(task, parent));
 	if (regs.orig_ax == NR_WAIT4 || regs.orig_ax == NR_WAITID)
 		return asks_for_stops(&regs);
-	u8 *waited = waits.lookup(&tgid);
-	if (waited && *waited & WAITS_FOR_STOPS)
+	struct dk_waits *waited = waits.lookup(&tgid);
+	if (waited && waited->stops)
 		return 1;
 	if (has_spawned(&regs))
 		return 0;
 	u64 blocked = (u64)rdp(parent + TASK_BLOCKED) | (u64)rdp(parent + TASK_REAL_BLOCKED); /* in sigwait(3) the latter */
 	if (blocked >> (SIGCHLD_ - 1) & 1)
 		return 1;
-	if (waited)
-		return 0;
-	char *action = (char *)rdp(parent + TASK_SIGHAND) + SIGHAND_ACTION + (SIGCHLD_ - 1) * K_SIGACTION;
-	u64 handler = (u64)rdp(action), flags = (u64)rdp(action + sizeof(u64));
-	return (handler > SIG_IGN_ && !(flags & SA_NOCLDSTOP_)) || !rd32(parent + TASK_STATE);
+	u64 handler = handler_of_stops(parent);
+	if (handler)
+		return !waited || waited->handler != handler;
+	return !rd32(parent + TASK_STATE) && (!waited || waited->ends < OFTEN);
 }
 
 /* Whether the current process may be stopped now. */
@@ -127,10 +133,17 @@ HANDLER(on_wait)
 	if (!s)
 		return 0;
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u8 *known = waits.lookup(&tgid), how = asks_for_stops(&s->regs) ? WAITS_FOR_STOPS : WAITS_FOR_ENDS;
-	if (known)
-		*known |= how;
+	struct dk_waits first = {}, *known = waits.lookup(&tgid);
+	if (!known) {
+		waits.update(&tgid, &first);
+		known = waits.lookup(&tgid);
+	}
+	if (!known)
+		return 0;
+	known->handler = handler_of_stops((char *)bpf_get_current_task());
+	if (asks_for_stops(&s->regs))
+		known->stops++;
 	else
-		waits.update(&tgid, &how);
+		known->ends++;
 	return 0;
 }

@@ -235,6 +235,13 @@ struct dk_scratch {
 	u64 taken[DK_STAMPS]; /* addresses of the inodes that these are of */
 };
 
+/* How a process has waited for its children. */
+struct dk_waits {
+	u64 handler; /* of SIGCHLD, when it did so last */
+	u32 ends;    /* times that it asked for their ends alone */
+	u32 stops;   /* times that it asked to be told when they are stopped as well */
+};
+
 /* What is put aside of an io_uring request: its paths, or its vectors (then `flags` is their number). */
 struct dk_pending {
 	s32 dirfd1;
@@ -322,7 +329,7 @@ BPF_ARRAY(scratch, struct dk_scratch, NCPU);
 BPF_ARRAY(bindings, struct dk_binding, NCPU);
 #define CALLS 512
 BPF_ARRAY(handled, u8, CALLS); /* set from user space: calls whose changes are told by who handles them */
-BPF_TABLE("lru_hash", u32, u8, waits, 4096); /* by process: how it waits for its children (WAITS_FOR_*) */
+BPF_TABLE("lru_hash", u32, struct dk_waits, waits, 4096); /* by process */
 BPF_PROG_ARRAY(on_exit, CALLS);
 BPF_PROG_ARRAY(helpers, 32);
 #define HELPER_BIND 0

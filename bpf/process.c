@@ -176,5 +176,6 @@ HANDLER(thread_ended)
 	count(DK_C_EXITS, 1);
 	workers.delete(&tgid);
 	holds.delete(&tgid);
+	waits.delete(&tgid);
 	return 0;
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from .program import Program
 
 SCRIPT = r"""
+# fio 3.39 finds other seeds than it has written
+seeds=$(fio --cmdhelp=verify_header_seed 2>/dev/null | grep -q type: && echo --verify_header_seed=0) || true
 fio --output=/dev/null --name=job --directory=. --ioengine=$ENGINE --rw=$RW --size=$SIZE \
     --bsrange=$BLOCKS --blockalign=${BLOCKS%-*} --numjobs=2 --iodepth=8 --thread=$THREAD --fsync=64 \
-    --verify=crc32c --do_verify=1 --verify_fatal=1 --random_generator=lfsr --norandommap=0 --randseed=1 $MORE
+    --verify=crc32c --do_verify=1 --verify_fatal=1 --random_generator=lfsr --norandommap=0 --randseed=1 $seeds $MORE
 moment written
 fio --output=/dev/null --name=again --directory=. --filename=job.0.0 --ioengine=$ENGINE --rw=randrw --bs=4k \
     --size=$SIZE --iodepth=4 --randseed=2 $MORE

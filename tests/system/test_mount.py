@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import filecmp
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -27,7 +28,7 @@ from tests.builder import TraceBuilder
 
 PROGRAM = (sys.executable, "-m", "diffkeeper")
 SECOND = 10**9
-USER = 1000
+USER = pwd.getpwnam("nobody").pw_uid  # fusermount3 wants one that has a name
 
 
 def diffkeeper(*args: object, uid: int = 0, **kwargs: Any) -> subprocess.CompletedProcess[str]:

@@ -140,4 +140,5 @@ class _Counted(io.RawIOBase):
         return count
 
     def flush(self) -> None:
-        self._file.flush()
+        if not self._file.closed:  # who made it has closed it, and this one is flushed again when it goes
+            self._file.flush()
