@@ -87,7 +87,7 @@ def store_whole(txn: Txn, digest: bytes, data: bytes, packed: bytes) -> None:
 class BlobReader:
     """Materialises blobs, and keeps the last few."""
 
-    def __init__(self, limit: int = 32 << 20) -> None:
+    def __init__(self, limit: int = 24 << 20) -> None:
         self._limit, self._held = limit, 0
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._checked: set[bytes] = set()  # of these in the cache

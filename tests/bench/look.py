@@ -276,7 +276,7 @@ def _large_file(plan: Plan) -> list[Row]:
 
     runs: Runs = {"ours": ours, "first": first_byte, "real file": lambda: whole(where / "large")}
     median = in_turn(plan.rounds, runs | ({} if plan.quick else {"ratarmount": ratarmount}))
-    with fresh_mount() as path:
+    with fresh_mount() as path, Memory(server_of(at)) as memory:
         again = _again(plan, str(path), str(where / "large"))
     first, read = median.pop("first"), median.pop("ours")
     what = f"{size >> 20} MiB at a middle moment, {writes:,} in-place writes"
@@ -286,4 +286,5 @@ def _large_file(plan: Plan) -> list[Row]:
         ),
         Row(f"first byte of {what}", first, "ms", 50),
         Row(f"second read of {what}", again, "x", 1.2, note="of a real file: the page cache answers"),
+        Row(f"memory of the mount, {what}", memory.peak, "MB", 80, note="its own, at most"),
     ]
