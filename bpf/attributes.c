@@ -139,6 +139,19 @@ static inline void xattr_call(struct dk_xattr_call *c, struct pt_regs *regs)
 	}
 }
 
+/* Whether the directory that a path starts from is known to user space, now inode 0; if not, the handler begins anew. */
+static inline int is_start_known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int dirfd)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	char *dentry = 0, *mnt = 0, *raw = 0;
+	if (!base_of(dirfd, inode, &dentry, &mnt, &raw))
+		return 0;
+	if (is_place_seen(s, inode, dentry, mnt, raw))
+		return 1;
+	go_on(ctx, HELPER_BIND);
+	return 0;
+}
+
 /* Extended attributes, ACLs among them (which change the mode as well). */
 HANDLER(on_xattr)
 {
@@ -149,8 +162,6 @@ HANDLER(on_xattr)
 		return 0;
 	struct dk_xattr_call c = {};
 	xattr_call(&c, &s->regs);
-	struct dk_inode *slots = (struct dk_inode *)s->body;
-	char *dentry = 0, *mnt = 0, *raw = 0;
 	if (c.by_fd && !known_file(ctx, s, c.fd, ON_DISK))
 		return 0;
 	if (!c.by_fd && is_apart()) {
@@ -160,12 +171,8 @@ HANDLER(on_xattr)
 	}
 	if (!c.by_fd) {
 		find_start(&c.path, &c.fd);
-		if (!base_of(c.fd, slots, &dentry, &mnt, &raw))
+		if (!is_start_known(ctx, s, c.fd))
 			return 0;
-		if (!is_place_seen(s, slots, dentry, mnt, raw)) {
-			go_on(ctx, HELPER_BIND);
-			return 0;
-		}
 	}
 	s->xattr = c;
 	go_on(ctx, HELPER_XATTR);
@@ -189,17 +196,18 @@ HANDLER(send_xattr)
 		take_stamps(s, &slots[1]);
 		begin(s, op, c->follows ? DK_F_PATH : DK_F_PATH | DK_F_NOFOLLOW, 1 + s->stamps);
 		s->piece.offset = s->ev.inodes * sizeof(struct dk_inode);
-		s->piece.offset = add_string(s, s->piece.offset, c->path, 0);
+		s->piece.offset = add_string(s, s->piece.offset, c->path, c->saved);
 	}
 	u32 start = s->ev.inodes * sizeof(struct dk_inode);
-	u32 at = add_string(s, s->piece.offset, c->name, 0);
+	u32 at = add_string(s, s->piece.offset, c->name, c->saved);
 	u32 size = c->size;
 	if (size > XATTR_MAX)
 		size = XATTR_MAX;
 	asm volatile("" : "+r"(size), "+r"(at)); /* or the compiler moves the masks to where the verifier loses them */
 	size &= 2 * XATTR_MAX - 1;
 	at &= 32767;
-	if (size && bpf_probe_read_user(s->body + at, size, (void *)c->value)) {
+	if (size && (c->saved ? bpf_probe_read_kernel(s->body + at, size, (void *)c->value)
+			      : bpf_probe_read_user(s->body + at, size, (void *)c->value))) {
 		s->ev.flags |= DK_F_INEXACT;
 		count(DK_C_UNREAD, 1);
 	}

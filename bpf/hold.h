@@ -15,6 +15,7 @@
 #define SIG_IGN_ 1
 #define SA_NOCLDSTOP_ 1
 #define OFTEN 3 /* times that a process has waited: what it has not asked for by then it will not */
+#define SOON 1000000000ULL /* nanoseconds: a process that waits for one that it has made has begun to do so */
 #define K_SIGACTION 32 /* bytes of a struct k_sigaction, whose first members are the handler and its flags */
 
 static inline char *pid_of(char *task, u32 type)
@@ -61,7 +62,8 @@ static inline u64 handler_of_stops(char *task)
  * Who waits for the end of its children right now does not ask. Nor does who has just come back from vfork(2), where its
  * child is on its way already. Who blocks SIGCHLD otherwise means to read it, and what it says. One that handles it may
  * ask, if it has not waited with that same handler before, for ends alone: sudo(8) waits for a helper of PAM's, and has a
- * handler only after that. So may one that is running: it may have made its child just now. Unless it has waited often.
+ * handler only after that. So may one that is running, if the process is new: it may have made it just now. Unless it has
+ * waited often.
  */
 static inline int is_watched(char *task, char *parent, u32 tgid)
 {
@@ -80,7 +82,8 @@ static inline int is_watched(char *task, char *parent, u32 tgid)
 	u64 handler = handler_of_stops(parent);
 	if (handler)
 		return !waited || waited->handler != handler;
-	return !rd32(parent + TASK_STATE) && (!waited || waited->ends < OFTEN);
+	return !rd32(parent + TASK_STATE) && (!waited || waited->ends < OFTEN) &&
+	       bpf_ktime_get_ns() - (u64)rdp(task + TASK_START) < SOON;
 }
 
 /* Whether the current process may be stopped now. */
@@ -95,16 +98,16 @@ static inline int may_stop(void)
 }
 
 /*
- * Stop the current process before this thread of it returns to user space: a signal to the process would be some other
- * thread's to take, and this one would run on until then. A worker of io_uring does not return there.
+ * Stop the current process, which may be stopped, before this thread of it returns to user space: a signal to the process
+ * would be some other thread's to take, and this one would run on until then. A worker of io_uring does not return there.
  *
  * It is listed after the signal was sent: listed before, it could be continued first and stopped then, for good.
  */
-static inline int stop_current(void)
+static inline int stop_now(void)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u8 one = 1;
-	if (!may_stop() || (is_worker() ? bpf_send_signal(19 /* SIGSTOP */) : bpf_send_signal_thread(19))) {
+	if (is_worker() ? bpf_send_signal(19 /* SIGSTOP */) : bpf_send_signal_thread(19)) {
 		count(DK_C_UNSTOPPABLE, 1);
 		return -1;
 	}
@@ -116,6 +119,15 @@ static inline int stop_current(void)
 	count(DK_C_STOPS, 1);
 	count(DK_C_STOPPED, 1);
 	return 0;
+}
+
+/* The same, if it may be. */
+static inline int stop_current(void)
+{
+	if (may_stop())
+		return stop_now();
+	count(DK_C_UNSTOPPABLE, 1);
+	return -1;
 }
 
 /* The ring is crowded: hold the writer, before it can fill it. */

@@ -12,6 +12,7 @@
 
 #define PIECE 262144u        /* bytes of one WRITE record at most; a power of two */
 #define PATH_MAX_ 4096u
+#define XATTR_NAME_MAX_ 255u
 #define DIRECT_PIECES 16
 #define DIRECT_MAX (DIRECT_PIECES * PIECE) /* longer writes are read again instead, while the writer stands still */
 
@@ -185,6 +186,7 @@ struct dk_xattr_call {
 	u32 size;
 	int fd; /* where the path starts, or the file itself */
 	u8 sets, by_fd, follows;
+	u8 saved; /* path, name and value were put aside in our own memory */
 };
 
 /* io_uring writes to one file that are on their way; a slot with req 0 is free. */
@@ -242,13 +244,19 @@ struct dk_waits {
 	u32 stops;   /* times that it asked to be told when they are stopped as well */
 };
 
-/* What is put aside of an io_uring request: its paths, or its vectors (then `flags` is their number). */
+/*
+ * What is put aside of an io_uring request: its paths; or its vectors (then `flags` is their number); or the name of an
+ * extended attribute, its value in place of a second path (then `flags` is its size), and the path of the file, if any.
+ */
 struct dk_pending {
 	s32 dirfd1;
 	s32 dirfd2;
 	u32 flags;
 	u32 pad;
-	struct dk_iovec iov[SAVED_IOVECS];
+	union {
+		struct dk_iovec iov[SAVED_IOVECS];
+		char name[XATTR_NAME_MAX_ + 1];
+	};
 	char path1[PATH_MAX_];
 	char path2[PATH_MAX_];
 };
@@ -349,3 +357,4 @@ BPF_PROG_ARRAY(helpers, 32);
 #define HELPER_XATTR 14
 #define HELPER_CORE 15
 #define HELPER_EXIT 16
+#define HELPER_URING_XATTR 17

@@ -28,7 +28,7 @@ static inline void post(struct dk_request *r)
 	if (requests.update(&key, r))
 		count(DK_C_UNASKED, 1);
 	/* Only now: whoever is continued must have no request that was not yet to be seen. */
-	if (r->stopped && stop_current()) {
+	if (r->stopped && stop_now()) { /* it was asked whether it may be, and may not be any more */
 		r->stopped = 0;
 		requests.update(&key, r);
 	}

@@ -47,6 +47,11 @@ static inline int is_uring_name(u8 opcode)
 	return opcode >= URING_RENAMEAT && opcode <= URING_LINKAT;
 }
 
+static inline int is_uring_xattr(u8 opcode)
+{
+	return opcode == URING_SETXATTR || opcode == URING_FSETXATTR;
+}
+
 HANDLER(on_uring_enter)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
@@ -75,17 +80,17 @@ HANDLER(io_uring_submit_req)
 	u8 opcode = opcode_of(req);
 	u64 flags = (u64)rdp(req + URING_FLAGS), key = (u64)req;
 	int vector = opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED, name = is_uring_name(opcode);
-	if (opcode == URING_SETXATTR || opcode == URING_FSETXATTR ||
-	    (flags & URING_SKIPS && (name || is_uring_write(opcode) || opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE)))
+	int xattr = is_uring_xattr(opcode);
+	if (flags & URING_SKIPS && (name || xattr || is_uring_write(opcode) || opcode == URING_FALLOCATE || opcode == URING_FTRUNCATE))
 		count(DK_C_ASYNC, 1);
-	if (!name && !is_uring_write(opcode))
+	if (!name && !xattr && !is_uring_write(opcode))
 		return 0;
 	struct dk_scratch *s = get_scratch();
 	if (!s)
 		return 0;
 	struct dk_pending *p = (struct dk_pending *)s->body;
 	u64 length = rd32(req + URING_RW_LEN);
-	if (!vector && !name) {
+	if (!vector && !name && !xattr) {
 		takes_off(s, req, length);
 		return 0;
 	}
@@ -100,6 +105,18 @@ HANDLER(io_uring_submit_req)
 			if (i < length)
 				bytes += p->iov[i].len;
 		takes_off(s, req, bytes);
+	} else if (xattr) {
+		u64 size = (u64)rdp(req + URING_XATTR_SIZE);
+		bpf_probe_read_kernel_str(p->name, sizeof(p->name), rdp(req + URING_XATTR_NAME));
+		if (size > PATH_MAX_ ||
+		    (size && bpf_probe_read_kernel(p->path2, size & (2 * PATH_MAX_ - 1), rdp(req + URING_XATTR_VALUE)))) {
+			pending.delete(&key); /* what another request at this address has left */
+			count(DK_C_ASYNC, 1);
+			return 0;
+		}
+		p->flags = size;
+		if (opcode == URING_SETXATTR)
+			save_path(p->path1, rdp(req + URING_XATTR_PATH));
 	} else if (opcode == URING_RENAMEAT || opcode == URING_LINKAT || opcode == URING_SYMLINKAT) {
 		/* struct io_rename and struct io_link begin alike */
 		p->dirfd1 = rd32(req + URING_LINK_OLD_DFD);
@@ -127,7 +144,7 @@ HANDLER(io_uring_complete)
 		u64 key = (u64)req;
 		if (is_uring_write(opcode) && rdp(req))
 			lands(req, rdp(req));
-		if (is_uring_name(opcode) || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED)
+		if (is_uring_name(opcode) || is_uring_xattr(opcode) || opcode == URING_WRITEV || opcode == URING_WRITEV_FIXED)
 			pending.delete(&key);
 		if (!is_uring_write(opcode) && opcode != URING_FALLOCATE && opcode != URING_FTRUNCATE)
 			return 0;
@@ -142,6 +159,8 @@ HANDLER(io_uring_complete)
 		helper = HELPER_URING_OPEN;
 	else if (is_uring_name(opcode))
 		helper = HELPER_URING_NAME;
+	else if (is_uring_xattr(opcode))
+		helper = HELPER_URING_XATTR;
 	else
 		return 0;
 	struct dk_scratch *s = get_scratch();
@@ -299,6 +318,49 @@ HANDLER(uring_open)
 	return 0;
 }
 
+/* A request that a worker has done: it is the worker that touched what it changed. */
+static inline void choose_stamps(struct dk_scratch *s)
+{
+	s->stamps_of = bpf_get_current_pid_tgid();
+	if (!is_worker()) {
+		u32 tgid = bpf_get_current_pid_tgid() >> 32, *worker = workers.lookup(&tgid);
+		if (worker)
+			s->stamps_of = *worker;
+	}
+}
+
+HANDLER(uring_xattr)
+{
+	char *req = (char *)ctx->args[1];
+	u64 key = (u64)req;
+	struct dk_scratch *s = get_scratch();
+	struct dk_pending *p = pending.lookup(&key);
+	if (!s || !p) /* too long to be put aside: that is counted */
+		return 0;
+	struct dk_xattr_call c = {.fd = AT_FDCWD_, .sets = 1, .follows = 1, .saved = 1, .size = p->flags};
+	c.path = (u64)p->path1;
+	c.name = (u64)p->name;
+	c.value = (u64)p->path2;
+	c.by_fd = opcode_of(req) == URING_FSETXATTR;
+	choose_stamps(s);
+	if (c.by_fd) {
+		if (!known(ctx, s, rdp(req), ON_DISK))
+			return 0;
+	} else if (is_apart()) {
+		c.by_fd = 1;
+		if (!known_touched(ctx, s))
+			return 0;
+	} else {
+		if (LOAD(char, (char *)c.path) == '/')
+			c.fd = FROM_ROOT;
+		if (!is_start_known(ctx, s, c.fd))
+			return 0;
+	}
+	s->xattr = c;
+	go_on(ctx, HELPER_XATTR);
+	return 0;
+}
+
 HANDLER(uring_name)
 {
 	char *req = (char *)ctx->args[1];
@@ -312,12 +374,7 @@ HANDLER(uring_name)
 		count(DK_C_ASYNC, 1);
 		return 0;
 	}
-	s->stamps_of = bpf_get_current_pid_tgid();
-	if (!is_worker()) {
-		u32 tgid = bpf_get_current_pid_tgid() >> 32, *worker = workers.lookup(&tgid);
-		if (worker)
-			s->stamps_of = *worker;
-	}
+	choose_stamps(s);
 	struct dk_call c = {.dirfd1 = p->dirfd1, .dirfd2 = p->dirfd2, .bases = 1, .saved = 1};
 	c.path1 = (u64)p->path1;
 	if (opcode == URING_MKDIRAT) {

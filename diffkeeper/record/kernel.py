@@ -53,7 +53,7 @@ JUDGE = "judge_call"
 # In the order of the HELPER_* numbers in bpf/maps.h.
 HELPERS = ("bind_inode", "add_request", "uring_write", "uring_file", "uring_open", "uring_name", "aio_write",
            "send_name", "aio_behind", "report_failed", JUDGE, "send_apart", "write_vectors", "send_made",
-           "send_xattr", "core_dumped", "thread_ended")  # fmt: skip
+           "send_xattr", "core_dumped", "thread_ended", "uring_xattr")  # fmt: skip
 REQUIRED_TRACEPOINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit")
 CHANGES = "inode_set_ctime_to_ts"
 CLOCK = "tk_core"

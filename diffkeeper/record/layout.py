@@ -18,7 +18,7 @@ from .. import cache
 from ..errors import KernelTooOldError, NoBtfError
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 16
+LAYOUT_VERSION = 17
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -36,6 +36,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_REAL_PARENT": (("task_struct", "real_parent"),),
     "TASK_PTRACE": (("task_struct", "ptrace"),),
     "TASK_STATE": (("task_struct", "__state"), ("task_struct", "state")),
+    "TASK_START": (("task_struct", "start_time"),),
     "TASK_STACK": (("task_struct", "stack"),),
     "TASK_BLOCKED": (("task_struct", "blocked"),),
     "TASK_REAL_BLOCKED": (("task_struct", "real_blocked"),),
@@ -121,6 +122,10 @@ OPTIONAL: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         "URING_SYNC_OFFSET": (("io_sync", "off"),),
         "URING_SYNC_MODE": (("io_sync", "mode"),),
         "URING_SPLICE_OFFSET": (("io_splice", "off_out"),),
+        "URING_XATTR_NAME": (("io_xattr", "ctx.kname"),),
+        "URING_XATTR_VALUE": (("io_xattr", "ctx.kvalue"),),
+        "URING_XATTR_SIZE": (("io_xattr", "ctx.size"),),
+        "URING_XATTR_PATH": (("io_xattr", "filename"),),
         "FILENAME_NAME": (("filename", "name"),),
         "TASK_URING": (("task_struct", "io_uring"),),
     },

@@ -163,11 +163,11 @@ class Mapped:
         if request.kind is Ask.MAP:
             self._add(request, emit)
             return
-        self._look(request, emit)
-        if request.kind is Ask.WIDEN:
+        if request.kind is Ask.WIDEN:  # before the look: who is not held may have stored there, and unmapped it, by now
             self._widened[request.pid] = request.time
             for file in self._files.values():
                 self._follow(file, range(file.asked.start, file.asked.start + LARGEST), request, emit)
+        self._look(request, emit)
 
     def look(self, emit: Emit) -> None:
         """Emit what changed since the last look. What somebody writes meanwhile is in it or in the next one."""
@@ -235,10 +235,12 @@ class Mapped:
             self._next = time.monotonic() + self._interval
         file = self._files.setdefault(key, _File(request, part))
         file.asked = range(min(file.asked.start, part.start), max(file.asked.stop, part.stop))
-        # Requests that come while we take some may overtake each other: an mprotect is known before its mmap.
+        self._kernel.control[Control.MAPPED] = len(self._files)
+        # Requests that come while we take some may overtake each other: an mprotect or munmap is known before its mmap.
         if request.writable or self._widened.get(request.pid, 0) > request.time:
             self._follow(file, part, request, emit)
-        self._kernel.control[Control.MAPPED] = len(self._files)
+            if not request.stopped:
+                self._look(request, emit)
 
     def _follow(self, file: _File, part: range, request: Request, emit: Emit) -> None:
         try:

@@ -209,9 +209,9 @@ class Pump:
             self.flush()
 
     def _answer(self, kernel: Kernel, request: Request) -> None:
+        if request.time < self._continued.get(request.pid, 0):  # one SIGCONT takes back all stops, also its own
+            request = request._replace(stopped=False)
         if request.kind is Ask.RANGE:
-            if request.time < self._continued.get(request.pid, 0):  # one SIGCONT takes back all stops, also its own
-                request = request._replace(stopped=False)
             for record in reread.fills(request, kernel.tracked):
                 self.emit(record)
         elif request.kind is Ask.MOUNTS:

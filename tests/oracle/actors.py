@@ -38,7 +38,7 @@ OPERATIONS: dict[str, Callable[[Hands, Args], None]] = {
     "map_drop": mapped.map_drop,
     "ring_write": requests.ring_write, "ring_splice": requests.ring_splice, "ring_fallocate": requests.ring_fallocate,
     "ring_ftruncate": requests.ring_ftruncate, "ring_open": requests.ring_open, "ring_name": requests.ring_name,
-    "aio": requests.aio, "program": programs.run,
+    "ring_setxattr": requests.ring_setxattr, "aio": requests.aio, "program": programs.run,
 }  # fmt: skip
 
 

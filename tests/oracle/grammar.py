@@ -72,6 +72,7 @@ class Grammar:
             ("mapped", 1, self._map_drop),
             ("uring", 4, self._ring_write), ("uring", 1, self._ring_splice), ("uring", 1, self._ring_fallocate),
             ("uring", 1, self._ring_ftruncate), ("uring", 1, self._ring_open), ("uring", 4, self._ring_name),
+            ("uring", 2, self._ring_setxattr),
             ("aio", 4, self._aio),
         ]  # fmt: skip
 
@@ -445,6 +446,12 @@ class Grammar:
             operation |= {"new": self._any()} if operation["mode"] == system.RENAME_EXCHANGE else {}
         elif how == "unlink" and self._chance(0.2):
             operation |= {"path": self._pick(self._directories) or "a", "mode": 0x200}
+        return operation
+
+    def _ring_setxattr(self) -> Args:
+        operation = self._setxattr() | {"op": "ring_setxattr"} | self._way()
+        if operation.get("at", "").startswith("fd:"):  # no request has both a path and where that starts
+            operation["at"] = "cwd"
         return operation
 
     def _aio(self) -> Args:

@@ -133,3 +133,19 @@ int ring_name(int way, int flags, int how, int dirfd, const char *path, int newd
 	io_uring_sqe_set_flags(sqe, flags);
 	return end(&ring, 1);
 }
+
+/* Of the file at `path`, or of `fd` where that is null. `how`: XATTR_*. */
+int ring_setxattr(int way, int flags, int fd, const char *path, const char *name, const char *value, unsigned size, int how)
+{
+	struct io_uring ring;
+	int error = begin(&ring, way);
+	if (error)
+		return error;
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	if (path)
+		io_uring_prep_setxattr(sqe, name, value, path, how, size);
+	else
+		io_uring_prep_fsetxattr(sqe, fd, name, value, how, size);
+	io_uring_sqe_set_flags(sqe, flags);
+	return end(&ring, 1);
+}

@@ -37,7 +37,7 @@ def prepare() -> None:
     _ring()
 
 
-def _ask(name: str, args: Args, *arguments: int | bytes | ctypes.c_longlong | ctypes.c_void_p) -> int:
+def _ask(name: str, args: Args, *arguments: int | bytes | ctypes.c_longlong | ctypes.c_void_p | None) -> int:
     result = int(getattr(_ring(), name)(WAYS.index(args["way"]), _ASYNC * args["worker"], *arguments))
     if result < 0:
         raise OSError(-result, os.strerror(-result))
@@ -102,6 +102,17 @@ def ring_name(hands: Hands, args: Args) -> None:
         if args["how"] in ("link", "rename"):
             newdir, other = stack.enter_context(hands.at(args["new"], args["at2"]))
         _ask("ring_name", args, how, _fd(dirfd), path, _fd(newdir), other, args["mode"])
+
+
+def ring_setxattr(hands: Hands, args: Args) -> None:
+    value, name = bytes.fromhex(args["value"]), os.fsencode(args["name"])
+    rest = name, value, len(value), args["flags"]
+    if "path" in args:
+        with hands.at(args["path"], args["at"]) as (_, path):
+            _ask("ring_setxattr", args, -1, path, *rest)
+    else:
+        with hands.file(args) as fd:
+            _ask("ring_setxattr", args, fd, None, *rest)
 
 
 _NAMING = ("mkdir", "symlink", "link", "rename", "unlink")

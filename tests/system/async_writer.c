@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define CHECK(condition) do { if (!(condition)) { fprintf(stderr, "line %d: %m\n", __LINE__); exit(1); } } while (0)
@@ -117,6 +118,16 @@ static void with_ring(unsigned flags)
 	go("unlinkat");
 	io_uring_prep_unlinkat(next(), AT_FDCWD, "directory", AT_REMOVEDIR);
 	go("rmdir");
+	if (!setxattr("file", "user.tried", "x", 1, 0) && !removexattr("file", "user.tried")) {
+		char value[] = "a value";
+		io_uring_prep_fsetxattr(next(), fd, "user.by-descriptor", value, 0, 7);
+		CHECK(io_uring_submit(&ring) >= 0);
+		if (!(flags & IORING_SETUP_SQPOLL))
+			memset(value, 0, sizeof(value));
+		go("fsetxattr");
+		io_uring_prep_setxattr(next(), "user.by-path", "", "file", 0, 0);
+		go("setxattr");
+	}
 	io_uring_prep_openat(next(), AT_FDCWD, "file", O_TRUNC | O_WRONLY, 0);
 	go("truncate");
 	io_uring_queue_exit(&ring);

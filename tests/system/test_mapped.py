@@ -166,6 +166,39 @@ os.fsync(other); maps[3][8000:8004] = b'last'; maps.clear()
     harness.assert_faithful(trace, workspace)
 
 
+UNHELD = """
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+def store(number):
+    fd = os.open(f'f{number}', os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 4096)
+    at = libc.mmap(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    assert libc.mprotect(at, 4096, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+    ctypes.memmove(at, b'stored', 6)
+    assert libc.munmap(at, 4096) == 0
+    mark(f'stored-{number}')
+pid = os.fork()
+if not pid:
+    for number in range(50):
+        store(number)
+    os._exit(0)
+assert os.waitpid(pid, os.WUNTRACED)[1] == 0
+"""
+
+
+def test_a_process_that_may_not_be_held(workspace: Path, trace: Path) -> None:
+    """Its parent would see that. It may have unmapped a file before anybody looks: its stores are not lost."""
+    result = harness.record(trace, [sys.executable, "-c", PRELUDE + UNHELD], cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+    with diffkeeper.open(trace) as opened:
+        for number in range(50):
+            moment = opened.at(f"stored-{number}")
+            assert (moment / f"f{number}").read_bytes()[:6] == b"stored", number
+
+
 def test_what_has_nothing_to_do_with_a_mapped_file_holds_nobody(workspace: Path, trace: Path) -> None:
     """A process with forty files mapped syncs another one, and unmaps other memory, without standing still for it."""
     script = PRELUDE + """
