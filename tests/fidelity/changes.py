@@ -67,7 +67,7 @@ CHANGES = (
     Change(MAPPED, "by a process that is killed",
            "child(lambda: (keep(mmap.mmap(fd, 65536)).__setitem__(7, 66), os.kill(os.getpid(), 9)))"),
     Change(MAPPED, "by `process_vm_writev`", "m = keep(mmap.mmap(fd, 65536)); poke(m)"),
-    Change(ASYNC, "io_uring: writes, vectors, fixed buffers, splice, fallocate, names, attributes", "asynchronous('plain')"),
+    Change(ASYNC, "io_uring: writes, vectors, fixed buffers, splice, space, names, xattrs", "asynchronous('plain')"),
     Change(ASYNC, "the same, completed by the submitter alone", "asynchronous('deferred')"),
     Change(ASYNC, "the same, submitted by a kernel thread", "asynchronous('poll')"),
     Change(ASYNC, "Linux AIO", "asynchronous('aio')"),
