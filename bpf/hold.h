@@ -14,7 +14,6 @@
 #define SIGCHLD_ 17
 #define SIG_IGN_ 1
 #define SA_NOCLDSTOP_ 1
-#define OFTEN 3 /* times that a process has waited: what it has not asked for by then it will not */
 #define SOON 1000000000ULL /* nanoseconds: a process that waits for one that it has made has begun to do so */
 #define K_SIGACTION 32 /* bytes of a struct k_sigaction, whose first members are the handler and its flags */
 
@@ -60,10 +59,10 @@ static inline u64 handler_of_stops(char *task)
  * themselves, to be continued by a shell that knows nothing of it, and stand still for ever.
  *
  * Who waits for the end of its children right now does not ask. Nor does who has just come back from vfork(2), where its
- * child is on its way already. Who blocks SIGCHLD otherwise means to read it, and what it says. One that handles it may
- * ask, if it has not waited with that same handler before, for ends alone: sudo(8) waits for a helper of PAM's, and has a
- * handler only after that. So may one that is running, if the process is new: it may have made it just now. Unless it has
- * waited often.
+ * child is on its way already. Who blocks SIGCHLD otherwise means to read it, and what it says. Nor does
+ * who has waited before, for ends alone, with the handler for it that it has now, or none: sudo(8) waits for a helper of
+ * PAM's, and has a handler only after that. Else one that handles it may ask, and so may one that is running, if the
+ * process is new: it may have made it just now.
  */
 static inline int is_watched(char *task, char *parent, u32 tgid)
 {
@@ -80,10 +79,9 @@ static inline int is_watched(char *task, char *parent, u32 tgid)
 	if (blocked >> (SIGCHLD_ - 1) & 1)
 		return 1;
 	u64 handler = handler_of_stops(parent);
-	if (handler)
-		return !waited || waited->handler != handler;
-	return !rd32(parent + TASK_STATE) && (!waited || waited->ends < OFTEN) &&
-	       bpf_ktime_get_ns() - (u64)rdp(task + TASK_START) < SOON;
+	if (waited && waited->handler == handler)
+		return 0;
+	return handler || (!rd32(parent + TASK_STATE) && bpf_ktime_get_ns() - (u64)rdp(task + TASK_START) < SOON);
 }
 
 /* Whether the current process may be stopped now. */
@@ -153,9 +151,6 @@ HANDLER(on_wait)
 	if (!known)
 		return 0;
 	known->handler = handler_of_stops((char *)bpf_get_current_task());
-	if (asks_for_stops(&s->regs))
-		known->stops++;
-	else
-		known->ends++;
+	known->stops += asks_for_stops(&s->regs);
 	return 0;
 }

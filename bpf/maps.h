@@ -239,9 +239,8 @@ struct dk_scratch {
 
 /* How a process has waited for its children. */
 struct dk_waits {
-	u64 handler; /* of SIGCHLD, when it did so last */
-	u32 ends;    /* times that it asked for their ends alone */
-	u32 stops;   /* times that it asked to be told when they are stopped as well */
+	u64 handler; /* of SIGCHLD, when it did so last; 0: none */
+	u64 stops;   /* times that it asked to be told when they are stopped */
 };
 
 /*

@@ -61,6 +61,7 @@ URING = ("io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow")
 OPTIONAL_TRACEPOINTS = (CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty", *URING)
 RING_BYTES = 64 << 20
 BIND_DEPTH = 256
+PASSES = 8  # over what is asked: more only where somebody asks without end
 FILTERS = 64  # whose verdicts the kernel half can tell apart
 MINIMUM_KERNEL = (5, 8)
 QUESTIONS_BYTES = 1 << 20
@@ -285,6 +286,16 @@ class Kernel:
 
     def take_requests(self) -> list[Request]:
         """What was asked and not yet taken, the oldest first."""
+        found: list[Request] = []
+        for _ in range(PASSES):
+            more = self._requests()
+            found += more
+            if not more:
+                break
+        return sorted(found, key=lambda request: (request.position, request.time))
+
+    def _requests(self) -> list[Request]:
+        """In one pass. What is asked meanwhile may be missing, though something that was asked after it is there."""
         requests = self._maps["requests"]
         found = []
         for key in list(requests):
@@ -316,7 +327,7 @@ class Kernel:
                     bool(apart),
                 )
             )
-        return sorted(found, key=lambda request: (request.position, request.time))
+        return found
 
     def judge(self) -> bool:
         """Ask about paths from now on. False: not here, as no tracepoint tells what a call with paths has changed."""
