@@ -139,19 +139,6 @@ static inline void xattr_call(struct dk_xattr_call *c, struct pt_regs *regs)
 	}
 }
 
-/* Whether the directory that a path starts from is known to user space, now inode 0; if not, the handler begins anew. */
-static inline int is_start_known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int dirfd)
-{
-	struct dk_inode *inode = (struct dk_inode *)s->body;
-	char *dentry = 0, *mnt = 0, *raw = 0;
-	if (!base_of(dirfd, inode, &dentry, &mnt, &raw))
-		return 0;
-	if (is_place_seen(s, inode, dentry, mnt, raw))
-		return 1;
-	go_on(ctx, HELPER_BIND);
-	return 0;
-}
-
 /* Extended attributes, ACLs among them (which change the mode as well). */
 HANDLER(on_xattr)
 {

@@ -59,10 +59,10 @@ static inline u64 handler_of_stops(char *task)
  * themselves, to be continued by a shell that knows nothing of it, and stand still for ever.
  *
  * Who waits for the end of its children right now does not ask. Nor does who has just come back from vfork(2), where its
- * child is on its way already. Who blocks SIGCHLD otherwise means to read it, and what it says. Nor does
- * who has waited before, for ends alone, with the handler for it that it has now, or none: sudo(8) waits for a helper of
- * PAM's, and has a handler only after that. Else one that handles it may ask, and so may one that is running, if the
- * process is new: it may have made it just now.
+ * child is on its way already. Who blocks SIGCHLD otherwise means to read it, and what it says. Of the rest, who has
+ * waited before, for ends alone, and with the handler for SIGCHLD that it has now (or none), does not ask: sudo(8) waits
+ * for a helper of PAM's, and has a handler only after that. One that handles SIGCHLD may, and so may one that is running,
+ * if the process is new: it may have made it just now.
  */
 static inline int is_watched(char *task, char *parent, u32 tgid)
 {

@@ -69,6 +69,19 @@ static inline int base_of(int dirfd, struct dk_inode *out, char **dentry, char *
 	return 1;
 }
 
+/* Whether the directory that a path starts from is known to user space, now inode 0; if not, the handler begins anew. */
+static inline int is_start_known(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int dirfd)
+{
+	struct dk_inode *inode = (struct dk_inode *)s->body;
+	char *dentry = 0, *mnt = 0, *raw = 0;
+	if (!base_of(dirfd, inode, &dentry, &mnt, &raw))
+		return 0;
+	if (is_place_seen(s, inode, dentry, mnt, raw))
+		return 1;
+	go_on(ctx, HELPER_BIND);
+	return 0;
+}
+
 #define DESCRIPTOR_PREFIX 14
 #define DIGITS 6
 /*
@@ -292,16 +305,8 @@ HANDLER(send_made)
 HANDLER(on_chroot)
 {
 	struct dk_scratch *s = (s64)ctx->args[1] < 0 || is_apart() ? 0 : enter(ctx);
-	char *dentry, *mnt, *raw;
-	if (!s)
+	if (!s || !is_start_known(ctx, s, FROM_ROOT))
 		return 0;
-	struct dk_inode *top = (struct dk_inode *)s->body;
-	if (!base_of(FROM_ROOT, top, &dentry, &mnt, &raw))
-		return 0;
-	if (!is_place_seen(s, top, dentry, mnt, raw)) {
-		go_on(ctx, HELPER_BIND);
-		return 0;
-	}
 	begin(s, DK_OP_CHROOT, 0, 1);
 	send(s, sizeof(struct dk_event) + sizeof(struct dk_inode));
 	return 0;

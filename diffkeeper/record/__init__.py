@@ -6,6 +6,7 @@ child      the command, and the guardian that never leaves it stopped
 scope      roots, filesystems left alone; deep: paths longer than a system call takes
 baseline   what stands under the roots before the command
 kernel     our BPF programs and the maps that steer them; losses: what they have missed
+requests   what they ask user space to look at
 compiler   bpf/*.c to bytecode with bcc (its only importer), cached
 bpf        bpf(2): maps, programs, tracepoints
 headers    the kernel headers bcc insists on, made up

@@ -1,12 +1,11 @@
 """The kernel half of a recording: our programs loaded and attached, and the maps that steer them.
 
-Owns what the C parts in bpf/ mean to user space: their order, the `control` slots, requests, which
-tracepoints. `diffkeeper.record.ring` reads the ring buffer this opens; nothing here knows of traces.
+Owns what the C parts in bpf/ mean to user space: their order, the `control` slots, which tracepoints; what requests
+are is in `requests`. `diffkeeper.record.ring` reads the ring buffer this opens; nothing here knows of traces.
 """
 
 from __future__ import annotations
 
-import enum
 import errno
 import mmap
 import os
@@ -16,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import KernelTooOldError, NoBccError, NotPermittedError
-from ..wire import INODE, Inode, kernel_path
+from ..wire import Inode
 from . import bpf, compiler, layout, symbols, syscalls
+from .requests import Request, decode
 
 PARTS = (
     "event.h",
@@ -47,6 +46,7 @@ PARTS = (
     "aio.c",
     "flights.h",
     "uring.c",
+    "completed.c",
     "vectors.c",
 )
 JUDGE = "judge_call"
@@ -66,7 +66,6 @@ FILTERS = 64  # whose verdicts the kernel half can tell apart
 MINIMUM_KERNEL = (5, 8)
 QUESTIONS_BYTES = 1 << 20
 _RING_PLACEHOLDER, _QUESTIONS_PLACEHOLDER = 999_983, 999_979  # in the bytecode, where the rings' descriptors will be
-_REQUEST_TAIL = struct.Struct("<QQQQIIiIIIIII4x")
 _MAPPING = struct.Struct("<QQQII")  # struct dk_mapping
 _MAPPINGS = 64
 _KEY = struct.Struct("<QII")  # struct dk_key and struct dk_block
@@ -82,31 +81,6 @@ class Control:
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
     APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED, CORES, UNSEEN, GIVEN, CLOCK, URING, GROUP = range(16, 28)
-
-
-class Ask(enum.IntEnum):
-    """enum dk_request_kind of bpf/maps.h."""
-
-    RANGE, MAP, WIDEN, SYNC, JUDGE, MOUNTS = range(6)
-
-
-class Request(NamedTuple):
-    """struct dk_request: something that user space is to look at while the caller stands still."""
-
-    inode: Inode  # of RANGE and MAP
-    time: int
-    offset: int
-    length: int
-    position: int  # of the ring; records before it are older
-    pid: int
-    tid: int
-    fd: int
-    kind: Ask
-    stopped: bool
-    sent: bool  # RANGE: its DIRTY record is in the ring
-    writable: bool  # MAP: from the beginning
-    path: bytes  # of the file; empty: longer than a request holds, or nowhere to be seen
-    apart: bool  # by way of a mount that the recorder does not have: the path begins at the root of its filesystem
 
 
 def sources() -> Path:
@@ -301,32 +275,8 @@ class Kernel:
         for key in list(requests):
             raw = requests.get(key)
             requests.delete(key)
-            if raw is None:
-                continue
-            inode = Inode(*INODE.unpack_from(raw))
-            (time, offset, length, position, pid, tid, fd, kind, stopped, sent, writable, size, apart) = (
-                _REQUEST_TAIL.unpack_from(raw, INODE.size)
-            )
-            names = raw[INODE.size + _REQUEST_TAIL.size :][:size]
-            path = kernel_path(names) if size else b""
-            found.append(
-                Request(
-                    inode,
-                    time,
-                    offset,
-                    length,
-                    position,
-                    pid,
-                    tid,
-                    fd,
-                    Ask(kind),
-                    bool(stopped),
-                    bool(sent),
-                    bool(writable),
-                    path,
-                    bool(apart),
-                )
-            )
+            if raw is not None:
+                found.append(decode(raw))
         return found
 
     def judge(self) -> bool:

@@ -18,7 +18,8 @@ from blake3 import blake3
 from ..wire import Flag, Inode, WireOp, encode, pieces
 from . import reread
 from .baseline import CONTENT_PIECE, Piece, data_ranges
-from .kernel import Ask, Control, Kernel, Request
+from .kernel import Control, Kernel
+from .requests import Ask, Request
 
 PAGE = mmap.PAGESIZE
 SMALL = 1 << 18
@@ -236,7 +237,7 @@ class Mapped:
         file = self._files.setdefault(key, _File(request, part))
         file.asked = range(min(file.asked.start, part.start), max(file.asked.stop, part.stop))
         self._kernel.control[Control.MAPPED] = len(self._files)
-        # Requests that come while we take some may overtake each other: an mprotect or munmap is known before its mmap.
+        # Where requests come without end (PASSES), one may overtake another: an mprotect be known before its mmap.
         if request.writable or self._widened.get(request.pid, 0) > request.time:
             self._follow(file, part, request, emit)
             if not request.stopped:

@@ -13,7 +13,8 @@ from ..mounts import Mount, Mounts, is_below
 from ..wire import WireOp, encode
 from . import scope
 from .baseline import Piece
-from .kernel import Control, Kernel, Request
+from .kernel import Control, Kernel
+from .requests import Request
 
 
 class _Entry(NamedTuple):

@@ -18,9 +18,10 @@ from ..journal import JournalWriter
 from ..wire import WireOp, encode
 from . import child, reread
 from .baseline import Piece
-from .kernel import Ask, Control, Kernel, Request
+from .kernel import Control, Kernel
 from .mapped import Mapped
 from .mounting import Mounting
+from .requests import Ask, Request
 from .ring import Ring
 from .verdicts import Verdicts
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from ..wire import Flag, WireOp, encode, pieces
 from .baseline import CONTENT_PIECE, Piece, data_ranges
-from .kernel import Request
+from .requests import Request
 
 
 def fills(request: Request, others: Callable[[], Iterable[int]]) -> Iterator[tuple[Piece, ...]]:

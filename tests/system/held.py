@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diffkeeper.progress import Silent
 from diffkeeper.record import reread
-from diffkeeper.record.kernel import Request
+from diffkeeper.record.requests import Request
 from diffkeeper.record.session import record
 
 fills = reread.fills

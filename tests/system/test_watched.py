@@ -64,7 +64,7 @@ child = subprocess.Popen(['sh', '-c', 'sleep 0.1; exec cp from to'], stdout=subp
 assert child.stdout.read() == b''
 assert child.wait() == 0
 """
-IN_THE_BACKGROUND = "assert os.system('true; cp from to & wait') == 0"
+IN_THE_BACKGROUND = "assert os.system('(sleep 0.1; exec cp from to) & wait') == 0"
 HAS_WAITED = """
 signal.signal(signal.SIGCHLD, lambda number, frame: None)
 subprocess.run(['true'])
