@@ -29,7 +29,9 @@ def match(
         state = nodes.find(identity)
         if state is None and stat.S_ISDIR(stamp.mode) and (state := nodes.noted(identity)):
             nodes.bind(identity, state)
-        if state is not None and _fits(state, stamp) and not (fresh and state.names == 0):
+        # A directory's own name says nothing: where it is mounted it has another one.
+        fits = state is not None and (_fits(state, stamp) or (state.is_dir and stat.S_ISDIR(stamp.mode)))
+        if state is not None and fits and not (fresh and state.names == 0):
             found[state] = stamp
         else:
             unknown.append(stamp)  # not seen before, or the number of an inode that is gone, used again

@@ -50,6 +50,26 @@ def test_changes_through_another_path(kind: str, filesystem: Path, trace: Path, 
         assert b"other" not in {event.path.split(b"/")[-2] for event in opened.events() if event.path.count(b"/") > 1}
 
 
+@pytest.mark.parametrize("kind", ["alone", "beside the directory"])
+def test_in_a_directory_that_is_mounted_somewhere_else(kind: str, filesystem: Path, trace: Path) -> None:
+    """As a container has its volumes: what is changed in it has exact times as well, the mounted directory included."""
+    root, point = filesystem / "volume", trace.parent / "point"
+    root.mkdir()
+    point.mkdir()
+    subprocess.run(["sh", "-euc", PREPARE], cwd=root, check=True)
+    script = trace.parent / "changes"
+    script.write_text(CHANGES + 'echo 1 > "$1/../f"; mv "$1/../f" "$1/../g"')
+    hidden = f"mount -t tmpfs none {filesystem};" if kind == "alone" else ""
+    start = f'mount --bind {root} {point}; {hidden} cd {point}; exec "$@"'
+    record = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", "sh", "-eu", str(script), "sub"]
+    result = subprocess.run(["unshare", "-m", "sh", "-euc", start, "sh", *record], check=False, timeout=120)
+    assert result.returncode == 0
+    facts = harness.info(trace)
+    assert facts["verified"]["mismatches"] == 0, facts["verified"]
+    assert not facts["lost"]
+    harness.assert_same(harness.recorded(trace, "end"), harness.truth(root))
+
+
 def test_a_private_filesystem_over_a_directory(filesystem: Path, trace: Path, tmp_path: Path) -> None:
     """What is written to a tmpfs that nobody else sees is told, and is at no moment in the directory that it covers."""
     script = tmp_path / "changes"
