@@ -6,23 +6,21 @@ itself is left out. The same reading of one path serves `diffkeeper.record.verif
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from ..wire import Flag, Inode, WireOp, Wrong, encode, pieces
 from . import scope
+from .contents import CONTENT_PIECE, Digest, contents, digest_of
 from .deep import within_reach
 from .earlier import Earlier
 
-CONTENT_PIECE = 1 << 20
 _TELLS_CONTENT = Wrong.NAME | Wrong.KIND | Wrong.CONTENT
-OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Piece = bytes | memoryview
 
@@ -72,52 +70,6 @@ def xattrs_of(path: bytes) -> dict[bytes, bytes]:
         return {}
 
 
-def data_ranges(fd: int, size: int, at: int = 0) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what is not a hole, from `at` to `size`.
-
-    Small holes are read: ext4 (Linux 6.18) was seen to tell of some where bytes were, not yet written back.
-    """
-    while at < size:
-        try:
-            start = min(os.lseek(fd, at, os.SEEK_DATA), size)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # somebody has just cut the file
-                return
-            start = size
-        if start - at <= CONTENT_PIECE and not _is_zero(os.pread(fd, start - at, at)):
-            yield at, start - at
-        if start == size:
-            return
-        try:
-            at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        except OSError:
-            return
-        if at > start:
-            yield start, at - start
-
-
-def _is_zero(data: bytes) -> bool:
-    return data.count(0) == len(data)
-
-
-def contents(path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of a regular file's data. OSError when it cannot be read."""
-    fd = os.open(path, OPEN)
-    try:
-        if size <= CONTENT_PIECE:
-            if data := os.pread(fd, size, 0):
-                yield 0, data
-            return
-        for start, length in data_ranges(fd, size):
-            for offset in range(start, start + length, CONTENT_PIECE):
-                data = os.pread(fd, min(CONTENT_PIECE, start + length - offset), offset)
-                if not data:
-                    return
-                yield offset, data
-    finally:
-        os.close(fd)
-
-
 def _packed_xattrs(path: bytes) -> bytes:
     found = xattrs_of(path)
     return msgspec.msgpack.encode(found) if found else b""
@@ -148,6 +100,7 @@ class Baseline:
         self.handle: int = before.handle if before else 0
         self.files: int = before.files if before else 0
         self.unreadable: list[bytes] = before.unreadable if before else []
+        self.same = 0  # files whose content the recording before has
 
     def run(self) -> None:
         """Emit everything: symlinks around the roots, then each root from its top down."""
@@ -225,7 +178,7 @@ class Baseline:
             target = os.readlink(near)
         is_file = kind == stat.S_IFREG and first == path
         known = self._earlier.recall(path, status) if is_file and self._earlier else None
-        extra = b"" if first != path else _packed_xattrs(near) if known is None else known
+        extra = b"" if first != path else _packed_xattrs(near) if known is None else known.xattrs
         inode = inode_of(status)
         if kind == stat.S_IFDIR and (device := self._subvolumes.get(status.st_dev)) is not None:
             inode = inode._replace(dev=device & 0xFFFFFFFF, gen=_generation(near))
@@ -237,14 +190,37 @@ class Baseline:
             length=wrong if op == WireOp.HEAL else 0, payload=b"".join((path, b"\0", target, b"\0", extra)),
         )  # fmt: skip
         self._emit((record,))
-        if is_file and self._earlier:
-            self._earlier.remember(path, status, extra)
-        if is_file and status.st_size and with_content:
-            if known is not None:
-                self._emit((encode(WireOp.SAME, length=self.handle, payload=path),))
-                return
-            try:
-                for offset, data in contents(near, status.st_size):
-                    self._emit(pieces(WireOp.CONTENT, time=time, offset=offset, length=self.handle, payload=data))
-            except OSError:
-                self.unreadable.append(path)
+        if not is_file or not with_content:
+            return
+        digest = known.digest if known else b""
+        try:
+            if known and status.st_size:
+                self._emit_same(path)
+            elif status.st_size:
+                digest = self._emit_content(path, near, status.st_size, time)
+        except OSError:
+            self._emit((encode(WireOp.CONTENT, time=time, flags=Flag.INEXACT, length=self.handle),))
+            self.unreadable.append(path)
+            return
+        if self._earlier:
+            self._earlier.remember(path, status, extra, digest)
+
+    def _emit_content(self, path: bytes, near: bytes, size: int, time: int) -> bytes:
+        """What is in a file, or that it is what the recording before has of it; says the digest.
+
+        A long file is read twice where that recording has it, but with another content.
+        """
+        before = self._earlier.digest(path, size) if self._earlier else b""
+        short = list(contents(near, size)) if size <= CONTENT_PIECE else []
+        if before and before == digest_of(short or contents(near, size)):
+            self._emit_same(path)
+            return before
+        digest = Digest()
+        for offset, data in short or contents(near, size):
+            digest.add(offset, data)
+            self._emit(pieces(WireOp.CONTENT, time=time, offset=offset, length=self.handle, payload=data))
+        return digest.value
+
+    def _emit_same(self, path: bytes) -> None:
+        self.same += 1
+        self._emit((encode(WireOp.SAME, length=self.handle, payload=path),))

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from ..model import Attrs
 from ..store.reader import Reader
 from ..wire import Wrong
-from . import baseline
+from .baseline import xattrs_of
+from .contents import CONTENT_PIECE, OPEN, data_ranges
 
 _KIND, _MODE = 0o170000, 0o7777
 _LARGE = 16 << 20  # from here on holes are worth looking for
@@ -37,7 +38,7 @@ def wrong(
         found |= Wrong.TIMES
     if stat.S_ISLNK(status.st_mode):
         return found | Wrong.TARGET if os.readlink(path) != recorded.target else found
-    if _compared(baseline.xattrs_of(path)) != _compared(recorded.xattrs):
+    if _compared(xattrs_of(path)) != _compared(recorded.xattrs):
         found |= Wrong.XATTRS
     if stat.S_ISREG(status.st_mode) and (
         status.st_size != recorded.size or ((bytes_too or found) and not _holds(reader, path, node, status.st_size))
@@ -54,11 +55,11 @@ def _holds(reader: Reader, path: bytes, node: int, size: int) -> bool:
 def _same_data(reader: Reader, path: bytes, node: int, size: int) -> bool:
     """Where either has data: a file may be terabytes long and hold a few bytes."""
     with open(path, "rb", buffering=0) as real:
-        spans = sorted([*baseline.data_ranges(real.fileno(), size), *reader.extents(node, reader.last_seq)])
+        spans = sorted([*data_ranges(real.fileno(), size), *reader.extents(node, reader.last_seq)])
         done = 0
         for start, length in spans:
-            for offset in range(max(start, done), start + length, baseline.CONTENT_PIECE):
-                done = min(offset + baseline.CONTENT_PIECE, start + length)
+            for offset in range(max(start, done), start + length, CONTENT_PIECE):
+                done = min(offset + CONTENT_PIECE, start + length)
                 recorded = reader.read(node, reader.last_seq, offset, done - offset)
                 if os.pread(real.fileno(), done - offset, offset) != recorded:
                     return False
@@ -66,12 +67,12 @@ def _same_data(reader: Reader, path: bytes, node: int, size: int) -> bool:
 
 
 def _same_bytes(reader: Reader, path: bytes, node: int, size: int) -> bool:
-    real = os.open(path, baseline.OPEN)
+    real = os.open(path, OPEN)
     try:
         if reader.holds(node, reader.last_seq, os.read(real, size + 1)):
             return True
         offset = 0
-        for recorded in reader.chunks(node, reader.last_seq, baseline.CONTENT_PIECE):
+        for recorded in reader.chunks(node, reader.last_seq, CONTENT_PIECE):
             if os.pread(real, len(recorded), offset) != recorded:
                 return False
             offset += len(recorded)

@@ -13,11 +13,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from blake3 import blake3
-
 from ..wire import Flag, Inode, WireOp, encode, pieces
 from . import reread
-from .baseline import CONTENT_PIECE, Piece, data_ranges
+from .baseline import Piece
+from .contents import CONTENT_PIECE, data_ranges, hashed
 from .kernel import Control, Kernel
 from .requests import Ask, Request
 
@@ -66,7 +65,7 @@ class _File:
         self.followed = range(start, min(stop, start + LARGEST))
         self._whole = None
         if untouched:
-            self._digests.update((at, blake3(data).digest()) for at, data in self._pages() if at not in known)
+            self._digests.update((at, hashed(data)) for at, data in self._pages() if at not in known)
         return min(stop, os.fstat(self._fd).st_size) <= start + LARGEST
 
     def forget(self, part: range | None) -> None:
@@ -111,7 +110,7 @@ class _File:
         start, run = 0, b""
         digests = self._digests
         for at, data in self._pages(whole):
-            digest = blake3(data).digest()
+            digest = hashed(data)
             if digests.get(at) == digest:
                 continue
             digests[at] = digest

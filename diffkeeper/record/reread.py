@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from ..wire import Flag, WireOp, encode, pieces
-from .baseline import CONTENT_PIECE, Piece, data_ranges
+from .baseline import Piece
+from .contents import CONTENT_PIECE, data_ranges
 from .requests import Request
 
 

@@ -192,7 +192,7 @@ class _Recording:
         with self._pump.beside():
             self._baseline.run()
             before.write()
-        self._recalled = before.same
+        self._same, self._unread = self._baseline.same, before.unread
         ui.finish()
         if self._pump.failure:
             raise DiffKeeperError(
@@ -305,8 +305,8 @@ class _Recording:
 
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
-        if self._recalled:
-            notes.append(f"{self._recalled:,} files were as in the recording that was replaced, and not read again")
+        if self._same:
+            notes.append(f"{self._same:,} files were as in the recording before ({self._unread:,} of them not read)")
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if unstoppable := kernel.control[Control.UNSTOPPABLE]:

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from ..model import Fidelity
 from .codec import damaged
 from .reader import Reader, open_reader
 
 DIRECTORY = "earlier"
 PIECE = 1 << 20
+MISSING = b"content of the recording before"
+"""Cause of a gap: what is to be there is not."""
 
 
 class Earlier:
@@ -44,6 +47,8 @@ class Earlier:
         attrs = None if node is None else reader.attrs(node, 0)
         if node is None or attrs is None or not attrs.is_file or attrs.size != size:
             raise damaged("the recording before does not have a file that it is said to have")
+        if attrs.fidelity == Fidelity.UNKNOWN:
+            raise damaged("the recording before could not read a file that it is said to have")
         for start, length in ((0, size),) if size <= PIECE else reader.extents(node, 0):
             for offset in range(start, start + length, PIECE):
                 yield offset, reader.read(node, 0, offset, min(PIECE, start + length - offset))

@@ -16,7 +16,7 @@ from ..wire import Flag, Record, WireOp, Wrong, strings
 from .blocks import NONE
 from .calls import Calls
 from .codec import damaged, unpack_value
-from .earlier import Earlier
+from .earlier import MISSING, Earlier
 from .names import U64
 from .nodes import Nodes
 from .state import NodeState
@@ -123,7 +123,10 @@ class Standing:
 
     def _content(self, record: Record) -> None:
         state = self._given(record)
-        self._writer.write(state, state.version, record.offset, record.payload)
+        if record.flags & Flag.INEXACT:  # it could not be read
+            self._unknown(state)
+        else:
+            self._writer.write(state, state.version, record.offset, record.payload)
 
     def _same(self, record: Record) -> None:
         state = self._given(record)
@@ -131,6 +134,9 @@ class Standing:
             for offset, data in self._earlier.content(bytes(record.payload), state.size):
                 self._writer.write(state, state.version, offset, data)
         except (DiffKeeperError, OSError):  # that recording was damaged meanwhile
-            state.fidelity = Fidelity.UNKNOWN
-            self._nodes.put_attrs(state, state.version)
-            self._gap(b"content of the recording before")
+            self._unknown(state)
+            self._gap(MISSING)
+
+    def _unknown(self, state: NodeState) -> None:
+        state.fidelity = Fidelity.UNKNOWN
+        self._nodes.put_attrs(state, state.version)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import diffkeeper
-from diffkeeper.record.baseline import data_ranges, xattrs_of
+from diffkeeper.record.baseline import xattrs_of
+from diffkeeper.record.contents import data_ranges
 from diffkeeper.record.deep import within_reach
 
 HUGE = 64 << 20

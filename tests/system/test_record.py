@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -336,38 +335,6 @@ assert libc.renameat2(-100, b'other', -100, b'none/other', 4) == -1
     with diffkeeper.open(trace) as opened:
         told = [event.op.label for event in opened.events(path=os.fsencode(workspace / "file"))]
     assert told == ["create", "write", "setxattr"]
-
-
-def test_files_that_did_not_change_are_not_read_again(tmp_path: Path) -> None:
-    """Recorded over the trace of before, they come from there; what changed meanwhile is read; each moment is right."""
-    with mounted("ext4", tmp_path) as point:
-        for number in range(20):
-            (point / f"file{number}").write_bytes(os.urandom(100_000))
-        with open(point / "sparse", "wb") as sparse:
-            sparse.truncate(4 << 20)
-            sparse.seek(3 << 20)
-            sparse.write(b"data")
-        os.link(point / "file1", point / "hard")
-        os.setxattr(point / "file2", "user.note", b"text")
-        start, trace = harness.truth(point), tmp_path / "trace"
-        change = ["sh", "-c", "echo more >> file3; mv file4 moved; touch file5"]
-        record = [sys.executable, "-m", "tests.system.no_margin", "record", "--force", "-o", str(trace), "--", *change]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        subprocess.run(record, cwd=point, env=environment, check=True)
-        harness.assert_same(harness.recorded(trace, "start"), start)
-        harness.assert_faithful(trace, point)
-        (point / "moved").rename(point / "file4")
-        (point / "file6").write_bytes(b"by somebody else")
-        start = harness.truth(point)
-        for _ in range(2):  # the third takes from the second what that took from the first
-            subprocess.run(record, cwd=point, env=environment, check=True)
-            harness.assert_same(harness.recorded(trace, "start"), start)
-            facts = harness.assert_faithful(trace, point)
-            assert any("not read again" in note for note in facts["notes"]), facts["notes"]
-            assert not (trace / "earlier").exists()
-            (point / "moved").rename(point / "file4")
-            start = harness.truth(point)
-        assert harness.run("check", trace).returncode == 0
 
 
 def test_a_fifo_that_is_written_to(tmp_path: Path, trace: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffkeeper.record.baseline import CONTENT_PIECE, data_ranges
+from diffkeeper.record.contents import CONTENT_PIECE, data_ranges
 
 PAGE = 4096
 

@@ -10,9 +10,12 @@ import pytest
 
 from diffkeeper.model import Fidelity, Op
 from diffkeeper.record import earlier, scope
-from diffkeeper.store.earlier import DIRECTORY
+from diffkeeper.store.earlier import DIRECTORY, MISSING
+from diffkeeper.store.files import DATA_FILE
+from diffkeeper.store.indexer import CUT_OFF, DAMAGED
 from diffkeeper.store.reader import open_reader
-from diffkeeper.wire import Inode, WireOp
+from diffkeeper.store.session import FACTS_FILE
+from diffkeeper.wire import Flag, Inode, WireOp
 from tests.builder import TraceBuilder
 
 LONG_AGO = 10**9
@@ -32,7 +35,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> earlier.Earlier:
     monkeypatch.setattr(scope, "mounts", lambda: [(1, b"/", "ext4"), (2, b"/memory", "tmpfs")])
     before = earlier.Earlier(tmp_path)
     for path in (b"/disk/file", b"/memory/file"):
-        before.remember(path, status(), b"xattrs")
+        before.remember(path, status(), b"xattrs", b"digest")
     before.write()
     (tmp_path / DIRECTORY).mkdir()
     (tmp_path / earlier.BOOK).rename(tmp_path / DIRECTORY / earlier.BOOK)
@@ -41,8 +44,8 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> earlier.Earlier:
 
 def test_a_file_with_the_same_times_and_size_is_as_it_was(known: earlier.Earlier) -> None:
     """What was noted of it comes back, and it is counted."""
-    assert known.recall(b"/disk/file", status()) == b"xattrs"
-    assert known.same == 1
+    assert known.recall(b"/disk/file", status()) == (5, LONG_AGO, LONG_AGO, b"xattrs", b"digest")
+    assert known.unread == 1
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,14 @@ def test_a_file_with_the_same_times_and_size_is_as_it_was(known: earlier.Earlier
 def test_a_file_that_may_have_changed_is_read(known: earlier.Earlier, path: bytes, now: os.stat_result) -> None:
     """Any difference will do, and so will a filesystem that does not tell of stores to memory."""
     assert known.recall(path, now) is None
-    assert known.same == 0
+    assert known.unread == 0
+
+
+def test_what_has_to_be_read_is_held_against_what_was_there(known: earlier.Earlier) -> None:
+    """Of a file of the same size, the digest of what it had, whatever its times and its filesystem."""
+    assert known.digest(b"/memory/file", 5) == b"digest"
+    assert known.digest(b"/memory/file", 6) == b""
+    assert known.digest(b"/memory/other", 5) == b""
 
 
 def test_a_file_that_was_changed_shortly_before_it_was_read_is_read_again(
@@ -70,7 +80,7 @@ def test_a_file_that_was_changed_shortly_before_it_was_read_is_read_again(
     recently = status(ctime=time.time_ns() - earlier.longest_dirty() // 2)
     (tmp_path / DIRECTORY).mkdir()
     before = earlier.Earlier(tmp_path)
-    before.remember(b"/file", recently, b"")
+    before.remember(b"/file", recently, b"", b"digest")
     before.write()
     (tmp_path / earlier.BOOK).rename(tmp_path / DIRECTORY / earlier.BOOK)
     assert earlier.Earlier(tmp_path).recall(b"/file", recently) is None
@@ -91,6 +101,41 @@ def test_a_trace_without_a_readable_book_is_not_kept(tmp_path: Path, book: bytes
     assert not list(trace.path.iterdir())
 
 
+def book_of(trace: Path) -> None:
+    """As a recorder leaves one that saw a file."""
+    noted = earlier.Earlier(trace)
+    noted.remember(b"/opt/root/file", status(), b"", b"digest")
+    noted.write()
+
+
+@pytest.mark.parametrize("lost", [None, CUT_OFF, DAMAGED, MISSING])
+def test_a_trace_that_may_lack_content_is_not_kept(tmp_path: Path, lost: bytes | None) -> None:
+    """Whose recorder was killed before all was indexed, whose journal was damaged, or that lacks content itself."""
+    trace = TraceBuilder(tmp_path / "trace")
+    trace.baseline({"file": b"12345"})
+    trace.begin()
+    if lost:
+        trace.gap(1, lost.decode())
+        trace.end()
+    trace.build()
+    book_of(trace.path)
+    earlier.put_aside(trace.path)
+    assert not list(trace.path.iterdir())
+
+
+def test_a_whole_trace_is_kept(tmp_path: Path) -> None:
+    """Its facts, its index and its book; nothing else."""
+    trace = TraceBuilder(tmp_path / "trace")
+    trace.baseline({"file": b"12345"})
+    trace.begin()
+    trace.end()
+    trace.build()
+    book_of(trace.path)
+    earlier.put_aside(trace.path)
+    assert [path.name for path in trace.path.iterdir()] == [DIRECTORY]
+    assert {path.name for path in (trace.path / DIRECTORY).iterdir()} == {earlier.BOOK, DATA_FILE, FACTS_FILE}
+
+
 def test_content_that_is_not_there_any_more_is_said_to_be_unknown(tmp_path: Path) -> None:
     """A file whose content the replaced recording was to give, and cannot: its fidelity and a gap say so."""
     builder = TraceBuilder(tmp_path / "trace")
@@ -107,6 +152,30 @@ def test_content_that_is_not_there_any_more_is_said_to_be_unknown(tmp_path: Path
         assert attrs is not None
         assert attrs.fidelity == Fidelity.UNKNOWN
         assert [event.detail for event in reader.events() if event.op == Op.GAP] == ["content of the recording before"]
+
+
+def fidelity(trace: Path) -> Fidelity | None:
+    """Of the file, before the command."""
+    with open_reader(trace) as reader:
+        attrs = reader.attrs(reader.resolve(b"/opt/root/file", 0) or 0, 0)
+        return attrs.fidelity if attrs else None
+
+
+def test_content_that_was_not_there_before_either_is_unknown(tmp_path: Path) -> None:
+    """What could not be read is unknown, and does not become bytes by being recorded once more."""
+    first = TraceBuilder(tmp_path / "trace" / DIRECTORY)
+    first.baseline({"file": b"12345", "other": b""})
+    first.emit(WireOp.CONTENT, flags=Flag.INEXACT, length=1)
+    first.begin()
+    first.end()
+    (tmp_path / "trace").mkdir()
+    assert fidelity(first.build()) == Fidelity.UNKNOWN
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"file": b"12345"})
+    builder.emit(WireOp.SAME, length=1, payload=b"/opt/root/file")
+    builder.begin()
+    builder.end()
+    assert fidelity(builder.build()) == Fidelity.UNKNOWN
 
 
 def test_content_comes_from_the_replaced_recording(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ PACKAGES = [TOP / "diffkeeper", TOP / "plugins" / "diffkeeper_plugins"]
 MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 OWNERS = {
     "bcc": r"diffkeeper/record/compiler\.py",
-    "blake3": r"diffkeeper/(store/.*|record/mapped\.py)",
+    "blake3": r"diffkeeper/(store/.*|record/contents\.py)",
     "bsdiff4": r"plugins/diffkeeper_plugins/differs/bsdiff\.py",
     "click": r"diffkeeper/cli/.*",
     "lmdb": r"diffkeeper/store/db\.py",
