@@ -29,12 +29,12 @@ HANDLER(on_io_submit)
 static inline void read_iocb(struct dk_scratch *s, struct dk_iocb *cb)
 {
 	u64 address = 0;
-	bpf_probe_read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
-	bpf_probe_read_user(cb, sizeof(*cb), (void *)address);
+	read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
+	read_user(cb, sizeof(*cb), (void *)address);
 	if (cb->opcode != IOCB_PWRITEV || cb->length != 1)
 		return;
 	struct dk_iovec only = {};
-	bpf_probe_read_user(&only, sizeof(only), (void *)cb->buffer);
+	read_user(&only, sizeof(only), (void *)cb->buffer);
 	cb->opcode = IOCB_PWRITE;
 	cb->buffer = only.base;
 	cb->length = only.len;
@@ -63,8 +63,8 @@ HANDLER(aio_behind)
 		u64 address = 0;
 		if (s->iocb_at >= (s64)ctx->args[1])
 			break;
-		bpf_probe_read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
-		bpf_probe_read_user(&cb, sizeof(cb), (void *)address);
+		read_user(&address, sizeof(address), (void *)(s->regs.dx + s->iocb_at * sizeof(u64)));
+		read_user(&cb, sizeof(cb), (void *)address);
 		if ((cb.opcode == IOCB_PWRITE || cb.opcode == IOCB_PWRITEV) && cb.fd != fd)
 			s->iocb_others = 1;
 		s->iocb_at++;
@@ -86,7 +86,7 @@ static inline void write_long(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 	s->iocb_fd = cb->fd;
 	note_change(s, WHOLE_FILE);
 	if (cb->opcode == IOCB_PWRITEV) {
-		copied = !bpf_probe_read_user(s->iov, IOCB_VECTORS * sizeof(struct dk_iovec), (void *)cb->buffer);
+		copied = !read_user(s->iov, IOCB_VECTORS * sizeof(struct dk_iovec), (void *)cb->buffer);
 		length = 0;
 		for (u32 i = 0; i < IOCB_VECTORS; i++)
 			if (i < cb->length)

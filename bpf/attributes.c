@@ -8,10 +8,10 @@ static inline u64 times_argument(u64 nr, u64 user)
 	if (!user)
 		return DK_TIME_NOW;
 	if (nr == NR_UTIME) {
-		bpf_probe_read_user(t, 16, (void *)user);
+		read_user(t, 16, (void *)user);
 		return t[1] * 1000000000LL;
 	}
-	bpf_probe_read_user(t, 32, (void *)user);
+	read_user(t, 32, (void *)user);
 	if (nr != NR_UTIMENSAT)
 		return t[2] * 1000000000LL + t[3] * 1000;
 	if (t[3] == 0x3fffffff)
@@ -77,7 +77,7 @@ HANDLER(on_path_attribute)
 	}
 	char first = 1;
 	if (c.path1)
-		bpf_probe_read_user(&first, 1, (void *)c.path1);
+		read_user(&first, 1, (void *)c.path1);
 	int by_fd = !c.path1 || (!first && (at_flags & AT_EMPTY_PATH_)); /* the descriptor itself is meant */
 	if (by_fd || is_apart()) {
 		if (by_fd ? !known_file(ctx, s, c.dirfd1, ON_DISK) : !known_touched(ctx, s))
@@ -127,11 +127,11 @@ static inline void xattr_call(struct dk_xattr_call *c, struct pt_regs *regs)
 		struct dk_xattr_args args = {};
 		char first = 1;
 		if (c->sets)
-			bpf_probe_read_user(&args, sizeof(args), (void *)regs->r8);
+			read_user(&args, sizeof(args), (void *)regs->r8);
 		c->value = args.value;
 		c->size = args.size;
 		if (c->path)
-			bpf_probe_read_user(&first, 1, (void *)c->path);
+			read_user(&first, 1, (void *)c->path);
 		c->by_fd = !c->path || (!first && (regs->dx & AT_EMPTY_PATH_));
 	} else if (c->sets) {
 		c->value = regs->dx;
@@ -194,7 +194,7 @@ HANDLER(send_xattr)
 	size &= 2 * XATTR_MAX - 1;
 	at &= 32767;
 	if (size && (c->saved ? bpf_probe_read_kernel(s->body + at, size, (void *)c->value)
-			      : bpf_probe_read_user(s->body + at, size, (void *)c->value))) {
+			      : read_user(s->body + at, size, (void *)c->value))) {
 		s->ev.flags |= DK_F_INEXACT;
 		count(DK_C_UNREAD, 1);
 	}

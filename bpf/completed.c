@@ -96,7 +96,7 @@ HANDLER(uring_file)
 		return 0;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	if (opcode == URING_FSYNC || opcode == URING_SYNC_RANGE) {
-		u32 tgid = bpf_get_current_pid_tgid() >> 32;
+		u32 tgid = current_id() >> 32;
 		if (mappings.lookup(&tgid))
 			ask_for_sync(s, DK_R_SYNC, 0);
 		return 0;
@@ -153,9 +153,9 @@ HANDLER(uring_open)
 /* A request that a worker has done: it is the worker that touched what it changed. */
 static inline void choose_stamps(struct dk_scratch *s)
 {
-	s->stamps_of = bpf_get_current_pid_tgid();
+	s->stamps_of = current_id();
 	if (!is_worker()) {
-		u32 tgid = bpf_get_current_pid_tgid() >> 32, *worker = workers.lookup(&tgid);
+		u32 tgid = current_id() >> 32, *worker = workers.lookup(&tgid);
 		if (worker)
 			s->stamps_of = *worker;
 	}

@@ -206,7 +206,7 @@ HANDLER(on_writev)
 	struct dk_scratch *s = enter_write(ctx);
 	if (!s)
 		return 0;
-	bpf_probe_read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
+	read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
 	if (begin_vectors(s, s->regs.dx, IOVECS))
 		helpers.call(ctx, HELPER_VECTORS);
 	dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
@@ -235,7 +235,7 @@ HANDLER(on_kernel_copy)
 	if (!file)
 		return 0;
 	if (user_offset)
-		bpf_probe_read_user(&offset, sizeof(offset), (void *)user_offset);
+		read_user(&offset, sizeof(offset), (void *)user_offset);
 	else
 		offset = (u64)rdp(file + FILE_POS);
 	offset -= ret; /* the call left the end here */

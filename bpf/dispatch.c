@@ -118,7 +118,7 @@ HANDLER(add_request)
 HANDLER(report_failed)
 {
 	struct dk_scratch *s = get_scratch();
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = current_id();
 	struct dk_touched *t = touched.lookup(&tid);
 	if (!s || !t)
 		return 0;

@@ -14,7 +14,7 @@
 static inline void send_mark(struct dk_scratch *s, u64 path)
 {
 	char *text = s->body;
-	int n = bpf_probe_read_user_str(text, MARK_MAX, (void *)path);
+	int n = read_user_str(text, MARK_MAX, (void *)path);
 	if (n <= MARK_PREFIX_LEN + 1)
 		return;
 	#pragma unroll
@@ -25,7 +25,7 @@ static inline void send_mark(struct dk_scratch *s, u64 path)
 		ask_for_sync(s, DK_R_SYNC, 1);
 	begin(s, DK_OP_MARK, 0, 0);
 	u32 size = (n - 1 - MARK_PREFIX_LEN) & (MARK_MAX - 1);
-	bpf_probe_read_user(s->body, size, (void *)(path + MARK_PREFIX_LEN));
+	read_user(s->body, size, (void *)(path + MARK_PREFIX_LEN));
 	s->ev.size = size;
 	send(s, sizeof(struct dk_event) + size);
 }
@@ -109,7 +109,7 @@ HANDLER(on_open)
 	}
 	u64 flags = nr == NR_OPEN ? regs->si : nr == NR_CREAT ? O_TRUNC_ : regs->dx;
 	if (nr == NR_OPENAT2)
-		bpf_probe_read_user(&flags, sizeof(flags), (void *)regs->dx);
+		read_user(&flags, sizeof(flags), (void *)regs->dx);
 	send_open(ctx, s, fd, flags);
 	return 0;
 }

@@ -17,11 +17,6 @@
 #define SOON 1000000000ULL /* nanoseconds: a process that waits for one that it has made has begun to do so */
 #define K_SIGACTION 32 /* bytes of a struct k_sigaction, whose first members are the handler and its flags */
 
-static inline char *pid_of(char *task, u32 type)
-{
-	return rdp((char *)rdp(task + TASK_SIGNAL) + SIGNAL_PIDS + type * sizeof(void *));
-}
-
 /*
  * Whether the process group of a task may have stopped processes in it. When a group is orphaned while it has one, the kernel
  * sends all of it SIGHUP. The recorder's own group is not while there are guardians, one of which is in it; that of a session's
@@ -88,7 +83,7 @@ static inline int is_watched(char *task, char *parent, u32 tgid)
 static inline int may_stop(void)
 {
 	char *task = (char *)bpf_get_current_task(), *parent = rdp(task + TASK_REAL_PARENT);
-	u32 tgid = rd32(parent + TASK_TGID);
+	u32 tgid = tgid_of(parent);
 	/* a debugger would be told */
 	if (control_value(DK_C_DISABLED) || rd32(task + TASK_PTRACE) || !is_lasting_group(task))
 		return 0;
@@ -103,7 +98,7 @@ static inline int may_stop(void)
  */
 static inline int stop_now(void)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	u8 one = 1;
 	if (is_worker() ? bpf_send_signal(19 /* SIGSTOP */) : bpf_send_signal_thread(19)) {
 		count(DK_C_UNSTOPPABLE, 1);
@@ -131,7 +126,7 @@ static inline int stop_current(void)
 /* The ring is crowded: hold the writer, before it can fill it. */
 static inline void hold(void)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	if (!stopped.lookup(&tgid))
 		stop_current();
 }
@@ -142,7 +137,7 @@ HANDLER(on_wait)
 	struct dk_scratch *s = enter(ctx);
 	if (!s)
 		return 0;
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	struct dk_waits first = {}, *known = waits.lookup(&tgid);
 	if (!known) {
 		waits.update(&tgid, &first);

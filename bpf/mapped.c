@@ -32,7 +32,7 @@ static inline int overlaps(struct dk_mapping *m, u64 start, u64 end)
 /* Takes note of a shared mapping of the file in inode 0; without a free slot all that the process maps is suspect. */
 static inline void add_mapping(struct dk_scratch *s, u64 start, u64 length, u32 writable)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	struct dk_inode *inode = (struct dk_inode *)s->body;
 	struct dk_mappings *all = mappings.lookup(&tgid);
 	if (!all) {
@@ -133,7 +133,7 @@ HANDLER(on_map)
 	if (!s)
 		return 0;
 	struct pt_regs *regs = &s->regs;
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	u64 nr = regs->orig_ax, length = PAGES(regs->si), start = nr == NR_MMAP ? ret : regs->di;
 	struct dk_mappings *all = mappings.lookup(&tgid);
 	int maps = nr == NR_MMAP, replaces = maps && regs->r10 & MAP_FIXED_;
@@ -156,7 +156,7 @@ HANDLER(on_map)
 /* A process is at its end, or executes another program: what it wrote to memory is all there. */
 static inline void unmap_all(struct dk_scratch *s)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	if (!mappings.lookup(&tgid))
 		return;
 	mappings.delete(&tgid);
@@ -166,7 +166,7 @@ static inline void unmap_all(struct dk_scratch *s)
 /* A forked process has what its parent had mapped; one that shares its parent's memory writes for it. */
 static inline void inherit_mappings(char *parent, char *child)
 {
-	u32 from = rd32(parent + TASK_TGID), to = rd32(child + TASK_TGID);
+	u32 from = tgid_of(parent), to = tgid_of(child);
 	struct dk_mappings *all = mappings.lookup(&from);
 	if (all && rdp(parent + TASK_MM) != rdp(child + TASK_MM) && mappings.update(&to, all))
 		count(DK_C_UNMAPPED, 1);
@@ -198,7 +198,7 @@ HANDLER(on_sync)
 {
 	if ((s64)ctx->args[1] < 0)
 		return 0;
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	u64 nr = call_number(ctx);
 	int pokes = nr == NR_PTRACE || nr == NR_PROCESS_VM_WRITEV;
 	struct dk_mappings *all = mappings.lookup(&tgid);

@@ -23,6 +23,7 @@
 #define S_IFBLK 0060000
 #define S_IFLNK 0120000
 #define AT_FDCWD_ (-100)
+#define PIDTYPE_TGID 1
 #define PIDTYPE_PGID 2
 #define PIDTYPE_SID 3
 
@@ -305,6 +306,9 @@ enum dk_control {
 	DK_C_CLOCK,      /* set from user space: the address of the kernel's clock, where it is needed */
 	DK_C_URING,      /* set from user space: requests of io_uring are followed */
 	DK_C_GROUP,      /* the command's process group, a struct pid */
+	DK_C_PIDNS,      /* set from user space: the inode number of the recorder's pid namespace */
+	DK_C_NAMESPACE,  /* that namespace, when it was found */
+	DK_C_NUMBERS,    /* where its numbers are in a struct pid; 0: not found yet */
 	DK_C_SLOTS = 32,
 };
 

@@ -91,7 +91,7 @@ static inline int is_start_known(struct bpf_raw_tracepoint_args *ctx, struct dk_
 static inline void find_start(u64 *path, int *dirfd)
 {
 	char head[DESCRIPTOR_PREFIX + DIGITS + 2] = {};
-	int n = bpf_probe_read_user_str(head, sizeof(head), (void *)*path);
+	int n = read_user_str(head, sizeof(head), (void *)*path);
 	if (head[0] != '/')
 		return;
 	*dirfd = FROM_ROOT;
@@ -125,7 +125,7 @@ static inline u32 add_string(struct dk_scratch *s, u32 at, u64 from, u8 saved)
 {
 	at &= 32767;
 	int n = saved ? bpf_probe_read_kernel_str(s->body + at, PATH_MAX_, (void *)from)
-		      : bpf_probe_read_user_str(s->body + at, PATH_MAX_, (void *)from);
+		      : read_user_str(s->body + at, PATH_MAX_, (void *)from);
 	if (n <= 0) {
 		s->ev.flags |= DK_F_INEXACT;
 		s->body[at] = 0;
@@ -242,8 +242,8 @@ HANDLER(on_name)
 		u16 family = 0;
 		char first = 0;
 		c.limit = regs->dx - sizeof(family);
-		bpf_probe_read_user(&family, sizeof(family), (void *)regs->si);
-		bpf_probe_read_user(&first, 1, (void *)(regs->si + sizeof(family)));
+		read_user(&family, sizeof(family), (void *)regs->si);
+		read_user(&first, 1, (void *)(regs->si + sizeof(family)));
 		if (family != AF_UNIX_ || regs->dx <= sizeof(family) || !first)
 			return 0;
 		c.op = DK_OP_MKNOD;

@@ -4,53 +4,11 @@
  * calling task. Writes nothing but scratch.
  */
 
-/*
- * RDONLY_CAST: this kernel lets programs load from any address (a fault gives zero), once bpf_rdonly_cast() has said that
- * it is memory; the verifier makes a move of that call. Older kernels have a helper to call for each load.
- */
-#ifdef RDONLY_CAST
-static void *(*as_memory)(const void *, u64 type) = (void *)RDONLY_CAST;
-#define LOAD(type, address) (*(type *)as_memory(address, 0))
-#else
-#define LOAD(type, address)                                                                                                \
-	({                                                                                                                 \
-		type loaded_ = 0;                                                                                          \
-		bpf_probe_read_kernel(&loaded_, sizeof(loaded_), address);                                                 \
-		loaded_;                                                                                                   \
-	})
-#endif
-
-/* What is in memory, as if nothing was known of it: the verifier then goes on once, and not once for each way to here. */
-#define anew(place) (*(volatile typeof(place) *)&(place))
-
-static inline void *rdp(const void *p)
-{
-	return LOAD(void *, p);
-}
-
-static inline u32 rd32(const void *p)
-{
-	return LOAD(u32, p);
-}
-
-static inline void count(u32 slot, u64 n)
-{
-	u64 *c = control.lookup(&slot);
-	if (c)
-		__sync_fetch_and_add(c, n);
-}
-
 /* Goes on in another program. The kernel allows 33 in a row: after that, what is left of the call is lost. */
 static inline void go_on(struct bpf_raw_tracepoint_args *ctx, u32 helper)
 {
 	helpers.call(ctx, helper);
 	count(DK_C_CUT_SHORT, 1);
-}
-
-static inline u64 control_value(u32 slot)
-{
-	u64 *c = control.lookup(&slot);
-	return c ? *c : 0;
 }
 
 static inline int is_tracked(u32 tgid)
@@ -211,7 +169,7 @@ static inline int is_tracked_now(struct dk_scratch *s, u32 tgid)
 {
 	u64 process = control_value(DK_C_EXITS) << 32 | tgid;
 	if (s->tracked_process == process)
-		return 1;
+		return process != 0; /* where nobody was seen yet; no process is 0 */
 	if (!is_tracked(tgid))
 		return 0;
 	s->tracked_process = process;
@@ -221,7 +179,7 @@ static inline int is_tracked_now(struct dk_scratch *s, u32 tgid)
 /* Common entry of all handlers: this CPU's scratch with the registers in it, when the task is tracked and 64-bit. */
 static inline struct dk_scratch *enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 id = bpf_get_current_pid_tgid();
+	u64 id = current_id();
 	struct dk_scratch *s = get_scratch();
 	if (!s) {
 		if (is_tracked(id >> 32))

@@ -13,7 +13,8 @@ static inline u32 copy_comm(struct dk_scratch *s, char *task)
 HANDLER(sched_process_fork)
 {
 	char *parent = (char *)ctx->args[0], *child = (char *)ctx->args[1];
-	u32 parent_tgid = rd32(parent + TASK_TGID), child_tgid = rd32(child + TASK_TGID);
+	find_numbers(child);
+	u32 parent_tgid = tgid_of(parent), child_tgid = tgid_of(child);
 	u8 one = 1;
 	if (parent_tgid == child_tgid || !is_tracked(parent_tgid))
 		return 0;
@@ -35,13 +36,13 @@ HANDLER(sched_process_fork)
 HANDLER(sched_process_exec)
 {
 	char *task = (char *)ctx->args[0];
-	if (!is_tracked(rd32(task + TASK_TGID)))
+	if (!is_tracked(tgid_of(task)))
 		return 0;
 	struct dk_scratch *s = get_scratch();
 	if (!s)
 		return 0;
 	unmap_all(s);
-	u32 tgid = rd32(task + TASK_TGID);
+	u32 tgid = tgid_of(task);
 	waits.delete(&tgid);
 	if (!control_value(DK_C_GROUP)) /* the command */
 		count(DK_C_GROUP, (u64)pid_of(task, PIDTYPE_PGID));
@@ -59,7 +60,7 @@ HANDLER(sched_process_exec)
 	if (to - from > PATH_MAX_ - 1)
 		n = PATH_MAX_ - 1;
 	n &= PATH_MAX_ - 1;
-	if (bpf_probe_read_user(s->body + at, n, (void *)from))
+	if (read_user(s->body + at, n, (void *)from))
 		n = 0;
 	s->ev.size = at + n;
 	send(s, sizeof(struct dk_event) + at + n);
@@ -94,7 +95,7 @@ static inline char *core_of(struct dk_scratch *s, struct dk_touched *t, u32 here
 /* A core dump is told as what an open would have done; its bytes are read, when nobody writes to them any more. */
 static inline void tell_core(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, struct dk_touched *t)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	struct dk_inode *slots = (struct dk_inode *)s->body;
 	char *directory = 0, *mnt = 0, *raw = 0;
 	u32 here = base_of(AT_FDCWD_, slots, &directory, &mnt, &raw) ? slots->dev : 0;
@@ -128,7 +129,7 @@ static inline void tell_core(struct bpf_raw_tracepoint_args *ctx, struct dk_scra
 
 HANDLER(core_dumped)
 {
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = current_id();
 	struct dk_scratch *s = get_scratch();
 	struct dk_touched *t = touched.lookup(&tid);
 	if (s && t)
@@ -140,9 +141,9 @@ HANDLER(core_dumped)
 HANDLER(sched_process_exit)
 {
 	char *task = (char *)ctx->args[0];
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = current_id();
 	struct dk_scratch *s = get_scratch();
-	if (!s || !is_tracked(rd32(task + TASK_TGID)))
+	if (!s || !is_tracked(tgid_of(task)))
 		return 0;
 	if (rd32((char *)rdp(task + TASK_SIGNAL) + SIGNAL_EXIT_CODE) & CORE_DUMPED && touched.lookup(&tid)) {
 		s->again = HELPER_CORE;
@@ -156,7 +157,7 @@ HANDLER(sched_process_exit)
 HANDLER(thread_ended)
 {
 	char *task = (char *)ctx->args[0];
-	u32 tgid = rd32(task + TASK_TGID), tid = bpf_get_current_pid_tgid();
+	u32 tgid = tgid_of(task), tid = current_id();
 	touched.delete(&tid);
 	char *group = rdp(task + TASK_SIGNAL);
 	if (rd32(group + SIGNAL_LIVE))

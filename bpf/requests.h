@@ -5,7 +5,7 @@
 static inline struct dk_request *new_request(struct dk_scratch *s, u32 kind, int fd, u64 offset, u64 length)
 {
 	struct dk_request *r = &s->request;
-	u64 id = bpf_get_current_pid_tgid();
+	u64 id = current_id();
 	r->time = bpf_ktime_get_ns();
 	r->offset = offset;
 	r->length = length;
@@ -86,7 +86,7 @@ static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch 
  */
 static inline void dirty_async(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u64 offset, u64 length)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	u64 now = bpf_ktime_get_ns();
 	if (may_stop())
 		holds.update(&tgid, &now);

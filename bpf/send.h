@@ -3,7 +3,7 @@
 
 static inline void begin(struct dk_scratch *s, u16 op, u8 flags, u8 inodes)
 {
-	u64 id = bpf_get_current_pid_tgid();
+	u64 id = current_id();
 	s->ev.time = bpf_ktime_get_ns();
 	s->ev.pid = id >> 32;
 	s->ev.tid = id;
@@ -78,7 +78,7 @@ static inline int send_user(struct dk_scratch *s, u32 n, void *from, int directl
 		return send_directly(s, n, from);
 #endif
 	u64 flags = urgency();
-	if (bpf_probe_read_user(s->body + sizeof(struct dk_inode), n, from) ||
+	if (read_user(s->body + sizeof(struct dk_inode), n, from) ||
 	    bpf_ringbuf_output(ring(), s, HEADER + n, flags))
 		return 0;
 	s->piece.crowded |= flags;
@@ -217,7 +217,7 @@ static inline int is_touched(struct dk_touched *t, char *inode)
 /* A FIFO was written to: its bytes are nobody's file, but it has times. The last thing that a handler does. */
 static inline void wrote_fifo(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = current_id();
 	struct dk_touched *t = touched.lookup(&tid);
 	struct dk_scratch *s = get_scratch();
 	if (!t || !t->count || !s)
@@ -237,7 +237,7 @@ static inline void wrote_fifo(struct bpf_raw_tracepoint_args *ctx)
  */
 static inline void failed(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, int fd)
 {
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = current_id();
 	s64 error = -(s64)ctx->args[1];
 	char *file = file_of(fd), *inode = file ? rdp(file + FILE_INODE) : 0;
 	if (!inode || KIND(LOAD(u16, inode + INODE_MODE)) != REGULAR)

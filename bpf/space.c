@@ -90,7 +90,7 @@ static inline void send_flags(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 	u32 flags = 0;
 	if (!known_file(ctx, s, s->regs.di, REGULAR | KIND(S_IFDIR)))
 		return;
-	bpf_probe_read_user(&flags, sizeof(flags), (void *)s->regs.dx);
+	read_user(&flags, sizeof(flags), (void *)s->regs.dx);
 	if (request == FS_IOC_FSSETXATTR_) { /* FS_XFLAG_*, as far as both have a name for it */
 		u32 x = flags;
 		flags = (x & 0x8 ? 0x10 : 0) | (x & 0x10 ? 0x20 : 0) | (x & 0x20 ? 0x8 : 0) | (x & 0x40 ? 0x80 : 0) |
@@ -114,7 +114,7 @@ static inline int clones_nothing(struct pt_regs *regs, u32 request)
 {
 	struct dk_clone clone = {.fd = (int)regs->dx};
 	if (request == FICLONERANGE_)
-		bpf_probe_read_user(&clone, sizeof(clone), (void *)regs->dx);
+		read_user(&clone, sizeof(clone), (void *)regs->dx);
 	char *source = file_of(clone.fd);
 	return !clone.length && source && clone.offset >= LOAD(u64, (char *)rdp(source + FILE_INODE) + INODE_SIZE);
 }
@@ -124,7 +124,7 @@ static inline void count_loop(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 {
 	u32 fd = s->regs.dx;
 	if (request == LOOP_CONFIGURE_)
-		bpf_probe_read_user(&fd, sizeof(fd), (void *)s->regs.dx);
+		read_user(&fd, sizeof(fd), (void *)s->regs.dx);
 	char *file = known_file(ctx, s, fd, REGULAR);
 	if (file && rd32(file + FILE_MODE) & FMODE_WRITE_)
 		count(DK_C_GIVEN, 1);
@@ -178,7 +178,7 @@ HANDLER(on_ioctl)
 		return 0;
 	}
 	struct dk_space space = {};
-	bpf_probe_read_user(&space, sizeof(space), (void *)regs->dx);
+	read_user(&space, sizeof(space), (void *)regs->dx);
 	if (space.whence == 1)
 		space.start += (s64)rdp(file + FILE_POS);
 	else if (space.whence == 2)

@@ -156,7 +156,7 @@ static inline int look_for_child(struct dk_scratch *s, struct dk_inode *slots, s
 
 static inline void drop_stamps(void)
 {
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = current_id();
 	struct dk_touched *t = touched.lookup(&tid);
 	if (!t)
 		return;

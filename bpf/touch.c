@@ -25,7 +25,7 @@ static inline int is_for_records(char *inode, u64 number)
 /* Says whether that is any concern of ours. */
 static inline int touch(char *inode)
 {
-	u64 id = bpf_get_current_pid_tgid();
+	u64 id = current_id();
 	u32 tid = id;
 	struct dk_scratch *s = get_scratch();
 	if (!s || !is_tracked_now(s, id >> 32))

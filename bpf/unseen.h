@@ -31,7 +31,7 @@ static inline int is_unheard_of(u32 tgid, char *inode)
  */
 static inline void look_for_unseen(char *inode)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	if (!is_unheard_of(tgid, inode))
 		return;
 	char *task = (char *)bpf_get_current_task();

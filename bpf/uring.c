@@ -54,7 +54,7 @@ static inline int is_uring_xattr(u8 opcode)
 
 HANDLER(on_uring_enter)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	u64 *asked = holds.lookup(&tgid);
 	if (!asked)
 		return 0;
@@ -74,7 +74,7 @@ static inline void save_path(char *to, char *filename)
 HANDLER(io_uring_submit_req)
 {
 	char *req = (char *)ctx->args[0];
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	if (!is_tracked(tgid))
 		return 0;
 	u8 opcode = opcode_of(req);
@@ -98,7 +98,7 @@ HANDLER(io_uring_submit_req)
 	p->flags = 0;
 	p->path1[0] = p->path2[0] = 0;
 	if (vector) {
-		bpf_probe_read_user(p->iov, sizeof(p->iov), rdp(req + URING_RW_ADDR));
+		read_user(p->iov, sizeof(p->iov), rdp(req + URING_RW_ADDR));
 		p->flags = length;
 		u64 bytes = length > SAVED_IOVECS ? 1ULL << 40 : 0;
 		for (int i = 0; i < SAVED_IOVECS; i++)
@@ -136,7 +136,7 @@ HANDLER(io_uring_submit_req)
 HANDLER(io_uring_complete)
 {
 	char *req = (char *)ctx->args[1];
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = current_id() >> 32;
 	if (!req || !is_tracked(tgid))
 		return 0;
 	u8 opcode = opcode_of(req);
@@ -174,7 +174,7 @@ HANDLER(io_uring_complete)
 /* No room for a completion: whatever it was, it went by unseen. */
 HANDLER(io_uring_cqe_overflow)
 {
-	if (is_tracked(bpf_get_current_pid_tgid() >> 32) && (s32)ctx->args[2] >= 0)
+	if (is_tracked(current_id() >> 32) && (s32)ctx->args[2] >= 0)
 		count(DK_C_ASYNC, 1);
 	return 0;
 }
@@ -184,7 +184,7 @@ HANDLER(io_uring_cqe_overflow)
 /* A ring is made. Where nothing tells of requests, what is done through it is lost. */
 HANDLER(on_uring_setup)
 {
-	if ((s64)ctx->args[1] >= 0 && !control_value(DK_C_URING) && is_tracked(bpf_get_current_pid_tgid() >> 32))
+	if ((s64)ctx->args[1] >= 0 && !control_value(DK_C_URING) && is_tracked(current_id() >> 32))
 		count(DK_C_ASYNC, 1);
 	return 0;
 }

@@ -56,7 +56,8 @@ def record(
     from diffkeeper.record.kernel import Loading
 
     caller: Caller | None = ctx.obj  # none where the program is called in another way
-    loading = Loading()  # while the following is imported
+    ui = open_ui()
+    loading = Loading(ui)  # while the following is imported
     from diffkeeper.record.session import record as record_command
     from diffkeeper.store.differing import Choice
 
@@ -71,7 +72,7 @@ def record(
         force=force,
         ignored=caller.ignored if caller else (),
         closed=caller.closed if caller else (),
-        ui=open_ui(),
+        ui=ui,
         loading=loading,
     )
     ctx.exit(status)

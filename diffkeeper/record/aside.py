@@ -47,8 +47,8 @@ class Aside:
         self._looked, self._seen = 0.0, 0  # when, and bytes of journal by then
         self._much, self._indexable = True, 0
         hold, self._input = os.pipe()
-        self._pid = os.fork()
-        if self._pid:
+        self.pid = os.fork()
+        if self.pid:
             os.close(hold)
         else:
             self._serve(hold, user)
@@ -93,17 +93,17 @@ class Aside:
     def hurry(self) -> None:
         """The journal is whole, and the command has ended: nobody is in its way any more."""
         with suppress(OSError):
-            os.sched_setscheduler(self._pid, os.SCHED_OTHER, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, self._pid, 0)
+            os.sched_setscheduler(self.pid, os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, self.pid, 0)
         os.close(self._input)
 
     def finish(self, ui: Progress) -> None:
         """After `hurry`: wait until it comes to the end; what it leaves, we do."""
-        ended = os.pidfd_open(self._pid)
+        ended = os.pidfd_open(self.pid)
         while not select.select([ended], [], [], PROGRESS)[0]:
             ui.progress("indexing", 0, 0)
         os.close(ended)
-        _, status = os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         log = self._trace / INDEXER_LOG
         if not log.stat().st_size:
             log.unlink()
@@ -111,5 +111,5 @@ class Aside:
             indexer.index(self._trace, trusted=True, progress=lambda done, total: ui.progress("indexing", done, total))
 
     def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)

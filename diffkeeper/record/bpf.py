@@ -165,6 +165,16 @@ def load_program(name: str, code: bytes, maps: dict[int, Map]) -> int:
         raise OSError(error.errno, f"{name}: {error.strerror}: {' / '.join(said[-3:])}") from error
 
 
+def is_allowed() -> bool:
+    """Whether we may load programs such as ours, which takes capabilities in the initial user namespace."""
+    code = INSTRUCTION.pack(_MOVE, 0, 0, 0) + INSTRUCTION.pack(EXIT, 0, 0, 0)
+    try:
+        os.close(load_program("nothing", code, {}))
+    except OSError:
+        return False
+    return True
+
+
 def can_load_anywhere(cast: int) -> bool:
     """Whether programs may load from any address that the kernel function `cast`, bpf_rdonly_cast(), says is memory.
 

@@ -14,7 +14,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -183,6 +183,14 @@ def stop(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
+
+
+def reap(ours: Container[int]) -> None:
+    """What the first process of a container is there for: orphans are its children, and who waits for the end of one
+    looks whether it is still there. `ours`: children that are waited for in other ways.
+    """
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ours:
+        os.waitpid(ended.si_pid, 0)
 
 
 def _is_orphaned() -> bool:

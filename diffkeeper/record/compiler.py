@@ -1,7 +1,7 @@
 """From bpf/*.c to bytecode: bcc's compiler, and a cache of what it made.
 
 The only importer of bcc, which comes from the system's Python packages whatever Python runs us.
-Compiling takes 0.5-1.5 s, so the result is kept by the hash of everything it depends on; what runs
+Compiling takes some seconds, so the result is kept by the hash of everything it depends on; what runs
 it is `diffkeeper.record.bpf`.
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
@@ -27,6 +27,8 @@ from .loops import closed_by_jumps
 
 SYSTEM_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3/site-packages")
 CACHE_VERSION = 2
+FLAGS = ("-g0", "-Xclang", "-disable-llvm-passes")
+"""For clang: no debug information, and no optimization, as bcc optimizes what comes from there. A third of the time."""
 DEBUG_VARIABLE = "DIFFKEEPER_DEBUG_BPF"
 """Set it to see what the compiler says, and to pass the cache by."""
 
@@ -52,14 +54,19 @@ def find_bcc() -> ModuleType:
         sys.path[:] = path
 
 
-def bytecode(text: str, rings: Mapping[str, MapSpec]) -> Bytecode:
-    """Compile C `text`, in which these names stand for maps; from the cache when it is there. NoBccError."""
-    key = hashlib.blake2b(f"{CACHE_VERSION}\0{rings}\0{text}".encode(), digest_size=16).hexdigest()
+def bytecode(text: str, rings: Mapping[str, MapSpec], compiling: Callable[[], None]) -> Bytecode:
+    """Compile C `text`, in which these names stand for maps; from the cache when it is there. NoBccError.
+
+    `compiling` is called before what takes long.
+    """
+    key = hashlib.blake2b(f"{CACHE_VERSION}\0{FLAGS}\0{rings}\0{text}".encode(), digest_size=16).hexdigest()
     path = cache.directory() / f"programs-{key}.msgpack"
     if not os.environ.get(DEBUG_VARIABLE):
         with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             return msgspec.msgpack.decode(path.read_bytes(), type=Bytecode)
-    made = _compile(text, rings)
+    bcc = find_bcc()
+    compiling()
+    made = _compile(bcc, text, rings)
     cache.write(path, msgspec.msgpack.encode(made))
     return made
 
@@ -84,13 +91,12 @@ def _compiler_environment() -> Iterator[None]:
             os.environ["BCC_KERNEL_SOURCE"] = saved
 
 
-def _compile(text: str, rings: Mapping[str, MapSpec]) -> Bytecode:
-    bcc = find_bcc()
+def _compile(bcc: ModuleType, text: str, rings: Mapping[str, MapSpec]) -> Bytecode:
     lib: Any = bcc.lib
     defines = "".join(f"#define {name} {ring.placeholder}\n" for name, ring in rings.items())
     with _compiler_environment():
         try:
-            module: Any = bcc.BPF(text=defines + text)
+            module: Any = bcc.BPF(text=defines + text, cflags=list(FLAGS))
         except Exception as error:  # bcc raises nothing narrower
             raise NoBccError(
                 f"bcc could not compile the recorder's programs: {error} (set {DEBUG_VARIABLE}=1 to see why)"

@@ -10,20 +10,23 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from ..errors import KernelTooOldError, NoBccError, NotPermittedError
+from ..progress import Progress, Silent
 from ..wire import Inode
-from . import bpf, compiler, layout, symbols, syscalls
+from . import bpf, compiler, layout, namespaces, symbols, syscalls
 from .requests import Request, decode
 
 PARTS = (
     "event.h",
     "maps.h",
+    "memory.h",
+    "numbers.h",
     "objects.h",
     "hold.h",
     "verdicts.h",
@@ -61,6 +64,7 @@ URING = ("io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow")
 OPTIONAL_TRACEPOINTS = (CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty", *URING)
 RING_BYTES = 64 << 20
 BIND_DEPTH = 256
+COMPILING = "compiling programs for this kernel: some seconds, the first time"
 PASSES = 8  # over what is asked: more only where somebody asks without end
 FILTERS = 64  # whose verdicts the kernel half can tell apart
 MINIMUM_KERNEL = (5, 8)
@@ -81,6 +85,7 @@ class Control:
     DISABLED, LOST, STOPS, STOPPED, COMPAT, UNREAD, UNSTOPPABLE, THRESHOLD = range(8)
     UNASKED, UNMAPPED, ASYNC, CUTS, MAPPED, JUDGES, EPOCH, MOVES = range(8, 16)
     APART, MOUNTS, EXITS, CHANGES, CUT_SHORT, UNFOLLOWED, CORES, UNSEEN, GIVEN, CLOCK, URING, GROUP = range(16, 28)
+    PIDNS = 28
 
 
 def sources() -> Path:
@@ -100,6 +105,12 @@ def check_kernel() -> None:
         raise NotPermittedError(
             "recording needs root: run it as 'sudo diffkeeper record ...' (the command runs as you)"
         )
+    namespaces.check_proc()
+    if not bpf.is_allowed():
+        raise NotPermittedError(
+            "this root may load no programs into the kernel: a container needs --privileged, or CAP_BPF and CAP_PERFMON"
+            " in the initial user namespace, and bpf(2) in its seccomp profile"
+        )
     layout.load()
 
 
@@ -116,16 +127,21 @@ def program_text() -> str:
     if calls["RDONLY_CAST"] and not bpf.can_load_anywhere(calls["RDONLY_CAST"]):
         calls["RDONLY_CAST"] = 0
     defines |= {name: bpf.FUNCTION_BASE + number for name, number in calls.items() if number}
+    if namespaces.pid_namespace() != namespaces.INITIAL_PID_NAMESPACE:
+        defines["PID_NAMESPACE"] = 1
     text = [f"#define {name} {value}" for name, value in defines.items()]
     text += [(sources() / part).read_text() for part in PARTS]
     return "\n".join(text)
 
 
-def compiled(ring_bytes: int = RING_BYTES) -> bpf.Bytecode:
-    """The programs for the running kernel. Raises NoBtfError, KernelTooOldError and NoBccError."""
+def compiled(ring_bytes: int = RING_BYTES, compiling: Callable[[], None] = lambda: None) -> bpf.Bytecode:
+    """The programs for the running kernel. Raises NoBtfError, KernelTooOldError and NoBccError.
+
+    `compiling` is called where they have to be compiled first.
+    """
     ring = bpf.MapSpec("dk_events", bpf.MAP_RINGBUF, 0, 0, ring_bytes, 0, _RING_PLACEHOLDER)
     asked = bpf.MapSpec("dk_questions", bpf.MAP_RINGBUF, 0, 0, QUESTIONS_BYTES, 0, _QUESTIONS_PLACEHOLDER)
-    return compiler.bytecode(program_text(), {"RING_FD": ring, "QUESTIONS_FD": asked})
+    return compiler.bytecode(program_text(), {"RING_FD": ring, "QUESTIONS_FD": asked}, compiling)
 
 
 def _refused(error: OSError) -> NoBccError:
@@ -138,10 +154,12 @@ class Loading:
     Raises KernelTooOldError, NotPermittedError, NoBtfError and NoBccError when it is begun.
     """
 
-    def __init__(self, ring_bytes: int = RING_BYTES) -> None:
+    def __init__(self, ui: Progress | None = None, ring_bytes: int = RING_BYTES) -> None:
+        ui = ui or Silent()
         check_kernel()
         with bpf.unlimited():
-            code = compiled(ring_bytes)  # not in the thread: bcc changes the working directory
+            # Not in the thread: bcc changes the working directory.
+            code = compiled(ring_bytes, partial(ui.note, COMPILING))
         self._pool = ThreadPoolExecutor(1)
         self._kernel = self._pool.submit(Kernel, code, ring_bytes)
 
@@ -184,6 +202,7 @@ class Kernel:
         self.control = memoryview(self._control_map).cast("Q")
         self._changes = 0  # of the control slot, when the maps were looked at last
         self.control[Control.THRESHOLD] = ring_bytes // 2
+        self.control[Control.PIDNS] = namespaces.pid_namespace()
 
     def _load(self, code: bpf.Bytecode) -> None:
         by_placeholder = {}

@@ -18,7 +18,7 @@ from .. import cache
 from ..errors import KernelTooOldError, NoBtfError
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
-LAYOUT_VERSION = 17
+LAYOUT_VERSION = 18
 
 WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_FILES": (("task_struct", "files"),),
@@ -26,6 +26,7 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_NSPROXY": (("task_struct", "nsproxy"),),
     "NSPROXY_MNT": (("nsproxy", "mnt_ns"),),
     "TASK_TGID": (("task_struct", "tgid"),),
+    "TASK_THREAD_PID": (("task_struct", "thread_pid"),),
     "TASK_FLAGS": (("task_struct", "flags"),),
     "TASK_COMM": (("task_struct", "comm"),),
     "TASK_CRED": (("task_struct", "cred"),),
@@ -43,6 +44,11 @@ WANTED: dict[str, tuple[tuple[str, str], ...]] = {
     "TASK_SIGHAND": (("task_struct", "sighand"),),
     "SIGHAND_ACTION": (("sighand_struct", "action"),),
     "SIGNAL_PIDS": (("signal_struct", "pids"),),
+    "PID_LEVEL": (("pid", "level"),),
+    "PID_NUMBERS": (("pid", "numbers"),),
+    "UPID_NR": (("upid", "nr"),),
+    "UPID_NS": (("upid", "ns"),),
+    "PIDNS_INUM": (("pid_namespace", "ns.inum"),),
     "CRED_UID": (("cred", "uid"),),
     "CRED_FSUID": (("cred", "fsuid"),),
     "CRED_FSGID": (("cred", "fsgid"),),

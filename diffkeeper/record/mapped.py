@@ -18,6 +18,7 @@ from . import reread
 from .baseline import Piece
 from .contents import CONTENT_PIECE, data_ranges, hashed
 from .kernel import Control, Kernel
+from .namespaces import kernel_time
 from .requests import Ask, Request
 
 PAGE = mmap.PAGESIZE
@@ -210,7 +211,7 @@ class Mapped:
     def _look_at(self, file: _File, request: Request | None, mappers: set[int], emit: Emit) -> bool:
         by_caller = request is not None and (request.pid in mappers or not mappers)
         pid = request.pid if request and by_caller else min(mappers, default=0)
-        moment = request.time if request else time.monotonic_ns()
+        moment = request.time if request else kernel_time()
         is_alone = request is not None and request.stopped and by_caller and mappers <= {pid}
         flags = 0 if is_alone else Flag.INEXACT
         found = False

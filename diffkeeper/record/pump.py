@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from .baseline import Piece
 from .kernel import Control, Kernel
 from .mapped import Mapped
 from .mounting import Mounting
+from .namespaces import kernel_time
 from .requests import Ask, Request
 from .ring import Ring
 from .verdicts import Verdicts
@@ -120,7 +120,7 @@ class Pump:
         cause = "disk full" if full else f"recorder failed: {error}"
         try:
             self._journal.cut()
-            self._journal.append(encode(WireOp.GAP, time=time.monotonic_ns(), payload=cause.encode()))
+            self._journal.append(encode(WireOp.GAP, time=kernel_time(), payload=cause.encode()))
         except OSError:
             return  # not even that: the missing END says it
 
@@ -190,11 +190,11 @@ class Pump:
             child.stop(set(stopped).intersection(kernel.stopped()))
 
     def _resume(self, pids: Sequence[int]) -> None:
-        now = time.monotonic_ns()
+        now = kernel_time()
         if len(self._continued) > MANY:  # what was asked before they were continued is known by now
             self._continued = {pid: when for pid, when in self._continued.items() if when > now - LATE}
         for pid in pids:
-            self._continued[pid] = time.monotonic_ns()
+            self._continued[pid] = kernel_time()
             child.resume((pid,))
 
     def _answer_all(self, kernel: Kernel, ring: Ring) -> None:

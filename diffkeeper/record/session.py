@@ -34,6 +34,7 @@ from .aside import Aside
 from .baseline import Baseline
 from .kernel import Control, Kernel, Loading
 from .losses import Losses
+from .namespaces import kernel_time
 from .pump import Pump
 from .ring import Ring
 from .verdicts import Verdicts
@@ -76,7 +77,7 @@ def record(
     the command finds ignored, `closed`: standard streams that it finds closed, as our caller had them. `loading`: the
     programs, if they were begun to be loaded before.
     """
-    loading = loading or Loading()
+    loading = loading or Loading(ui)
     recording = None
     try:
         child.find_command(command)
@@ -222,7 +223,7 @@ class _Recording:
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, child.HANDLED)
         process = self._fork(previous)
         kernel.track(process.pid)
-        began = time.monotonic_ns()
+        began = kernel_time()
         self._pump.emit(
             (encode(WireOp.BEGIN, time=began, pid=process.pid, offset=time.time_ns(), length=self._user.uid),)
         )
@@ -238,7 +239,7 @@ class _Recording:
             raise kind(f"{self._command[0]}: {os.strerror(error)}")
         self._ring.register(process.pidfd)
         try:
-            status = self._follow(process)
+            status = self._follow(process, guardian)
             self._stop_capture(kernel)
         finally:
             guardian.dismiss()
@@ -253,10 +254,11 @@ class _Recording:
         self._ui.note(summary)
         return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
 
-    def _follow(self, process: child.Child) -> int:
+    def _follow(self, process: child.Child, guardian: child.Guardian) -> int:
         """Until the command has ended, and with `wait_tree` all that it started. Returns the command's wait status."""
         assert self._indexer is not None
         failure_told = enough = waiting_told = False
+        ours = (process.pid, guardian.pid, self._indexer.pid)
         while True:
             try:
                 busy = self._pump.step()
@@ -264,7 +266,7 @@ class _Recording:
                 self._pump.give_up(error)
                 busy = False
             if self._kernel and not self._pump.failure:
-                self._pump.emit(self._losses.since(self._kernel, time.monotonic_ns()))
+                self._pump.emit(self._losses.since(self._kernel, kernel_time()))
                 self._pump.flush()  # now: we may be killed
             while (received := signal.sigtimedwait(child.HANDLED, 0)) is not None:
                 # What the terminal sends reaches the command by itself; only a kill(2) is passed on.
@@ -274,6 +276,8 @@ class _Recording:
             if self._pump.failure and not failure_told:
                 failure_told = True
                 self._ui.note(f"recording stopped, the command runs on: {self._pump.failure}")
+            if os.getpid() == 1:
+                child.reap(ours)
             status = process.poll()
             if status is not None and (not self._wait_tree or enough or not self._alive()):
                 return status
@@ -320,7 +324,7 @@ class _Recording:
 
     def _close_recording(self, kernel: Kernel, pid: int, status: int) -> None:
         """The journal's last records; then the kernel is as it was."""
-        ended = time.monotonic_ns()
+        ended = kernel_time()
         self._judges.count_events(kernel.left_out())
         filtered = json.dumps([structs.asdict(each) for each in self._judges.report()])
         self._pump.last_words(
@@ -368,7 +372,7 @@ class _Recording:
 
     def _verify(self) -> None:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
-        now = time.monotonic_ns()
+        now = kernel_time()
         with open_reader(self._trace, trusted=True) as reader:
             keeps, lost = self._judges.keeps_path, bool(reader.session.lost)
             verifier = Verifier(reader, self._pump.emit, keeps, now, everything=lost)

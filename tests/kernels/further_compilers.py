@@ -78,6 +78,7 @@ def compiled(version: int, text: str, top: Path) -> dict[str, bytes]:
     with headers.tree() as tree:
         run(
             f"clang-{version} -O2 -S -emit-llvm -w -Wno-int-conversion -fno-jump-tables -nostdinc -D__KERNEL__",
+            *compiler.FLAGS,
             "-D__BPF_TRACING__ -DKBUILD_MODNAME=0",
             "-Dinline=inline\\ __attribute__((always_inline))",  # bcc says so of every function, once it is IR
             *(f"-I{tree}/{name}" for name in ("include", "include/uapi", "arch/x86/include")),

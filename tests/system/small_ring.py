@@ -11,4 +11,4 @@ from diffkeeper.record.session import record
 
 if __name__ == "__main__":
     trace, ring_bytes, *command = sys.argv[1:]
-    sys.exit(record(command, trace=Path(trace), roots=[], ui=Silent(), loading=Loading(int(ring_bytes))))
+    sys.exit(record(command, trace=Path(trace), roots=[], ui=Silent(), loading=Loading(ring_bytes=int(ring_bytes))))
