@@ -61,16 +61,22 @@ def one_line_errors() -> Iterator[None]:
         message = error.format_message().rstrip(".")
         fail(f"{message} (see '{command} --help')", error.exit_code)
     except BrokenPipeError as error:
-        # Nobody reads any more. Python would complain again when it flushes stdout at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        _discard_output()
         raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
     except KeyboardInterrupt as error:
         raise click.exceptions.Exit(128 + signal.SIGINT) from error
     except ImportError as error:
         fail(f"a part of DiffKeeper cannot be loaded: {error}; run 'make setup' again", PluginError.exit_code)
     except OSError as error:
+        if error.filename is None:  # of a stream, ours most likely
+            _discard_output()
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         fail(f"{where}{error.strerror or error}", 1)
+
+
+def _discard_output() -> None:
+    """Nobody reads any more, or there is no room. Python would try again when it flushes stdout at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 class CommandGroup(click.Group):

@@ -51,7 +51,8 @@ def record(
 
     Everything from CMD on is the command's own. It keeps standard input, output and the terminal,
     and gets SIGINT, SIGTERM and SIGHUP; the exit code is CMD's (128+N if signal N killed it).
-    Needs root: under sudo, CMD runs as the user who called sudo, and the trace is theirs.
+    Needs root: under sudo, CMD runs as the user who called sudo, with the environment and umask
+    that they have without it, and the trace is theirs.
     """
     from diffkeeper.record.kernel import Loading
 

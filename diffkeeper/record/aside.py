@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..progress import Progress
 from ..store import indexer
-from . import child
+from .caller import User, become
 
 PROGRESS = 0.1
 """Seconds between two signs of life while it comes to the end."""
@@ -37,7 +37,7 @@ INDEXER_LOG = "indexer.log"
 class Aside:
     """One indexer. It ends when its stdin does: with `hurry`, or with us."""
 
-    def __init__(self, trace: Path, user: child.User) -> None:
+    def __init__(self, trace: Path, user: User) -> None:
         """Forked, not executed: the owner may not be allowed to execute the Python that runs us.
 
         For the same reason all that it may want to import is to be imported by now.
@@ -53,7 +53,7 @@ class Aside:
         else:
             self._serve(hold, user)
 
-    def _serve(self, hold: int, user: child.User) -> None:
+    def _serve(self, hold: int, user: User) -> None:
         status = 1
         try:
             os.setpgid(0, 0)  # no Ctrl-C; in a session of its own it would be as urgent as the command (autogroup)
@@ -65,7 +65,7 @@ class Aside:
             for fd, number in ((hold, 0), (null, 1), (log, 2)):
                 os.dup2(fd, number)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            child.become(user)
+            become(user)
             status = indexer.main([str(self._trace)], lambda: self._crowded[0] != 0)
         except BaseException:  # noqa: BLE001  nothing of ours may run on in a forked copy
             traceback.print_exc()

@@ -1,6 +1,6 @@
 """The command and the processes that look after it: starting it held, and never leaving it stopped.
 
-Owns fork/exec of the command (as the user who called sudo, its terminal and descriptors its own),
+Owns fork/exec of the command (as whoever called us, its terminal and descriptors its own),
 and the guardians: processes that outlive a killed recorder just long enough to continue what was
 stopped. Knows nothing of BPF beyond a few callables.
 """
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pwd
 import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from msgspec import Struct
-
 from ..errors import CommandNotExecutableError, CommandNotFoundError
+from .caller import Caller, become
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that a recorder passes on to the command."""
@@ -31,37 +29,13 @@ _libc = ctypes.CDLL(None)
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these; a command expects the default
 
 
-class User(Struct, frozen=True):
-    """Whom the command runs as and the trace belongs to."""
-
-    uid: int
-    gid: int
-    name: str = ""
-    home: str = ""
-
-    @property
-    def is_caller(self) -> bool:
-        return self.uid == os.geteuid() and self.gid == os.getegid()
-
-
-def invoking_user() -> User:
-    """The user who called sudo, or else the one we are."""
-    uid, gid = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() == 0 and uid.isdigit() and gid.isdigit() and int(uid) != 0:
-        try:
-            entry = pwd.getpwuid(int(uid))
-            return User(int(uid), int(gid), entry.pw_name, entry.pw_dir)
-        except KeyError:
-            return User(int(uid), int(gid))
-    return User(os.geteuid(), os.getegid())
-
-
-def find_command(command: Sequence[str]) -> str:
-    """The file that execvp would run. CommandNotFoundError, CommandNotExecutableError as a shell has them."""
+def find_command(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The file that execvpe would run. CommandNotFoundError, CommandNotExecutableError as a shell has them."""
     name = command[0]
-    if found := shutil.which(name):
+    directories = os.get_exec_path(environment)
+    if found := shutil.which(name, path=os.pathsep.join(directories)):
         return found
-    candidates = [Path(name)] if "/" in name else [Path(d, name) for d in os.get_exec_path()]
+    candidates = [Path(name)] if "/" in name else [Path(d, name) for d in directories]
     for path in candidates:
         try:
             mode = path.stat().st_mode
@@ -77,11 +51,11 @@ class Child:
     """The command, forked but held before its exec until `release()`."""
 
     def __init__(
-        self, command: Sequence[str], user: User, blocked: Iterable[int], *, ignored: Iterable[signal.Signals] = (),
+        self, command: Sequence[str], caller: Caller, blocked: Iterable[int], *, ignored: Iterable[signal.Signals] = (),
         closed: Iterable[int] = (),
     ) -> None:  # fmt: skip
-        """`blocked`, `ignored`: signals as the command finds them, `closed`: its standard streams that are; all as
-        whoever called the recorder left them.
+        """`blocked`, `ignored`: signals as the command finds them, `closed`: its standard streams that are; all as they
+        were left to the recorder.
         """
         hold, self._go = os.pipe()
         report, failed = os.pipe()
@@ -99,12 +73,14 @@ class Child:
                 if not os.read(hold, 1):
                     os._exit(125)  # the recorder died before the command began
                 os.close(hold)
-                become(user)
+                become(caller.user)
+                if caller.umask is not None:
+                    os.umask(caller.umask)
                 # Should nobody be left to continue what a dead recorder had stopped, the kernel continues the command.
                 _libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
                 for fd in closed:
                     os.close(fd)
-                os.execvp(command[0], list(command))
+                os.execvpe(command[0], list(command), caller.environment)
             except OSError as error:
                 os.write(failed, str(error.errno or 1).encode())
             finally:
@@ -141,19 +117,6 @@ class Child:
                 signal.pidfd_send_signal(self.pidfd, number)
             except ProcessLookupError:
                 return
-
-
-def become(user: User) -> None:
-    """Take on the user's rights for good."""
-    if user.is_caller:
-        return
-    if user.name:
-        os.initgroups(user.name, user.gid)
-        os.environ.update(HOME=user.home, USER=user.name, LOGNAME=user.name)
-    else:
-        os.setgroups([user.gid])
-    os.setgid(user.gid)
-    os.setuid(user.uid)
 
 
 def state(pid: int) -> str:

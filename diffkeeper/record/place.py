@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import TraceExistsError
 from ..store.session import FACTS_FILE
 from . import earlier
-from .child import User
+from .caller import User
 
 
 def make(trace: Path, user: User, *, force: bool) -> None:

@@ -32,6 +32,7 @@ from ..wire import WireOp, encode
 from . import child, earlier, place, scope
 from .aside import Aside
 from .baseline import Baseline
+from .caller import User, called_by
 from .kernel import Control, Kernel, Loading
 from .losses import Losses
 from .namespaces import kernel_time
@@ -80,9 +81,10 @@ def record(
     loading = loading or Loading(ui)
     recording = None
     try:
-        child.find_command(command)
+        caller = called_by()
+        child.find_command(command, caller.environment)
         resolved = scope.resolve_roots(roots)
-        user = child.invoking_user()
+        user = caller.user
         differ = differ or differing.Choice()
         if differ != differing.Choice() or not user.is_caller:  # to whom the modules of differs may be closed
             differing.check(differ)
@@ -92,7 +94,7 @@ def record(
         place.make(trace, user, force=force)
         recording = _Recording(
             command, trace, resolved, filters, differ, user, ui, mmap_interval, wait_tree,
-            partial(child.Child, command, user, ignored=ignored, closed=closed), kernel,
+            partial(child.Child, command, caller, ignored=ignored, closed=closed), kernel,
         )
         recording.prepare()
     except BaseException:
@@ -112,7 +114,7 @@ class _Recording:
         roots: tuple[bytes, ...],
         filters: Sequence[Spec],
         differ: differing.Choice,
-        user: child.User,
+        user: User,
         ui: Progress,
         mmap_interval: float,
         wait_tree: bool,

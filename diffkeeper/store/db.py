@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,9 @@ from msgspec import Struct
 from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError
 from . import files, pages, sound
 from .tables import FOR_INDEXER, NOT_ALWAYS, Table
+
+with contextlib.suppress(ImportError):  # of lmdb's own, when it opens a file; the indexer may not read modules any more
+    importlib.import_module("lmdb._envid")
 
 MAP_SIZES = (1 << 40, 1 << 36, 1 << 33)
 """Address space asked for, in order: the file is as large as its data, whatever the map."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -327,6 +328,33 @@ def test_under_sudo_the_command_and_the_trace_are_the_users(workspace: Path, tmp
     owners = {path.stat().st_uid for path in [trace, *trace.rglob("*")]}
     assert owners == {65534}
     assert trace.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("pty", [False, True], ids=["", "use_pty"])
+def test_sudo_keeps_nothing_from_the_command(pty: bool, workspace: Path, tmp_path: Path) -> None:
+    """sudo gives root an environment and a umask of its own; the command finds those of whoever called sudo."""
+    workspace.chmod(0o777)
+    sudoers = tmp_path / "sudoers"
+    sudoers.write_text(f"Defaults env_reset, {'' if pty else '!'}use_pty\nnobody ALL=(ALL) NOPASSWD: ALL\n")
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        os.chmod(place, 0o755)
+        tool = Path(place, "mine")
+        tool.write_text("#!/bin/sh\nenv -0 > environment; : > made\n")
+        tool.chmod(0o755)
+        theirs = {"PATH": f"{place}:/usr/bin:/bin", "FROM_CI": "yes", "HOME": "/somewhere", "EMPTY": ""}
+        words = ["sudo", "GIVEN=too", *harness.DIFFKEEPER, "record", "-o", str(tmp_path / "trace"), "--", "mine"]
+        setting = f'mount --bind {sudoers} /etc/sudoers && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
+        result = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", setting, "sh", "sh", "-c", 'umask 002; "$@"', "sh", *words],
+            cwd=workspace, env=theirs, check=False, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = dict(pair.split("=", 1) for pair in (workspace / "environment").read_text().split("\0") if pair)
+    assert {name: found.get(name) for name in theirs} == theirs
+    assert found["GIVEN"] == "too"
+    assert not [name for name in found if name.startswith("SUDO_")]
+    made = (workspace / "made").stat()
+    assert (made.st_uid, made.st_mode & 0o777) == (65534, 0o664)
 
 
 def test_what_outlives_the_command_is_recorded_when_asked(workspace: Path, trace: Path) -> None:
