@@ -94,13 +94,14 @@ def _unmount(where: str) -> None:
 
 
 def _check_fuse() -> None:
+    contained = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
     try:
         os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError as error:
-        hint = f"mount as root, or: sudo chmod 666 {FUSE_DEVICE}"
+        hint = f"mount as root, or: sudo chmod 666 {FUSE_DEVICE}" if os.geteuid() else contained
         raise NoFuseError(f"this user may not open {FUSE_DEVICE}: {hint}") from error
     except OSError as error:
-        hint = "load it with 'modprobe fuse'; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
+        hint = f"load it with 'modprobe fuse'; {contained}"
         raise NoFuseError(f"no FUSE here, {FUSE_DEVICE}: {error.strerror}; {hint}") from error
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise NoFuseError("fusermount3 is missing: apt install fuse3, or mount as root")
