@@ -98,7 +98,7 @@ static inline void write_long(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 		begin_vector(s, cb->buffer);
 	}
 	if (copied && length <= DIRECT_MAX && file && !appends(cb, file)) /* else it is not to be seen where it went */
-		helpers.call(ctx, HELPER_VECTORS);
+		programs.call(ctx, HELPER_VECTORS);
 	go_on(ctx, HELPER_AIO_BEHIND);
 }
 

@@ -72,7 +72,7 @@ HANDLER(uring_write)
 	begin_write(s, offset, ret);
 	if (opcode == URING_WRITE || opcode == URING_WRITE_FIXED) {
 		begin_vector(s, (u64)rdp(req + URING_RW_ADDR));
-		helpers.call(ctx, HELPER_VECTORS);
+		programs.call(ctx, HELPER_VECTORS);
 		return 0;
 	}
 	struct dk_pending *p = pending.lookup(&key);
@@ -81,7 +81,7 @@ HANDLER(uring_write)
 		u32 vectors = p->flags;
 		pending.delete(&key);
 		if (begin_vectors(s, vectors, SAVED_IOVECS))
-			helpers.call(ctx, HELPER_VECTORS);
+			programs.call(ctx, HELPER_VECTORS);
 	}
 	dirty_async(ctx, s, file, s->piece.offset, s->piece.rest);
 	return 0;

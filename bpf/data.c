@@ -161,7 +161,7 @@ HANDLER(on_write)
 		return 0;
 	if (s->piece.rest > PIECE) {
 		begin_vector(s, s->regs.si);
-		helpers.call(ctx, HELPER_VECTORS);
+		programs.call(ctx, HELPER_VECTORS);
 	}
 	s->piece.from = s->regs.si;
 	s->piece.left = s->piece.rest;
@@ -208,7 +208,7 @@ HANDLER(on_writev)
 		return 0;
 	read_user(s->iov, sizeof(s->iov), (void *)s->regs.si);
 	if (begin_vectors(s, s->regs.dx, IOVECS))
-		helpers.call(ctx, HELPER_VECTORS);
+		programs.call(ctx, HELPER_VECTORS);
 	dirty(ctx, s, file_of(s->regs.di), s->regs.di, s->piece.offset, s->piece.rest);
 	return 0;
 }

@@ -342,7 +342,7 @@ BPF_ARRAY(bindings, struct dk_binding, NCPU);
 BPF_ARRAY(handled, u8, CALLS); /* set from user space: calls whose changes are told by who handles them */
 BPF_TABLE("lru_hash", u32, struct dk_waits, waits, 4096); /* by process */
 BPF_PROG_ARRAY(on_exit, CALLS);
-BPF_PROG_ARRAY(helpers, 32);
+BPF_PROG_ARRAY(programs, 32); /* not "helpers": bcc 0.18 has a symbol of that name */
 #define HELPER_BIND 0
 #define HELPER_REQUEST 1
 #define HELPER_URING_WRITE 2

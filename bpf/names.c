@@ -153,7 +153,7 @@ static inline void send_judged(struct bpf_raw_tracepoint_args *ctx, struct dk_sc
 {
 	s->record = size;
 	if (judges())
-		helpers.call(ctx, HELPER_JUDGE);
+		programs.call(ctx, HELPER_JUDGE);
 	send(s, size & (PIECE - 1));
 }
 

@@ -7,7 +7,7 @@
 /* Goes on in another program. The kernel allows 33 in a row: after that, what is left of the call is lost. */
 static inline void go_on(struct bpf_raw_tracepoint_args *ctx, u32 helper)
 {
-	helpers.call(ctx, helper);
+	programs.call(ctx, helper);
 	count(DK_C_CUT_SHORT, 1);
 }
 

@@ -35,7 +35,7 @@ HANDLER(write_vectors)
 		return 0;
 	int sent = send_vectors(s);
 	if (sent && s->piece.rest)
-		helpers.call(ctx, HELPER_VECTORS);
+		programs.call(ctx, HELPER_VECTORS);
 	if (sent)
 		hold_if_crowded(s);
 	if (s->again == HELPER_AIO) {

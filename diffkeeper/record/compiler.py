@@ -57,17 +57,41 @@ def find_bcc() -> ModuleType:
 def bytecode(text: str, rings: Mapping[str, MapSpec], compiling: Callable[[], None]) -> Bytecode:
     """Compile C `text`, in which these names stand for maps; from the cache when it is there. NoBccError.
 
-    `compiling` is called before what takes long.
+    `compiling` is called before what takes long, in another process.
     """
     key = hashlib.blake2b(f"{CACHE_VERSION}\0{FLAGS}\0{rings}\0{text}".encode(), digest_size=16).hexdigest()
     path = cache.directory() / f"programs-{key}.msgpack"
     if not os.environ.get(DEBUG_VARIABLE):
         with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             return msgspec.msgpack.decode(path.read_bytes(), type=Bytecode)
-    bcc = find_bcc()
-    compiling()
-    made = _compile(bcc, text, rings)
-    cache.write(path, msgspec.msgpack.encode(made))
+    made = _apart(lambda: _compile(text, rings, compiling))
+    cache.write(path, made)
+    return msgspec.msgpack.decode(made, type=Bytecode)
+
+
+def _apart(make: Callable[[], Bytecode]) -> bytes:
+    """What is made, packed, in a process of its own: LLVM may end that, bcc changes its directory, both take memory."""
+    source, sink = os.pipe()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.close(source)
+            with open(sink, "wb") as out:
+                try:
+                    out.write(msgspec.msgpack.encode(make()))
+                    status = 0
+                except NoBccError as error:
+                    out.write(str(error).encode(errors="replace"))
+        finally:
+            os._exit(status)
+    os.close(sink)
+    with open(source, "rb") as told:
+        made = told.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status:
+        gone = f"bcc's compiler ended ({status}): set {DEBUG_VARIABLE}=1 to see why"
+        raise NoBccError(made.decode() if status == 1 and made else gone)
     return made
 
 
@@ -91,12 +115,14 @@ def _compiler_environment() -> Iterator[None]:
             os.environ["BCC_KERNEL_SOURCE"] = saved
 
 
-def _compile(bcc: ModuleType, text: str, rings: Mapping[str, MapSpec]) -> Bytecode:
+def _compile(text: str, rings: Mapping[str, MapSpec], compiling: Callable[[], None]) -> Bytecode:
+    bcc = find_bcc()
+    compiling()
     lib: Any = bcc.lib
     defines = "".join(f"#define {name} {ring.placeholder}\n" for name, ring in rings.items())
     with _compiler_environment():
         try:
-            module: Any = bcc.BPF(text=defines + text, cflags=list(FLAGS))
+            module: Any = bcc.BPF(text=(defines + text).encode(), cflags=list(FLAGS))
         except Exception as error:  # bcc raises nothing narrower
             raise NoBccError(
                 f"bcc could not compile the recorder's programs: {error} (set {DEBUG_VARIABLE}=1 to see why)"

@@ -158,7 +158,6 @@ class Loading:
         ui = ui or Silent()
         check_kernel()
         with bpf.unlimited():
-            # Not in the thread: bcc changes the working directory.
             code = compiled(ring_bytes, partial(ui.note, COMPILING))
         self._pool = ThreadPoolExecutor(1)
         self._kernel = self._pool.submit(Kernel, code, ring_bytes)
@@ -248,7 +247,7 @@ class Kernel:
 
     def _help(self, slot: int, program: int) -> None:
         """Programs may call this one by that number."""
-        self._maps["helpers"].put(_U32.pack(slot), _U32.pack(program))
+        self._maps["programs"].put(_U32.pack(slot), _U32.pack(program))
 
     # ---- maps ----
 
