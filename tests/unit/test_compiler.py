@@ -21,13 +21,17 @@ def refuse(**_: Any) -> None:
     raise ValueError("Failed to compile BPF module <text>")
 
 
+def die(**_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def leave(**_: Any) -> None:
     os._exit(3)
 
 
 @pytest.mark.parametrize(
     ("compile_it", "said"),
-    [(refuse, "could not compile"), (lambda **_: os.kill(os.getpid(), signal.SIGKILL), r"ended \(-9\)"), (leave, r"ended \(3\)")],
+    [(refuse, "could not compile"), (die, r"ended \(-9\)"), (leave, r"ended \(3\)")],
     ids=["refuses", "dies", "exits"],
 )
 def test_a_compiler_that_fails(
