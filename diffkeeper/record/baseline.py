@@ -16,7 +16,7 @@ import msgspec
 
 from ..wire import Flag, Inode, WireOp, Wrong, encode, pieces
 from . import scope
-from .contents import CONTENT_PIECE, Digest, contents, digest_of
+from .contents import contents
 from .deep import within_reach
 from .earlier import Earlier
 
@@ -100,7 +100,6 @@ class Baseline:
         self.handle: int = before.handle if before else 0
         self.files: int = before.files if before else 0
         self.unreadable: list[bytes] = before.unreadable if before else []
-        self.same = 0  # files whose content the recording before has
 
     def run(self) -> None:
         """Emit everything: symlinks around the roots, then each root from its top down."""
@@ -178,7 +177,7 @@ class Baseline:
             target = os.readlink(near)
         is_file = kind == stat.S_IFREG and first == path
         known = self._earlier.recall(path, status) if is_file and self._earlier else None
-        extra = b"" if first != path else _packed_xattrs(near) if known is None else known.xattrs
+        extra = b"" if first != path else _packed_xattrs(near) if known is None else known
         inode = inode_of(status)
         if kind == stat.S_IFDIR and (device := self._subvolumes.get(status.st_dev)) is not None:
             inode = inode._replace(dev=device & 0xFFFFFFFF, gen=_generation(near))
@@ -192,35 +191,15 @@ class Baseline:
         self._emit((record,))
         if not is_file or not with_content:
             return
-        digest = known.digest if known else b""
         try:
-            if known and status.st_size:
-                self._emit_same(path)
+            if known is not None and status.st_size:
+                self._emit((encode(WireOp.SAME, length=self.handle, payload=path),))
             elif status.st_size:
-                digest = self._emit_content(path, near, status.st_size, time)
+                for offset, data in contents(near, status.st_size):
+                    self._emit(pieces(WireOp.CONTENT, time=time, offset=offset, length=self.handle, payload=data))
         except OSError:
             self._emit((encode(WireOp.CONTENT, time=time, flags=Flag.INEXACT, length=self.handle),))
             self.unreadable.append(path)
             return
         if self._earlier:
-            self._earlier.remember(path, status, extra, digest)
-
-    def _emit_content(self, path: bytes, near: bytes, size: int, time: int) -> bytes:
-        """What is in a file, or that it is what the recording before has of it; says the digest.
-
-        A long file is read twice where that recording has it, but with another content.
-        """
-        before = self._earlier.digest(path, size) if self._earlier else b""
-        short = list(contents(near, size)) if size <= CONTENT_PIECE else []
-        if before and before == digest_of(short or contents(near, size)):
-            self._emit_same(path)
-            return before
-        digest = Digest()
-        for offset, data in short or contents(near, size):
-            digest.add(offset, data)
-            self._emit(pieces(WireOp.CONTENT, time=time, offset=offset, length=self.handle, payload=data))
-        return digest.value
-
-    def _emit_same(self, path: bytes) -> None:
-        self.same += 1
-        self._emit((encode(WireOp.SAME, length=self.handle, payload=path),))
+            self._earlier.remember(path, status, extra)

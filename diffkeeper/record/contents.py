@@ -1,4 +1,4 @@
-"""The bytes of a real file that are not holes, piece by piece, and what tells them from others.
+"""The bytes of a real file that are not holes, piece by piece, and digests of bytes.
 
 Knows nothing of records: what the bytes are read for is the business of who asks.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from blake3 import blake3
 
@@ -64,27 +64,3 @@ def contents(path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
 def hashed(data: bytes | memoryview) -> bytes:
     """32 bytes."""
     return blake3(data).digest()
-
-
-class Digest:
-    """Of pieces of content. Those of one file are the same ones as long as its bytes and holes are."""
-
-    def __init__(self) -> None:
-        self._state = blake3()
-
-    def add(self, offset: int, data: bytes) -> None:
-        self._state.update(offset.to_bytes(8, "little"))
-        self._state.update(data)
-
-    @property
-    def value(self) -> bytes:
-        """32 bytes."""
-        return self._state.digest()
-
-
-def digest_of(found: Iterable[tuple[int, bytes]]) -> bytes:
-    """Of all pieces of a content."""
-    digest = Digest()
-    for offset, data in found:
-        digest.add(offset, data)
-    return digest.value

@@ -1,13 +1,12 @@
 """What the recording that this one replaces can tell of the files: which are as they were, and need not be read.
 
-Owns TRACE/baseline (what stat() said of each file when it was read, and a digest of its content), and moving what is
-needed of a replaced trace to TRACE/earlier, from where the indexer takes the content (`diffkeeper.store.earlier`).
+Owns TRACE/baseline (what stat() said of each file when it was read), and moving what is needed of a replaced
+trace to TRACE/earlier, from where the indexer takes the content (`diffkeeper.store.earlier`).
 
 A file is as it was when path, size, mtime and ctime are: nobody can set a ctime. What a store to
 mapped memory changes gets its times late, when the page is written for the first time since it was
 last written back; so a file counts only if its ctime was older than any page stays dirty when it
-was read. Filesystems that give mapped files no times at all (tmpfs) are read anew. What is read has its
-content in the recording before if it has the same digest, whatever its times; then it is at least not stored again.
+was read. Filesystems that give mapped files no times at all (tmpfs) are read anew.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -38,15 +36,8 @@ _UNSURE = {cause.decode() for cause in (CUT_OFF, DAMAGED, MISSING)}
 """What a recording must not have lost, for then content of its baseline may be missing."""
 _WRITEBACK = ("dirty_expire_centisecs", "dirty_writeback_centisecs")
 
-
-class Facts(NamedTuple):
-    """Of a file: size in bytes, mtime and ctime in ns, xattrs as in a SNAPSHOT, and a `Digest` of its content."""
-
-    size: int
-    mtime: int
-    ctime: int
-    xattrs: bytes
-    digest: bytes
+Facts = tuple[int, int, int, bytes]
+"""Of a file: size in bytes, mtime and ctime in ns, extended attributes as in a SNAPSHOT."""
 
 
 class Book(msgspec.Struct, array_like=True):
@@ -66,26 +57,21 @@ class Earlier:
         self._limit = self._before.looked - longest_dirty()
         self._points = {b"/": False} | {path: kind in TRUSTED for _, path, kind in scope.mounts()}
         self._now = Book(time.time_ns(), {})
-        self.unread = 0
+        self.same = 0
 
-    def recall(self, path: bytes, status: os.stat_result) -> Facts | None:
-        """What was noted of a file that is as it was; None: it has to be read."""
+    def recall(self, path: bytes, status: os.stat_result) -> bytes | None:
+        """The extended attributes of a file that is as it was; None: it has to be read."""
         facts = self._before.files.get(path)
         if (
             facts is None or facts[:3] != (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             or status.st_ctime_ns > self._limit or not self._is_trusted(os.path.dirname(path))
         ):  # fmt: skip
             return None
-        self.unread += 1
-        return facts
+        self.same += 1
+        return facts[3]
 
-    def digest(self, path: bytes, size: int) -> bytes:
-        """Of the content that the recording before has of a file of this size; empty: it has none."""
-        facts = self._before.files.get(path)
-        return facts.digest if facts and facts.size == size else b""
-
-    def remember(self, path: bytes, status: os.stat_result, xattrs: bytes, digest: bytes) -> None:
-        self._now.files[path] = Facts(status.st_size, status.st_mtime_ns, status.st_ctime_ns, xattrs, digest)
+    def remember(self, path: bytes, status: os.stat_result, xattrs: bytes) -> None:
+        self._now.files[path] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, xattrs
 
     def write(self) -> None:
         """For the next recording; without it that one reads everything."""

@@ -195,7 +195,7 @@ class _Recording:
         with self._pump.beside():
             self._baseline.run()
             before.write()
-        self._same, self._unread = self._baseline.same, before.unread
+        self._recalled = before.same
         ui.finish()
         if self._pump.failure:
             raise DiffKeeperError(
@@ -311,8 +311,8 @@ class _Recording:
 
     def _notes(self, kernel: Kernel) -> list[str]:
         notes = [*kernel.notes]
-        if self._same:
-            notes.append(f"{self._same:,} files were as in the recording before ({self._unread:,} of them not read)")
+        if self._recalled:
+            notes.append(f"{self._recalled:,} files were as in the recording that was replaced, and not read again")
         if stops := kernel.control[Control.STOPS]:
             notes.append(f"held writers {stops:,} times, so that nothing was lost")
         if unstoppable := kernel.control[Control.UNSTOPPABLE]:

@@ -202,7 +202,7 @@ def _baseline(plan: Plan) -> list[Row]:
     again = in_turn(plan.rounds, {"again": lambda: _until_begun(plan, where)})["again"]
     shutil.rmtree(where)
     amount, less = f"{files:,} files, {size // 1_000_000} MB", "until the command begins, less that of an empty one"
-    read = "tmpfs has no times that tell of stores to mapped memory: all is read, and nothing is stored again"
+    read = "tmpfs has no times that tell of stores to mapped memory: all is read again"
     rows = [
         Row(f"baseline of {amount}", first - begun, "s", 1.5, note=less),
         Row("baseline again, nothing changed", again - begun, "s", 0.5, note=read),

@@ -35,7 +35,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> earlier.Earlier:
     monkeypatch.setattr(scope, "mounts", lambda: [(1, b"/", "ext4"), (2, b"/memory", "tmpfs")])
     before = earlier.Earlier(tmp_path)
     for path in (b"/disk/file", b"/memory/file"):
-        before.remember(path, status(), b"xattrs", b"digest")
+        before.remember(path, status(), b"xattrs")
     before.write()
     (tmp_path / DIRECTORY).mkdir()
     (tmp_path / earlier.BOOK).rename(tmp_path / DIRECTORY / earlier.BOOK)
@@ -44,8 +44,8 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> earlier.Earlier:
 
 def test_a_file_with_the_same_times_and_size_is_as_it_was(known: earlier.Earlier) -> None:
     """What was noted of it comes back, and it is counted."""
-    assert known.recall(b"/disk/file", status()) == (5, LONG_AGO, LONG_AGO, b"xattrs", b"digest")
-    assert known.unread == 1
+    assert known.recall(b"/disk/file", status()) == b"xattrs"
+    assert known.same == 1
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,7 @@ def test_a_file_with_the_same_times_and_size_is_as_it_was(known: earlier.Earlier
 def test_a_file_that_may_have_changed_is_read(known: earlier.Earlier, path: bytes, now: os.stat_result) -> None:
     """Any difference will do, and so will a filesystem that does not tell of stores to memory."""
     assert known.recall(path, now) is None
-    assert known.unread == 0
-
-
-def test_what_has_to_be_read_is_held_against_what_was_there(known: earlier.Earlier) -> None:
-    """Of a file of the same size, the digest of what it had, whatever its times and its filesystem."""
-    assert known.digest(b"/memory/file", 5) == b"digest"
-    assert known.digest(b"/memory/file", 6) == b""
-    assert known.digest(b"/memory/other", 5) == b""
+    assert known.same == 0
 
 
 def test_a_file_that_was_changed_shortly_before_it_was_read_is_read_again(
@@ -80,7 +73,7 @@ def test_a_file_that_was_changed_shortly_before_it_was_read_is_read_again(
     recently = status(ctime=time.time_ns() - earlier.longest_dirty() // 2)
     (tmp_path / DIRECTORY).mkdir()
     before = earlier.Earlier(tmp_path)
-    before.remember(b"/file", recently, b"", b"digest")
+    before.remember(b"/file", recently, b"")
     before.write()
     (tmp_path / earlier.BOOK).rename(tmp_path / DIRECTORY / earlier.BOOK)
     assert earlier.Earlier(tmp_path).recall(b"/file", recently) is None
@@ -104,7 +97,7 @@ def test_a_trace_without_a_readable_book_is_not_kept(tmp_path: Path, book: bytes
 def book_of(trace: Path) -> None:
     """As a recorder leaves one that saw a file."""
     noted = earlier.Earlier(trace)
-    noted.remember(b"/opt/root/file", status(), b"", b"digest")
+    noted.remember(b"/opt/root/file", status(), b"")
     noted.write()
 
 
