@@ -44,7 +44,8 @@ CONTAINED = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
 def start(prefix: Sequence[str], trace: Path, workspace: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    words = [*prefix, *harness.DIFFKEEPER, "record", "-o", str(trace), "--", *command]
+    """Mapped files are looked at when they are flushed, and not in between, when their writer runs on."""
+    words = [*prefix, *harness.DIFFKEEPER, "record", "-o", str(trace), "--mmap-interval", "off", "--", *command]
     return subprocess.run(words, cwd=workspace, check=False, capture_output=True, text=True, timeout=120)
 
 
