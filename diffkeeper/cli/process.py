@@ -10,14 +10,14 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 
-class Caller(NamedTuple):
+class Inherited(NamedTuple):
     """What we changed of what we were left with. `ignored`: signals; `closed`: standard streams, by number."""
 
     ignored: tuple[signal.Signals, ...]
     closed: tuple[int, ...]
 
 
-def begin() -> Caller:
+def begin() -> Inherited:
     """Be a process that can wait for its children, and has standard streams."""
     closed = tuple(fd for fd in (0, 1, 2) if _was_closed(fd))
     # Where a caller ignores SIGCHLD the kernel reaps our children before we can.
@@ -25,7 +25,7 @@ def begin() -> Caller:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale that lacks a letter of a path is no failure
-    return Caller(ignored, closed)
+    return Inherited(ignored, closed)
 
 
 def _was_closed(fd: int) -> bool:

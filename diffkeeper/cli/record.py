@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH, DurationType, FilterSpecs, filter_option
-from diffkeeper.cli.process import Caller
+from diffkeeper.cli.process import Inherited
 from diffkeeper.cli.ui import open_ui
 
 
@@ -56,7 +56,7 @@ def record(
     """
     from diffkeeper.record.kernel import Loading
 
-    caller: Caller | None = ctx.obj  # none where the program is called in another way
+    found: Inherited | None = ctx.obj  # none where the program is called in another way
     ui = open_ui()
     loading = Loading(ui)  # while the following is imported
     from diffkeeper.record.session import record as record_command
@@ -71,8 +71,8 @@ def record(
         mmap_interval=mmap_interval,
         wait_tree=wait_tree,
         force=force,
-        ignored=caller.ignored if caller else (),
-        closed=caller.closed if caller else (),
+        ignored=found.ignored if found else (),
+        closed=found.closed if found else (),
         ui=ui,
         loading=loading,
     )

@@ -83,7 +83,7 @@ def _named(user: User) -> dict[str, str]:
 def _sudo() -> tuple[dict[str, str], int]:
     """The environment that sudo was called with, and by which process; empty where it does not stand right above us."""
     pid, found = os.getppid(), b""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         while Path(f"/proc/{pid}/comm").read_bytes() == b"sudo\n":  # with a terminal of its own there are two
             found = Path(f"/proc/{pid}/environ").read_bytes()
             pid = int(_field(pid, "PPid"), 10)
