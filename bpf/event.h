@@ -119,6 +119,7 @@ enum dk_wrong {
 	DK_W_TARGET = 32,  /* of a symlink */
 	DK_W_XATTRS = 64,
 	DK_W_CONTENT = 128,
+	DK_W_OTHERS = 256, /* and nothing that was recorded touched it: it was somebody else */
 };
 
 #define DK_TIME_NOW (-1LL)

@@ -17,6 +17,9 @@ from msgspec import Struct, field
 
 ROOT_NODE = 1
 
+FROM_OUTSIDE = "from outside: "
+"""How the detail of a heal begins where nothing that was recorded touched a path, and it changed."""
+
 NO_SEQ = 0
 """The moment before event 1: the tree as the baseline found it."""
 
@@ -187,6 +190,7 @@ class Session(Struct, frozen=True, gc=False):
     filtered: tuple[Filtered, ...] = ()  # what each of them left out; empty: not known yet
     differ: tuple[str, Mapping[str, str]] = ("auto", MappingProxyType({}))  # what makes patches, and its options
     notes: tuple[str, ...] = ()  # e.g. tracepoints this kernel does not have
+    others: int = 0  # of the mismatches, what was changed from outside: nothing that was recorded touched it
 
     @property
     def exit_code(self) -> int | None:

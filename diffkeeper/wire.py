@@ -89,11 +89,12 @@ class Wrong(enum.IntFlag):
     TARGET = 32
     XATTRS = 64
     CONTENT = 128
+    OTHERS = 256
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The words for those that are set."""
-        return tuple(each.name.lower() for each in Wrong if each in self and each.name)
+        """The words for those that are set; by whom is not one of them."""
+        return tuple(each.name.lower() for each in Wrong if each in self and each.name and each != Wrong.OTHERS)
 
 
 class Inode(NamedTuple):

@@ -60,6 +60,7 @@ def as_object(trace: Trace, path: Path) -> dict[str, Any]:
         "fidelity": {level.label: session.fidelity.get(level.label, 0) for level in Fidelity},
         "verified": {
             "paths": session.verified_paths, "mismatches": session.mismatches, "wrong": dict(session.wrong),
+            "others": session.others,
         },
         "complete": session.duration is not None,
         "command": list(session.command),
@@ -102,6 +103,8 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
     levels = [f"{session.fidelity[level.label]} {level.label}" for level in Fidelity if level.label in session.fidelity]
     yield "fidelity", ", ".join(levels) or "nothing was written", False
     yield verified(session)
+    if session.others:
+        yield "outside", f"{session.others} of these were changed from outside, by processes not the command's", True
     yield "processes", str(len(trace.processes())), False
     for mark in trace.marks():
         yield "mark", f"{printable(mark.name)}  ({printable(trace.stamp(mark.seq))})", False

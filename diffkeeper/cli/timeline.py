@@ -21,7 +21,7 @@ from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
 from diffkeeper.eventlines import FIDELITIES, LABELS, JsonLines, LineForm
 from diffkeeper.filtering import Spec, event_filters
-from diffkeeper.model import Event, Fidelity, Op
+from diffkeeper.model import FROM_OUTSIDE, Event, Fidelity, Op
 from diffkeeper.wording import human_size, printable
 
 if TYPE_CHECKING:
@@ -139,8 +139,10 @@ class Columns(LineForm):
             missed = f"{event.count} events missed" if event.count else "events missed"
             return f"{missed}: {printable(event.detail)}" + (f" ({path})" if path else "")
         if op == Op.HEAL:
-            wrong = f" ({printable(event.detail)})" if event.detail else ""
-            return f"{path}: was recorded wrong{wrong}, put right at the end"
+            outside = event.detail.startswith(FROM_OUTSIDE)
+            what = printable(event.detail.removeprefix(FROM_OUTSIDE))
+            told = "changed from outside" if outside else "was recorded wrong"
+            return f"{path}: {told}{what and f' ({what})'}, put right at the end"
         if event.detail:
             detail = printable(event.detail)
             return f"{path}  {detail}" if path else detail

@@ -18,5 +18,6 @@ reread     ranges that changed without a user buffer; mapped: files written thro
 verdicts   which paths the kernel half leaves out
 mounting   the mounts that the recorder sees
 aside      the process that indexes beside the command
+others     what processes that are not recorded change meanwhile
 verify     afterwards: compare with the real files (comparing), heal, count
 """

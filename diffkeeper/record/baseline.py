@@ -19,6 +19,7 @@ from . import scope
 from .contents import contents
 from .deep import within_reach
 from .earlier import Earlier
+from .others import Fingerprints
 
 _TELLS_CONTENT = Wrong.NAME | Wrong.KIND | Wrong.CONTENT
 
@@ -86,13 +87,18 @@ class Baseline:
         keep: Callable[[bytes, bool], bool],
         earlier: Earlier | None = None,
         before: Baseline | None = None,
+        fingerprints: Fingerprints | None = None,
     ) -> None:
-        """`earlier`: knows files that need not be read. `before`: another pass, whose handles and numbers go on."""
+        """`earlier`: knows files that need not be read. `before`: another pass, whose handles and numbers go on.
+
+        `fingerprints`: takes those of all that `run` meets.
+        """
         self._roots = tuple(roots)
         self._trace = trace
         self._emit = emit
         self._keep = keep
         self._earlier = earlier
+        self._fingerprints = fingerprints
         self._pseudo = scope.pseudo_mountpoints()
         self._subvolumes = scope.subvolume_devices()
         self._links: dict[tuple[int, int], bytes] = {}
@@ -109,7 +115,10 @@ class Baseline:
             except OSError:
                 continue
         for root in self._roots:
-            self.snapshot(root, os.lstat(root))
+            status = os.lstat(root)
+            if self._fingerprints:
+                self._fingerprints.note_root(root, status)
+            self.snapshot(root, status)
             self._walk(root)
 
     def tell(self, path: bytes, flags: int) -> None:
@@ -138,17 +147,23 @@ class Baseline:
         directories = []
         with os.scandir(near) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
+        met: list[tuple[bytes, os.stat_result | None]] = []
         for entry in found:
             path = entry.path if near is top else os.path.join(top, entry.name)
             is_dir = entry.is_dir(follow_symlinks=False)
             if path == self._trace or not self._keep(path, is_dir):
+                met.append((entry.name, None))
                 continue
             try:
-                self.snapshot(path, entry.stat(follow_symlinks=False), near=entry.path)
+                status = entry.stat(follow_symlinks=False)
+                met.append((entry.name, status))
+                self.snapshot(path, status, near=entry.path)
             except FileNotFoundError:
                 continue  # it went while we looked; nothing recorded did that
             if is_dir and path not in self._pseudo:
                 directories.append(path)
+        if self._fingerprints:
+            self._fingerprints.note(top, os.stat(near).st_dev, met)
         return directories
 
     def snapshot(

@@ -36,6 +36,7 @@ from .caller import User, called_by
 from .kernel import Control, Kernel, Loading
 from .losses import Losses
 from .namespaces import kernel_time
+from .others import Fingerprints
 from .pump import Pump
 from .ring import Ring
 from .verdicts import Verdicts
@@ -137,6 +138,7 @@ class _Recording:
         self._kernel: Kernel | None = kernel
         self._baseline: Baseline
         self._losses = Losses()
+        self._fingerprints = Fingerprints()
 
     # ---- before the command ----
 
@@ -191,7 +193,9 @@ class _Recording:
             return kept
 
         before = earlier.Earlier(self._trace)
-        self._baseline = Baseline(self._roots, os.fsencode(self._trace), self._pump.emit, keep, before)
+        self._baseline = Baseline(
+            self._roots, os.fsencode(self._trace), self._pump.emit, keep, before, fingerprints=self._fingerprints
+        )
         with self._pump.beside():
             self._baseline.run()
             before.write()
@@ -346,12 +350,13 @@ class _Recording:
         """Index, verify and heal; says how it went."""
         assert self._indexer is not None
         try:
+            changed = [*self._fingerprints.changed(partial(self._ui.progress, "verifying"))]  # beside the indexer
             self._indexer.finish(self._ui)
             if self._pump.failure:  # perhaps between the pieces of a call: nobody waits for the rest any more
                 self._journal.close()
                 indexer.index(self._trace, trusted=True)
             else:
-                self._verify()
+                self._verify(changed)
             with open_reader(self._trace, trusted=True) as reader:
                 return self._summary(reader.session)
         finally:
@@ -365,19 +370,21 @@ class _Recording:
             f"{session.events:,} events in {(session.duration or 0) / 1e9:.2f} s",
             f"{lost:,} lost ({', '.join(session.lost)})" if lost else "0 lost",
         ]
-        if session.mismatches:
-            healed = f"{session.mismatches:,} of {session.verified_paths:,} paths healed"
-            parts.append(f"{healed} ({', '.join(session.wrong)})" if session.wrong else healed)
+        if healed := session.mismatches - session.others:
+            told = f"{healed:,} of {session.verified_paths:,} paths healed"
+            parts.append(f"{told} ({', '.join(session.wrong)})" if session.wrong else told)
+        if session.others:
+            parts.append(f"{session.others:,} path{'s' * (session.others > 1)} changed from outside")
         if self._pump.failure:
             parts.append(f"incomplete: {self._pump.failure}")
         return f"{', '.join(parts)}; next: diffkeeper timeline {self._shown}"
 
-    def _verify(self) -> None:
+    def _verify(self, changed: Sequence[bytes]) -> None:
         self._journal.rotate()  # the segment that ended with END is indexed and gone
         now = kernel_time()
         with open_reader(self._trace, trusted=True) as reader:
             keeps, lost = self._judges.keeps_path, bool(reader.session.lost)
-            verifier = Verifier(reader, self._pump.emit, keeps, now, everything=lost)
+            verifier = Verifier(reader, self._pump.emit, keeps, now, changed=changed, everything=lost)
             verifier.run(self._ui)
         facts = {"verified_paths": verifier.paths}
         self._pump.last_words(

@@ -1,7 +1,7 @@
 """After the command: is the recorded end what is really there? What is not is healed, and counted.
 
-Compares every path under the roots that an event touched with the real filesystem, and emits HEAL
-records for what differs. Reads the finished index; writes only records.
+Compares every path under the roots that an event touched, or that others have changed, with the real
+filesystem, and emits HEAL records for what differs. Reads the finished index; writes only records.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
+from ..model import NO_SEQ, Attrs
 from ..progress import Progress, Silent
 from ..store.reader import Reader
 from ..wire import Flag, WireOp, Wrong, encode
 from . import baseline, scope
 from .comparing import wrong
 from .deep import within_reach
+from .others import Outside
 
 DIRECTORIES = 4096  # whose nodes are remembered while paths are compared
 _GOES_ON = frozenset(("same", "healed", "unknown"))  # with what is in a directory
@@ -31,6 +33,10 @@ def _doubtful(directory: bytes, real: set[bytes], recorded: set[bytes], *, all_o
     yield from (b"%b/%b" % (directory, name) for name in (recorded | real if all_of_it else recorded ^ real))
 
 
+def _is_untouched(attrs: Attrs) -> bool:
+    return attrs.version == attrs.changed == NO_SEQ
+
+
 class _Directory(NamedTuple):
     """One to be gone through. `outcome`: of comparing it, if it was; it is below "", the directory "/"."""
 
@@ -40,7 +46,7 @@ class _Directory(NamedTuple):
 
 
 class Verifier:
-    """One pass. `paths` and `mismatches` count; `emit` takes the pieces of HEAL records."""
+    """One pass. `paths`, `mismatches` and `others` count; `emit` takes the pieces of HEAL records."""
 
     def __init__(
         self,
@@ -49,17 +55,22 @@ class Verifier:
         keep: Callable[[bytes, bool], bool],
         time: int,
         *,
+        changed: Iterable[bytes] = (),
         everything: bool = False,
     ) -> None:
         """`keep`: which paths (and is it a directory?) are recorded; `time`: monotonic ns for the records made here.
 
-        `everything`: something was lost, nobody knows where, so not only what events name is compared.
+        `changed`: paths that are not as they were before the command. Where no event touched them, it was others.
+        `everything`: something was lost, nobody knows where, so not only what events name is compared, and who it was
+        is not known.
         """
         self._reader = reader
         self._emit = emit
         self._time = time
         self._keep = keep
         self._everything = everything
+        self._changed = () if everything else changed
+        self._outside: Outside | None = None
         self._settled = set[bytes]()  # what was healed with all that is below it
         self._hasty = False  # bytes are compared only of what events changed
         self._changes = reader.changes()
@@ -73,9 +84,10 @@ class Verifier:
         self._pseudo = scope.pseudo_mountpoints()
         self.paths = 0
         self.mismatches = 0
+        self.others = 0
 
     def touched(self) -> list[bytes]:
-        """Paths under the roots that events named or changed, and the directories above them, parents first."""
+        """Paths under the roots that events named or changed, or others, and the directories above, parents first."""
         found = set(self._changes.paths)
         walked = set[bytes]()
         for moved in sorted(self._changes.moved):
@@ -88,6 +100,9 @@ class Verifier:
         found |= walked
         if self._everything:
             found.update(self._all())
+        else:
+            self._outside = Outside(self._changed, found)
+            found |= self._outside.paths
         for path in list(found):
             above = path.rpartition(b"/")[0]
             while above and above not in found:
@@ -155,7 +170,7 @@ class Verifier:
                 self._seen = len(seen)
                 further = self._round(paths)
                 paths = self._ours(further - seen)
-                if not paths and self.mismatches and not self._everything:
+                if not paths and self.mismatches > self.others and not self._everything:
                     self._everything = self._hasty = True
                     paths = self._ours(set(self._all()) - seen)
                 seen.update(paths)
@@ -266,9 +281,9 @@ class Verifier:
         if status is None:
             if recorded is None:
                 return "same"
-            self.mismatches += 1
+            wrong_in = self._counted(path, Wrong.NAME, lambda: _is_untouched(recorded))
             self._emit((encode(
-                WireOp.HEAL, time=self._time, flags=Flag.GONE, length=Wrong.NAME, payload=path + b"\0\0",
+                WireOp.HEAL, time=self._time, flags=Flag.GONE, length=wrong_in, payload=path + b"\0\0",
             ),))  # fmt: skip
             return "gone"
         found = Wrong.NAME
@@ -277,14 +292,31 @@ class Verifier:
             found = wrong(self._reader, near, status, node, recorded, bytes_too=bytes_too)
             if not found:
                 return "same"
-        self.mismatches += 1
+        found = self._counted(path, found, lambda: self._has_lost(near, node))
         if recorded is None and stat.S_ISDIR(status.st_mode):
-            self._heal_tree(path)
+            self._heal_tree(path, found)
             return "healed whole"
         self._healer.snapshot(path, status, WireOp.HEAL, self._time, near=near, wrong=found)
         return "healed"
 
-    def _heal_tree(self, top: bytes) -> None:
+    def _counted(self, path: bytes, found: Wrong, untouched: Callable[[], bool]) -> Wrong:
+        """In what a path was wrong, and whether others were it. `untouched`: see `Outside.explains`."""
+        self.mismatches += 1
+        if self._outside is None or not self._outside.explains(path, found, untouched):
+            return found
+        self.others += 1
+        return found | Wrong.OTHERS
+
+    def _has_lost(self, near: bytes, node: int | None) -> bool:
+        """Whether something has gone from a directory that no event touched."""
+        recorded = self._reader.entries(node, self._reader.last_seq) if node else ()
+        try:
+            real = set(os.listdir(near)) if recorded else set()
+        except OSError:
+            return False
+        return any(name not in real and _is_untouched(attrs) for name, _, attrs in recorded)
+
+    def _heal_tree(self, top: bytes, found: Wrong) -> None:
         for path in self._real(top):
             with suppress(FileNotFoundError, NotADirectoryError), within_reach(path) as near:
-                self._healer.snapshot(path, os.lstat(near), WireOp.HEAL, self._time, near=near, wrong=Wrong.NAME)
+                self._healer.snapshot(path, os.lstat(near), WireOp.HEAL, self._time, near=near, wrong=found)

@@ -84,7 +84,7 @@ class Replay:
         fidelity = {trust.label: count for trust, count in self._trust.items() if count}
         return structs.replace(
             self._course.session, events=self.timeline.seq, fidelity=fidelity, mismatches=self._standing.mismatches,
-            wrong=dict(self._standing.wrong),
+            wrong=dict(self._standing.wrong), others=self._standing.others,
             notes=tuple(dict.fromkeys((*self._course.session.notes, *self.writer.notes()))),
             filtered=merged(self._course.session.filtered, self.nodes.filters.report()),
         )  # fmt: skip

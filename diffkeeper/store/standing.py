@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..errors import DiffKeeperError
-from ..model import Fidelity, Op, Session
+from ..model import FROM_OUTSIDE, Fidelity, Op, Session
 from ..wire import Flag, Record, WireOp, Wrong, strings
 from .blocks import NONE
 from .calls import Calls
@@ -30,7 +30,8 @@ _WRONG = (1 << len(Wrong)) - 1
 
 
 class Standing:
-    """Applies one record at a time. `mismatches`: HEAL records so far, `wrong`: in what that was."""
+    """Applies one record at a time. `mismatches`: HEAL records so far, `wrong`: in what that was, `others`: how many
+    of them tell what others have changed."""
 
     def __init__(
         self, targets: Targets, calls: Calls, timeline: Timeline, nodes: Nodes, writer: ContentWriter, session: Session,
@@ -41,7 +42,7 @@ class Standing:
         self._timeline, self._nodes, self._writer = timeline, nodes, writer
         self._walker = Walker(nodes)
         self._earlier, self._gap = earlier, gap
-        self.mismatches, self.wrong = session.mismatches, Counter(session.wrong)
+        self.mismatches, self.wrong, self.others = session.mismatches, Counter(session.wrong), session.others
         self.apply: dict[int, Callable[[Record], None]] = {
             WireOp.SNAPSHOT: self._snapshot,
             WireOp.CONTENT: self._content,
@@ -60,11 +61,12 @@ class Standing:
         seq, outside = self._timeline.seq + 1, self._nodes.judge(path)[0]
         state = self._absent(path, seq) if gone else self._stand(record, path, other, xattrs, seq)
         size = NONE if gone or not stat.S_ISREG(record.inodes[0].mode) else record.inodes[0].size
-        node, wrong = state.node if state else 0, Wrong(record.length & _WRONG).labels
-        detail = ", ".join(wrong).encode()
-        self._timeline.event(record, Op.HEAL, path, node=node, size=size, outside=outside, detail=detail)
+        node, wrong = state.node if state else 0, Wrong(record.length & _WRONG)
+        detail = (FROM_OUTSIDE if Wrong.OTHERS in wrong else "") + ", ".join(wrong.labels)
+        self._timeline.event(record, Op.HEAL, path, node=node, size=size, outside=outside, detail=detail.encode())
         self.mismatches += 1
-        self.wrong.update(wrong)
+        self.others += Wrong.OTHERS in wrong
+        self.wrong.update(wrong.labels)
 
     def _absent(self, path: bytes, seq: int) -> NodeState | None:
         place = self._walker.literal(path, seq)

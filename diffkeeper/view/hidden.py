@@ -200,4 +200,5 @@ def status_lines(trace: Trace, status: Status) -> Iterator[str]:
     yield f"lost: {sum(session.lost.values())}"
     yield from (f"lost to {_one_line(os.fsencode(cause))}: {count}" for cause, count in session.lost.items())
     yield f"mismatches: {'not verified' if session.verified_paths is None else session.mismatches}"
+    yield f"changed from outside: {session.others}"
     yield from status()

@@ -171,7 +171,7 @@ def test_info_as_json(trace: Path) -> None:
     assert told["exit_code"] == 3
     assert set(told["fidelity"]) == {"exact", "reread", "partial", "unknown"}
     assert told["fidelity"]["exact"] >= 2
-    assert told["verified"] == {"paths": 5, "mismatches": 0, "wrong": {}}
+    assert told["verified"] == {"paths": 5, "mismatches": 0, "wrong": {}, "others": 0}
     mark = next(event for event in objects(trace) if event["op"] == "mark")
     assert told["marks"] == [{"name": "half", "event": mark["event"], "time": 1.0}]
     assert told["complete"] is True

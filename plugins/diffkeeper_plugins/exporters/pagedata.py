@@ -308,4 +308,6 @@ class PageData:
         facts.append((f"{inexact:,} not exact", "bad") if inexact else ("all exact", "good"))
         if session.mismatches:
             facts.append((f"{session.mismatches:,} healed", "bad"))
+        if session.others:
+            facts.append((f"{session.others:,} changed from outside", "bad"))
         return facts
