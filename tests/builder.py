@@ -95,6 +95,8 @@ class TraceBuilder:
         self._bound: set[Node] = set()
         self._next_ino, self._free_inos = 100, list[int]()
         self.reuse_inodes = False
+        self.same = False
+        """The content of the baseline is as it was in the recording before, and comes from there."""
         self.apart: random.Random | None = None
         """Calls are of a process with mounts of its own from now on; this shuffles what they say they touched."""
         self.touched_before: list[str | bytes] = []
@@ -190,6 +192,9 @@ class TraceBuilder:
             length=wrong if op == WireOp.HEAL else 0,
             payload=path + b"\0" + (first or node.target) + b"\0" + xattrs,
         )
+        if self.same and regular and node.data:
+            self.emit(WireOp.SAME, length=self.handle, payload=path)
+            return
         for at in range(0, len(node.data) if regular else 0, 1 << 22):
             self.emit(WireOp.CONTENT, offset=at, length=self.handle, payload=bytes(node.data[at : at + (1 << 22)]))
 

@@ -74,9 +74,10 @@ class Earlier:
         self._now.files[path] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, xattrs
 
     def write(self) -> None:
-        """For the next recording; without it that one reads everything."""
+        """For the next recording; without it that one reads everything. What was known is forgotten: it may be much."""
         with suppress(OSError), open(self._trace / BOOK, "xb", opener=_private) as file:
             file.write(msgspec.msgpack.encode(self._now))
+        self._before, self._now = Book(0, {}), Book(0, {})
 
     def _is_trusted(self, directory: bytes) -> bool:
         while directory not in self._points:

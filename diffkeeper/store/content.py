@@ -171,9 +171,9 @@ def block_key(node: int, first: int, part: int) -> bytes:
 
 
 def encode(
-    rows: array[int], flags: int, before: int, after: int, payload: bytes, digests: Sequence[bytes]
+    rows: array[int], flags: int, before: int, after: int, size: int, where: Sequence[bytes] | bytes
 ) -> bytes:
-    """`rows`: ROW numbers for each, at least one. `digests` of the stored payload; none: inline."""
+    """`rows`: ROW numbers for each, at least one. `size` of the payload, and `where` it is: its blobs, or itself."""
     count = len(rows) // ROW
     if count <= FEW_ROWS:  # most files of a tree: numpy would cost more than it saves
         spans = [(rows[at + 2], rows[at + 3]) for at in range(0, len(rows), ROW) if rows[at + 1] != CUT]
@@ -191,12 +191,12 @@ def encode(
         raw = pack_columns([np.ascontiguousarray(column) for column in table.T])
         packed = compress(raw)
         cuts = not extents.all()
-    flags |= (0 if digests else INLINE) | (CUTS if cuts else 0)
+    flags |= (INLINE if isinstance(where, bytes) else 0) | (CUTS if cuts else 0)
     mtime = rows[-2]
     head = _HEAD.pack(
-        flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], len(payload), len(raw), len(packed)
+        flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], size, len(raw), len(packed)
     )
-    return head + packed + (b"".join(digests) or payload)
+    return head + packed + (where if isinstance(where, bytes) else b"".join(where))
 
 
 def arranged(rows: array[int], payload: bytes) -> list[bytes]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..model import Fidelity
 from .codec import damaged
+from .patches import StoredBlob
 from .reader import Reader, open_reader
 
 DIRECTORY = "earlier"
@@ -29,11 +30,22 @@ class Earlier:
         self._held = ExitStack()
         self._last: tuple[bytes, int | None] = b"\0", None  # files come directory by directory
 
-    def content(self, path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-        """(offset, bytes) of what a file had that stood at a path before that recording's command; holes are left out.
+    def blob(self, path: bytes, size: int) -> StoredBlob | None:
+        """What a file had that stood at a path before that recording's command, if that is one blob by itself.
 
         Raises TraceDamagedError where there is none of this size, and what reading that trace raises.
         """
+        reader, node = self._find(path, size)
+        return reader._blob(node, 0)  # noqa: SLF001 - how it is stored is no business of plugins
+
+    def content(self, path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) of the same; holes are left out. Raises as `blob`."""
+        reader, node = self._find(path, size)
+        for start, length in ((0, size),) if size <= PIECE else reader.extents(node, 0):
+            for offset in range(start, start + length, PIECE):
+                yield offset, reader.read(node, 0, offset, min(PIECE, start + length - offset))
+
+    def _find(self, path: bytes, size: int) -> tuple[Reader, int]:
         if self._reader is None:
             if self._place.is_symlink():
                 raise damaged("the recording before is elsewhere")
@@ -49,9 +61,7 @@ class Earlier:
             raise damaged("the recording before does not have a file that it is said to have")
         if attrs.fidelity == Fidelity.UNKNOWN:
             raise damaged("the recording before could not read a file that it is said to have")
-        for start, length in ((0, size),) if size <= PIECE else reader.extents(node, 0):
-            for offset in range(start, start + length, PIECE):
-                yield offset, reader.read(node, 0, offset, min(PIECE, start + length - offset))
+        return reader, node
 
     @property
     def is_there(self) -> bool:

@@ -70,6 +70,29 @@ def store_patch(txn: Txn, digest: bytes, blob: Blob) -> None:
     differing.need(txn, blob.differ.decode("ascii"))
 
 
+class StoredBlob(Struct, frozen=True, gc=False):
+    """A blob that needs no other, as a store has it: `value` in BLOBS. `size`: of what it stands for."""
+
+    digest: bytes
+    size: int
+    value: bytes
+
+
+def stored(txn: Txn, digest: bytes) -> StoredBlob | None:
+    """None: it is a patch, or not there."""
+    value = txn.get(Table.BLOBS, digest)
+    if value is None:
+        return None
+    _, _, size, base = unpack(_HEAD, value)
+    return StoredBlob(digest, size, value) if base == NO_BASE else None
+
+
+def adopt(txn: Txn, blob: StoredBlob) -> None:
+    """Store a blob of another store, unless it is there already."""
+    if txn.get(Table.BLOBS, blob.digest) is None:
+        txn.put(Table.BLOBS, blob.digest, blob.value)
+
+
 def put(txn: Txn, data: bytes) -> bytes:
     """Store bytes unless they are there already; returns their digest."""
     digest = digest_of(data)

@@ -14,14 +14,14 @@ from typing import Self
 
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
-from . import check, differing, names, processes, session
+from . import check, differing, names, patches, processes, session
 from .assembly import ContentReader, State
 from .blocks import Changes, EventIndex, Rows, changes
 from .db import Database, Txn
 from .files import DATA_FILE
 from .listing import Listing, Memory
 from .names import U64
-from .patches import BlobReader
+from .patches import BlobReader, StoredBlob
 from .tables import Table
 
 
@@ -170,6 +170,14 @@ class Reader:
             state = self._state(txn, node, seq)
             whole = None if state is None else self._content.whole(txn, seq, state)
             return whole is not None and whole.holds(data)
+
+    def _blob(self, node: int, seq: int) -> StoredBlob | None:
+        """All of a file's content as it is stored, where that is one blob that needs no other."""
+        with self._read() as txn:
+            state = self._state(txn, node, seq)
+            whole = None if state is None else self._content.whole(txn, seq, state)
+            found = patches.stored(txn, whole.digest) if whole is not None and whole.digest else None
+            return found if found is not None and state is not None and found.size == state.size else None
 
     def extents(self, node: int, seq: int) -> list[tuple[int, int]]:
         """(offset, length) of data; the rest are holes."""

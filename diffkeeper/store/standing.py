@@ -133,7 +133,11 @@ class Standing:
     def _same(self, record: Record) -> None:
         state = self._given(record)
         try:
-            for offset, data in self._earlier.content(bytes(record.payload), state.size):
+            path = bytes(record.payload)
+            if blob := self._earlier.blob(path, state.size):
+                self._writer.adopt(state, state.version, blob)
+                return
+            for offset, data in self._earlier.content(path, state.size):
                 self._writer.write(state, state.version, offset, data)
         except (DiffKeeperError, OSError):  # that recording was damaged meanwhile
             self._unknown(state)

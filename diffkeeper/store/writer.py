@@ -14,6 +14,7 @@ from . import assembly, content, differing, patches
 from .codec import Column, pack_rows
 from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, SORTED, WRITE, ZERO
 from .db import Txn
+from .patches import StoredBlob
 from .runs import Run
 from .state import NodeState, Pending
 from .tables import Table
@@ -133,13 +134,8 @@ class ContentWriter:
 
         `base`: the blob that it is likely a version of, where the node itself had none before.
         """
-        pending = state.pending
-        if pending is None:
-            return
-        state.pending = None
-        del self._waiting[state.node]
-        self._held -= len(pending.payload) + len(pending.rows) // ROW * ROW_COST
-        if not pending.rows:
+        pending = self._taken(state)
+        if pending is None or not pending.rows:
             return
         rows, payload = pending.rows, bytes(pending.payload)
         flags = RESET if pending.reset else 0
@@ -149,6 +145,28 @@ class ContentWriter:
         state.full = digest if whole else b""
         if state.since > 2 * max(state.size, KEYFRAME_LEAST):
             self._keyframe(state, (rows[-2], rows[-1]))
+
+    def adopt(self, state: NodeState, seq: int, blob: StoredBlob) -> None:
+        """`write` of all that a file holds, where another store has it as a blob: nobody looks at the bytes."""
+        if state.pending is None or state.pending.payload:
+            self._begin(state)
+        pending = self._taken(state)
+        assert pending is not None
+        rows, seq = pending.rows, max(seq, state.version)
+        rows.extend((seq, WRITE, 0, blob.size, state.mtime, state.ctime - state.mtime))
+        state.since += blob.size
+        state.size, state.version = max(state.size, blob.size), seq
+        patches.adopt(self.txn, blob)
+        self._put(state, rows, RESET if pending.reset else 0, (pending.before, state.size), blob.size, [blob.digest])
+        state.full = blob.digest if _is_whole(rows, state.size) else b""
+
+    def _taken(self, state: NodeState) -> Pending | None:
+        """What is pending on a node, which then is no more."""
+        pending, state.pending = state.pending, None
+        if pending is not None:
+            del self._waiting[state.node]
+            self._held -= len(pending.payload) + len(pending.rows) // ROW * ROW_COST
+        return pending
 
     def replaced(self, state: NodeState, by: NodeState) -> None:
         """`by` takes the name of `state`: write-new-and-rename, so the one is likely a version of the other."""
@@ -163,22 +181,30 @@ class ContentWriter:
         self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], payload: bytes, base: bytes = b""
     ) -> bytes:
         """Returns the digest of the payload, if it is one blob. `base`: as of `flush`; only for a whole file."""
+        pieces = content.arranged(rows, payload)
+        flags |= SORTED if pieces else 0
+        pieces = pieces or [payload]
+        where: list[bytes] | bytes
+        if len(payload) <= INLINE_LIMIT:
+            where = payload
+        elif base:
+            where = [self._patcher.put(self.txn, payload, base)]
+        else:
+            where = [patches.put(self.txn, piece) for piece in pieces]
+        self._put(state, rows, flags, sizes, len(payload), where)
+        return where[0] if isinstance(where, list) and len(where) == 1 else b""
+
+    def _put(
+        self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], size: int,
+        where: list[bytes] | bytes,
+    ) -> None:  # fmt: skip
+        """Store a block, and note which was the last. As of `content.encode`."""
         first = rows[0]
         state.block_part = state.block_part + 1 if first == state.block_first else 0
         state.block_first = first
         state.dirty = True
-        pieces = content.arranged(rows, payload)
-        flags |= SORTED if pieces else 0
-        pieces = pieces or [payload]
-        if len(payload) <= INLINE_LIMIT:
-            digests = []
-        elif base:
-            digests = [self._patcher.put(self.txn, payload, base)]
-        else:
-            digests = [patches.put(self.txn, piece) for piece in pieces]
         key = content.block_key(state.node, first, state.block_part)
-        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, payload, digests))
-        return digests[0] if len(digests) == 1 else b""
+        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, size, where))
 
     def _keyframe(self, state: NodeState, times: tuple[int, int]) -> None:
         """Say again all that a node holds, so that no read goes back further. `times`: of its last row."""

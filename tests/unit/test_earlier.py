@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from diffkeeper.model import Fidelity, Op
 from diffkeeper.record import earlier, scope
+from diffkeeper.store import patches
+from diffkeeper.store.db import Database
 from diffkeeper.store.earlier import DIRECTORY, MISSING
 from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.indexer import CUT_OFF, DAMAGED
@@ -17,6 +20,8 @@ from diffkeeper.store.reader import open_reader
 from diffkeeper.store.session import FACTS_FILE
 from diffkeeper.wire import Flag, Inode, WireOp
 from tests.builder import TraceBuilder
+
+from .reading import content
 
 LONG_AGO = 10**9
 
@@ -197,3 +202,41 @@ def test_content_comes_from_the_replaced_recording(tmp_path: Path) -> None:
             assert node is not None
             assert b"".join(reader.chunks(node, 0)) == data
     assert not (tmp_path / "trace" / DIRECTORY).exists()
+
+
+def test_whatever_way_it_is_stored_there(tmp_path: Path) -> None:
+    """As bytes beside others, as a blob, as a patch on one, as several: all is as it was, and can be written to."""
+    noise = os.urandom(50_000)
+    files = {
+        "inline": b"12345", "noise": noise, "text": b"the same line\n" * 4_000, "twin": noise,
+        "patched": noise[:-1] + b"!", "base": noise, "large": os.urandom(5 << 20), "zeroes": bytes(100_000),
+    }  # fmt: skip
+    first = TraceBuilder(tmp_path / "trace" / DIRECTORY)
+    first.baseline(files)
+    first.begin()
+    first.rename("patched", "base")
+    for name in ("noise", "large"):
+        first.write(name, b"changed")
+    first.end()
+    (tmp_path / "trace").mkdir()
+    with contextlib.closing(Database(first.build() / DATA_FILE)) as store, store.reading() as txn:
+        patch = patches.load(txn, patches.digest_of(files["patched"]))
+        assert patch.base == patches.digest_of(noise)
+
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.same = True
+    builder.baseline(files)
+    builder.begin()
+    builder.write("noise", b"more", offset=50_000)
+    builder.write("text", b"THE", offset=14)
+    builder.truncate("patched", 3)
+    builder.rename("twin", "zeroes")
+    builder.write("large", b"into the middle", offset=1 << 20)
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert not reader.session.lost
+        for name, data in files.items():
+            assert content(reader, name, 0) == data
+        for name in files.keys() - {"twin"}:
+            assert content(reader, name) == bytes(builder.node(name).data), name
+        assert not list(reader.problems())
