@@ -190,6 +190,7 @@ class Session(Struct, frozen=True, gc=False):
     filtered: tuple[Filtered, ...] = ()  # what each of them left out; empty: not known yet
     differ: tuple[str, Mapping[str, str]] = ("auto", MappingProxyType({}))  # what makes patches, and its options
     notes: tuple[str, ...] = ()  # e.g. tracepoints this kernel does not have
+    traces: tuple[bytes, ...] = ()  # others that lay below the roots; they are not part of any moment either
     others: int = 0  # of the mismatches, what was changed from outside: nothing that was recorded touched it
 
     @property

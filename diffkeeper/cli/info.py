@@ -70,6 +70,7 @@ def as_object(trace: Trace, path: Path) -> dict[str, Any]:
         "marks": [{"name": mark.name, "event": mark.seq, "time": mark.time / 1e9} for mark in trace.marks()],
         "processes": len(trace.processes()),
         "filters": list(filter_objects(trace)),
+        "traces": [os.fsdecode(path) for path in session.traces],
         "differs": trace.reader.differs(),
         "size": stored_size(path),
         "host": session.host,
@@ -110,6 +111,8 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
         yield "mark", f"{printable(mark.name)}  ({printable(trace.stamp(mark.seq))})", False
     for found in filter_objects(trace):
         yield filter_row(found)
+    if session.traces:
+        yield "left out", printable(f"other traces: {', '.join(map(os.fsdecode, session.traces))}"), False
     for name, distribution in trace.reader.differs().items():
         yield "differ", *needed(name, distribution)
     yield "size", human_size(stored_size(path)), False

@@ -1,7 +1,8 @@
 """What stands under the roots before the command begins, as SNAPSHOT and CONTENT records.
 
 Walks the real filesystem without following symlinks or crossing into pseudo filesystems; the trace
-itself is left out. The same reading of one path serves `diffkeeper.record.verify`, which heals.
+itself is left out, and so are others: else each would hold all that were made before it. The same reading
+of one path serves `diffkeeper.record.verify`, which heals.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from ..store.session import is_trace
 from ..wire import Flag, Inode, WireOp, Wrong, encode, pieces
 from . import scope
 from .contents import contents
@@ -82,19 +84,19 @@ class Baseline:
     def __init__(
         self,
         roots: Iterable[bytes],
-        trace: bytes,
+        traces: Iterable[bytes],
         emit: Callable[[Iterable[Piece]], None],
         keep: Callable[[bytes, bool], bool],
         earlier: Earlier | None = None,
         before: Baseline | None = None,
         fingerprints: Fingerprints | None = None,
     ) -> None:
-        """`earlier`: knows files that need not be read. `before`: another pass, whose handles and numbers go on.
+        """`traces`: to be left out; `run` adds those that it meets. `earlier`: knows files that need not be read.
 
-        `fingerprints`: takes those of all that `run` meets.
+        `before`: another pass, whose handles and numbers go on. `fingerprints`: takes those of all that `run` meets.
         """
         self._roots = tuple(roots)
-        self._trace = trace
+        self.traces = set(traces)
         self._emit = emit
         self._keep = keep
         self._earlier = earlier
@@ -103,12 +105,14 @@ class Baseline:
         self._subvolumes = scope.subvolume_devices()
         self._links: dict[tuple[int, int], bytes] = {}
         self._flags = 0
+        self._seeks = False  # other traces
         self.handle: int = before.handle if before else 0
         self.files: int = before.files if before else 0
         self.unreadable: list[bytes] = before.unreadable if before else []
 
     def run(self) -> None:
         """Emit everything: symlinks around the roots, then each root from its top down."""
+        self._seeks = True
         for path in scope.symlinks_around(self._roots):
             try:
                 self.snapshot(path, os.lstat(path))
@@ -120,6 +124,7 @@ class Baseline:
                 self._fingerprints.note_root(root, status)
             self.snapshot(root, status)
             self._walk(root)
+        self._seeks = False
 
     def tell(self, path: bytes, flags: int) -> None:
         """Emit one path and what is below it, as it is now. `flags`: of its records. What has gone on is left out."""
@@ -151,7 +156,9 @@ class Baseline:
         for entry in found:
             path = entry.path if near is top else os.path.join(top, entry.name)
             is_dir = entry.is_dir(follow_symlinks=False)
-            if path == self._trace or not self._keep(path, is_dir):
+            if is_dir and self._seeks and is_trace(entry.path):
+                self.traces.add(path)
+            if path in self.traces or not self._keep(path, is_dir):
                 met.append((entry.name, None))
                 continue
             try:

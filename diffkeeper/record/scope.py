@@ -15,8 +15,8 @@ from ..errors import UsageError
 
 PSEUDO_FILESYSTEMS = frozenset({
     "autofs", "bdev", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset", "debugfs", "devpts", "devtmpfs",
-    "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "pipefs", "proc", "pstore", "rpc_pipefs", "securityfs",
-    "selinuxfs", "smackfs", "sockfs", "sysfs", "tracefs",
+    "efivarfs", "fuse.diffkeeper", "fusectl", "hugetlbfs", "mqueue", "nsfs", "pipefs", "proc", "pstore", "rpc_pipefs",
+    "securityfs", "selinuxfs", "smackfs", "sockfs", "sysfs", "tracefs",
 })  # fmt: skip
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")

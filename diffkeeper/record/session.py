@@ -164,6 +164,9 @@ class _Recording:
         self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts, self._roots)
         place.give(self._trace, self._user)
         self._take_baseline()
+        if others := self._baseline.traces - {facts.trace}:
+            write_facts(self._trace, structs.replace(facts, traces=tuple(sorted(others))))
+            place.give(self._trace, self._user)
         self._indexer = Aside(self._trace, self._user)
         kernel = self._kernel
         assert kernel is not None
@@ -175,8 +178,8 @@ class _Recording:
 
     def _another_pass(self) -> Baseline:
         """Over something that comes to be recorded only now. Who is a link of whom is another matter by then."""
-        trace, keep = os.fsencode(self._trace), self._judges.keeps_path
-        self._baseline = Baseline(self._roots, trace, self._pump.emit, keep, before=self._baseline)
+        traces, keep = self._baseline.traces, self._judges.keeps_path
+        self._baseline = Baseline(self._roots, traces, self._pump.emit, keep, before=self._baseline)
         return self._baseline
 
     def _take_baseline(self) -> None:
@@ -194,7 +197,7 @@ class _Recording:
 
         before = earlier.Earlier(self._trace)
         self._baseline = Baseline(
-            self._roots, os.fsencode(self._trace), self._pump.emit, keep, before, fingerprints=self._fingerprints
+            self._roots, [os.fsencode(self._trace)], self._pump.emit, keep, before, fingerprints=self._fingerprints
         )
         with self._pump.beside():
             self._baseline.run()

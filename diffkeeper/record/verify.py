@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..model import NO_SEQ, Attrs
 from ..progress import Progress, Silent
 from ..store.reader import Reader
+from ..store.session import is_trace
 from ..wire import Flag, WireOp, Wrong, encode
 from . import baseline, scope
 from .comparing import wrong
@@ -77,10 +78,11 @@ class Verifier:
         self._directories: dict[bytes, int | None] = {}
         self._roots = reader.session.roots
         self._below = tuple(root.rstrip(b"/") + b"/" for root in self._roots)
-        self._trace = reader.session.trace
+        self._traces = {reader.session.trace, *reader.session.traces}
+        self._in_traces = tuple(trace + b"/" for trace in self._traces)
         self._progress: Progress = Silent()
         self._seen = 0  # how many paths are to be compared, as far as is known
-        self._healer = baseline.Baseline(self._roots, self._trace, emit, keep)
+        self._healer = baseline.Baseline(self._roots, self._traces, emit, keep)
         self._pseudo = scope.pseudo_mountpoints()
         self.paths = 0
         self.mismatches = 0
@@ -112,9 +114,10 @@ class Verifier:
 
     def _ours(self, paths: Iterable[bytes]) -> list[bytes]:
         """Those under the roots, all that is below a path right behind it."""
-        trace = self._trace + b"/"
         ours = [
-            path for path in paths if self._is_within(path) and path != self._trace and not path.startswith(trace)
+            path
+            for path in paths
+            if self._is_within(path) and path not in self._traces and not path.startswith(self._in_traces)
         ]
         return sorted(ours, key=lambda path: path.replace(b"/", b"\0"))
 
@@ -151,7 +154,9 @@ class Verifier:
                 found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
             for name, is_dir in found:
                 path = os.path.join(directory, name)
-                if path != self._trace and path not in self._settled and self._keep(path, is_dir):
+                if path in self._traces or (is_dir and is_trace(path)):
+                    continue
+                if path not in self._settled and self._keep(path, is_dir):
                     yield path
                     if is_dir and path not in self._pseudo:
                         pending.append(path)
@@ -261,7 +266,7 @@ class Verifier:
             self.paths += self._keep(path, False)
             return "unknown", False
         is_dir = status is not None and stat.S_ISDIR(status.st_mode)
-        if not self._keep(path, is_dir):
+        if not self._keep(path, is_dir) or (is_dir and not node and is_trace(near)):
             return "left out", is_dir
         self.paths += 1
         if self.paths % 256 == 0:

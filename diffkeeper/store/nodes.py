@@ -44,7 +44,8 @@ class Nodes:
         self.next_node = next_node
         self.by_ident: dict[Identity, NodeState] = {}
         self._writer = writer
-        self._trace, self._in_trace = session.trace, (session.trace.rstrip(b"/") + b"/",)
+        self._traces = session.trace, *session.traces
+        self._in_traces = tuple(trace.rstrip(b"/") + b"/" for trace in self._traces)
         self._roots, self._in_roots = session.roots, tuple(root.rstrip(b"/") + b"/" for root in session.roots)
         self._cache: dict[int, NodeState] = {}
         self._children: dict[tuple[int, bytes], NodeState | None] = {}  # as in NAMES now
@@ -266,14 +267,14 @@ class Nodes:
         return True, any(is_under(path, top) for top in _PSEUDO) and not is_under(path, b"/dev/shm")
 
     def _left_out(self, path: bytes, *, is_dir: bool) -> bool:
-        """The trace itself, and what a filter rejects: there is no name for it at any moment."""
-        if path.startswith(self._in_trace) or path == self._trace:
+        """The trace itself, others, and what a filter rejects: there is no name for it at any moment."""
+        if path.startswith(self._in_traces) or path in self._traces:
             return True
         return self._chooses and not self.filters.keeps_path(path, is_dir)
 
     def pass_over(self, path: bytes, *, is_dir: bool = False) -> None:
         """A call is left out because of this path: if a filter is why, it counts."""
-        if self.filters and not is_under(path, self._trace):
+        if self.filters and not path.startswith(self._in_traces) and path not in self._traces:
             self.filters.count(path, is_dir)
 
     def implicit(self, parent: NodeState, name: bytes, seq: int, mode: int = S_IFDIR | 0o755) -> NodeState:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
-from ..errors import NotATraceError, TraceDamagedError, TraceMissingError, TraceTooNewError
+from ..errors import DiffKeeperError, NotATraceError, TraceDamagedError, TraceMissingError, TraceTooNewError
 from ..model import Session
 from .db import Txn
 from .tables import Table
@@ -25,7 +25,7 @@ FORMAT = 2
 """Of the store. 1 had no XATTRS; it is read, and finished, as ever."""
 FACTS_FILE = "session.json"
 _FACTS_LIMIT = 16 << 20
-_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters", "differ")
+_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters", "differ", "traces")
 _KEY = b"session"
 
 
@@ -71,6 +71,17 @@ def damage(trace_dir: Path) -> str:
     except TraceDamagedError as error:
         return _noted(error)
     return ""
+
+
+def is_trace(directory: bytes) -> bool:
+    """Whether a trace lies in a directory, be it one that is being recorded."""
+    try:
+        os.lstat(os.path.join(directory, os.fsencode(FACTS_FILE)))  # most directories have none
+        return not damage(Path(os.fsdecode(directory)))
+    except TraceTooNewError:
+        return True
+    except (OSError, DiffKeeperError):
+        return False
 
 
 def _noted(error: TraceDamagedError) -> str:
@@ -133,6 +144,7 @@ def _decode(data: bytes, where: str) -> Session:
         for name in ("cwd", "trace"):
             facts[name] = os.fsencode(facts[name])
         facts["roots"] = [os.fsencode(root) for root in facts["roots"]]
+        facts["traces"] = [os.fsencode(path) for path in facts.get("traces", ())]
         session = msgspec.convert({"started": 0, **facts}, Session)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TraceDamagedError(f"damaged trace: {where}: {error}") from error
