@@ -33,6 +33,8 @@ def make(trace: Path, user: User, *, force: bool) -> None:
     except OSError as error:
         raise TraceExistsError(f"{trace} cannot be made: {error.strerror}") from error
     trace.chmod(0o700)
+    with suppress(OSError):  # the command may ask git whether its tree is clean, or add all of it
+        (trace / ".gitignore").write_text("*\n")
     os.chown(trace, user.uid, user.gid)
 
 

@@ -257,7 +257,10 @@ class _Recording:
             self._close_recording(kernel, process.pid, status)
             summary = self._finish()
         except Exception as error:  # noqa: BLE001  the command has ended well: its exit code is all that counts now
-            summary = f"recorded, but not finished ({error}); next: diffkeeper info {self._shown}"
+            if self._trace.is_dir():
+                summary = f"recorded, but not finished ({error}); next: diffkeeper info {self._shown}"
+            else:
+                summary = f"the recording is gone: {self._shown} was removed; record to another place with -o"
         guardian.gone()
         self._ui.finish()
         self._ui.note(summary)

@@ -411,3 +411,24 @@ sys.exit(session.record(sys.argv[2:], trace=Path(sys.argv[1]), roots=[], ui=Sile
     assert subprocess.run(command, cwd=workspace, check=False, timeout=30).returncode == 0
     assert (workspace / "to").read_bytes() == bytes(100_000)
     assert any("on purpose" in cause for cause in harness.info(trace)["lost_by_cause"])
+
+
+def test_a_trace_in_a_git_repository(workspace: Path) -> None:
+    """git does not see it, asked for what is new, told to add everything, or to remove what it does not know."""
+    subprocess.run(["git", "init", "-q", workspace], check=True)
+    trace = workspace / "diffkeeper-trace"
+    script = "git status --porcelain; git add -A; git status --porcelain; git clean -fdq; echo x > file; exit 3"
+    result = harness.record(trace, ["sh", "-c", script], cwd=workspace)
+    assert (result.returncode, result.stdout) == (3, ""), result.stderr
+    harness.assert_faithful(trace, workspace, leave_out=[trace])
+
+
+def test_a_trace_that_the_command_removes(workspace: Path) -> None:
+    """The command ends as it would alone; one line says that nothing is left, and what to do."""
+    trace = workspace / "trace"
+    result = harness.record(trace, ["sh", "-c", "rm -r trace; echo x > file; exit 3"], cwd=workspace)
+    assert result.returncode == 3
+    assert (workspace / "file").read_text() == "x\n"
+    assert not trace.exists()
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.endswith("trace was removed; record to another place with -o"), result.stderr
