@@ -1,7 +1,8 @@
 """The events of a selection, for exporters that show what happened and not only what stands.
 
-Owns which events belong to a range, and `Steps`: how the tree of files changes from one event to
-another, as paths that are gone and paths where something new stands, and what stood there before.
+Owns which events belong to a range, `Ends`: after which of them files are settled, and `Steps`: how the
+tree of files changes from one event to another, as paths that are gone and paths where something new
+stands, and what stood there before.
 Nothing of the tree is kept: the trace is asked. What a moment holds is `diffkeeper.exporting`; what
 changed between two moments, `diffkeeper.diffing`.
 """
@@ -39,6 +40,42 @@ IN_PLACE = frozenset({
     Op.CHATTR,
 })  # fmt: skip
 """Events on a file that change no other, and no name but its own."""
+
+
+PER = ("change", "close", "mark")
+"""After what a stretch of events can end, see `Ends`."""
+
+
+class Ends(Struct, frozen=True):
+    """Where a stretch of events ends: after each change, after the last of several in a row to one file, or at marks.
+
+    `per`: one of PER. `rest`: ns without a change after which a file is settled; there is no event for its close.
+    """
+
+    per: str = "close"
+    rest: int = 1_000_000_000
+
+    def of(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events after which a stretch ends, and all marks."""
+        run: Event | None = None  # the last of several changes to one file
+        for event in events:
+            if event.op in NO_FILES and event.op is not Op.MARK:
+                continue
+            if run and (self.per == "change" or not self._goes_on(run, event)):
+                yield run
+            run = None
+            if event.op is Op.MARK:
+                yield event
+            elif self.per != "mark":
+                run = event
+        if run:
+            yield run
+
+    def _goes_on(self, one: Event, other: Event) -> bool:
+        same = (one.pid, one.node, one.path) == (other.pid, other.node, other.path)
+        anew = other.op is Op.TRUNCATE and other.size == 0
+        settled = anew or other.time - one.time > self.rest
+        return same and not settled and one.op in IN_PLACE and other.op in IN_PLACE
 
 
 def events(trace: Trace, selection: Selection, progress: Progress) -> Iterator[Event]:

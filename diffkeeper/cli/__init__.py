@@ -31,6 +31,7 @@ COMMANDS = {
     "mount": "Mount a trace: every moment is a directory.",
     "umount": "Unmount a mounted trace.",
     "diff": "Show what changed between two moments.",
+    "bisect": "Find the event that made a command fail.",
     "export": "Copy a moment, or what happened, out of a trace.",
     "repack": "Store a trace's patches anew, with another differ.",
     "check": "Verify every blob, chain and invariant of a trace.",

@@ -6,7 +6,6 @@ Owns the command line only; running an exporter is `diffkeeper.exporting`, forma
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import BinaryIO
 import click
 
 from diffkeeper import exporting, plugins
+from diffkeeper.cli import process
 from diffkeeper.cli.opening import open_with_bar
 from diffkeeper.cli.options import KEY_VALUE, MOMENT, FilterSpecs, filter_option, trace_argument
 from diffkeeper.cli.ui import is_terminal, open_ui
@@ -72,9 +72,7 @@ def export(
     if not exporter.of_range and when is None:
         raise click.UsageError("Missing option '--time'")
     destination = _standard_output() if out == "-" else Path(out)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup stays as it is
-            signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # what was made so far is removed
+    process.unwind_on_signals()  # what was made so far is removed
     with open_with_bar(trace) as opened:
         moment = opened.moment(when or until or "end")
         first = opened.covered(since)[0] if since is not None else 1

@@ -41,6 +41,13 @@ def _was_closed(fd: int) -> bool:
     return False
 
 
+def unwind_on_signals() -> None:
+    """End as by an exception where a signal would end us at once, so that what was begun is put away."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup stays as it is
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+
+
 def end(code: object) -> NoReturn:
     """At once: to take apart all that was imported takes 30 ms, and it goes with the process. `code`: of sys.exit()."""
     status = code if isinstance(code, int) else int(code is not None)

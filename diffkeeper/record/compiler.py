@@ -12,8 +12,9 @@ import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -64,7 +65,8 @@ def bytecode(text: str, rings: Mapping[str, MapSpec], compiling: Callable[[], No
     if not os.environ.get(DEBUG_VARIABLE):
         with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             return msgspec.msgpack.decode(path.read_bytes(), type=Bytecode)
-    made = _apart(lambda: _compile(text, rings, compiling))
+    with headers.tree() as tree:  # here, as nobody there may be left to remove it
+        made = _apart(lambda: _compile(text, rings, tree, compiling))
     cache.write(path, made)
     return msgspec.msgpack.decode(made, type=Bytecode)
 
@@ -95,38 +97,21 @@ def _apart(make: Callable[[], Bytecode]) -> bytes:
     return made
 
 
-@contextmanager
-def _compiler_environment() -> Iterator[None]:
-    """bcc's settings and a closed mouth for clang, whose warnings are about bcc's own headers."""
-    saved = os.environ.get("BCC_KERNEL_SOURCE")
-    stderr = os.dup(2)
-    try:
-        with headers.tree() as tree, open(os.devnull, "wb") as quiet:
-            os.environ["BCC_KERNEL_SOURCE"] = str(tree)
-            if not os.environ.get(DEBUG_VARIABLE):
-                os.dup2(quiet.fileno(), 2)
-            yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        if saved is None:
-            os.environ.pop("BCC_KERNEL_SOURCE", None)
-        else:
-            os.environ["BCC_KERNEL_SOURCE"] = saved
-
-
-def _compile(text: str, rings: Mapping[str, MapSpec], compiling: Callable[[], None]) -> Bytecode:
+def _compile(text: str, rings: Mapping[str, MapSpec], tree: Path, compiling: Callable[[], None]) -> Bytecode:
+    """In a process of its own. `tree`: of the headers that bcc asks for."""
     bcc = find_bcc()
     compiling()
     lib: Any = bcc.lib
     defines = "".join(f"#define {name} {ring.placeholder}\n" for name, ring in rings.items())
-    with _compiler_environment():
-        try:
-            module: Any = bcc.BPF(text=(defines + text).encode(), cflags=list(FLAGS))
-        except Exception as error:  # bcc raises nothing narrower
-            raise NoBccError(
-                f"bcc could not compile the recorder's programs: {error} (set {DEBUG_VARIABLE}=1 to see why)"
-            ) from error
+    os.environ["BCC_KERNEL_SOURCE"] = str(tree)
+    if not os.environ.get(DEBUG_VARIABLE):  # clang's warnings are about bcc's own headers
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        module: Any = bcc.BPF(text=(defines + text).encode(), cflags=list(FLAGS))
+    except Exception as error:  # bcc raises nothing narrower
+        raise NoBccError(
+            f"bcc could not compile the recorder's programs: {error} (set {DEBUG_VARIABLE}=1 to see why)"
+        ) from error
     maps = [*rings.values()]
     for function, result, arguments in _UNDECLARED:
         getattr(lib, function).restype, getattr(lib, function).argtypes = result, arguments

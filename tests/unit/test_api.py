@@ -38,7 +38,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "diffkeeper.filtering": ("Spec",),
     "diffkeeper.happenings": (
-        "ALWAYS", "NO_FILES", "IN_PLACE", "events", "data", "Standing", "Step", "Steps", "Before",
+        "ALWAYS", "NO_FILES", "IN_PLACE", "PER", "Ends", "events", "data", "Standing", "Step", "Steps", "Before",
     ),
     "diffkeeper.eventlines": ("LABELS", "FIDELITIES", "WITH_CONTENT", "Names", "JsonLines"),
     "diffkeeper.progress": ("Progress", "Silent"),

@@ -20,7 +20,6 @@ import shutil
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, cast
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from diffkeeper.progress import Progress
     from diffkeeper.trace import Trace
 
-PER = ("change", "close", "mark")
 BRANCH = b"refs/heads/main"
 _REMEMBERED = 10_000  # versions of files whose blob is known; one that is forgotten is sent again, and is the same
 
@@ -53,9 +51,9 @@ class GitExporter(Exporter):
     def __init__(
         self, per: str = "close", rest: float = 1000.0, checkout: bool = True, limit: int = 100 << 20
     ) -> None:
-        if per not in PER:
-            raise PluginError(f"the exporter 'git' makes a commit per {', '.join(PER)}, not per {per!r}")
-        self._ends = _Ends(per, round(rest * 1_000_000))
+        if per not in happenings.PER:
+            raise PluginError(f"the exporter 'git' makes a commit per {', '.join(happenings.PER)}, not per {per!r}")
+        self._ends = happenings.Ends(per, round(rest * 1_000_000))
         self._checkout, self._limit = checkout, limit
 
     def export(self, trace: Trace, selection: Selection, destination: Path | BinaryIO, progress: Progress) -> Exported:
@@ -94,7 +92,7 @@ class _Stream:
         self.notes: Counter[str] = Counter()
         self.damaged: list[str] = []
 
-    def write(self, ends: _Ends, progress: Progress) -> Exported:
+    def write(self, ends: happenings.Ends, progress: Progress) -> Exported:
         self._out.write(b"feature done\n")
         self._begin()
         for event in ends.of(happenings.events(self._trace, self._selection, progress)):
@@ -265,33 +263,3 @@ class _Stream:
 def _lines() -> BinaryIO:
     """Where the lines of a commit wait for its blobs, which must come first; what there are many of, on the disk."""
     return cast("BinaryIO", tempfile.SpooledTemporaryFile(1 << 20))
-
-
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """Where commits end. `rest`: ns without a change after which a file is settled."""
-
-    per: str
-    rest: int
-
-    def of(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The events after which a commit is due, and all marks, as they may become tags."""
-        run: Event | None = None  # the last of several changes to one file
-        for event in events:
-            if event.op in happenings.NO_FILES and event.op is not Op.MARK:
-                continue
-            if run and (self.per == "change" or not self._goes_on(run, event)):
-                yield run
-            run = None
-            if event.op is Op.MARK:
-                yield event
-            elif self.per != "mark":
-                run = event
-        if run:
-            yield run
-
-    def _goes_on(self, one: Event, other: Event) -> bool:
-        same = (one.pid, one.node, one.path) == (other.pid, other.node, other.path)
-        anew = other.op is Op.TRUNCATE and other.size == 0
-        settled = anew or other.time - one.time > self.rest
-        return same and not settled and one.op in happenings.IN_PLACE and other.op in happenings.IN_PLACE
