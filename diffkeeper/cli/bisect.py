@@ -25,7 +25,7 @@ from diffkeeper import exporting, plugins
 from diffkeeper.bisecting import Found, Verdict, culprits, moments, search
 from diffkeeper.cli import process
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import DEFAULT_TRACE, MOMENT, TRACE_PATH, FilterSpecs, filter_option
+from diffkeeper.cli.options import DEFAULT_TRACE, MOMENT, TRACE_PATH, FilterSpecs, examples, filter_option
 from diffkeeper.cli.timeline import Columns
 from diffkeeper.cli.ui import open_ui
 from diffkeeper.errors import (
@@ -56,7 +56,11 @@ Place = Callable[["Trace", int], Path]
 """Where the tree after an event is; it is there until the next is asked for."""
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False}, epilog=examples(
+    "diffkeeper bisect -- python -m json.tool status.json",
+    "diffkeeper bisect --good 2m --path '*.db' -- sqlite3 app.db 'select count(*) from users'",
+    "diffkeeper bisect --copy -q -- make check",
+))
 @click.option(
     "--state-dir", "trace", type=TRACE_PATH, metavar="TRACE", default=DEFAULT_TRACE, show_default=True,
     help="The trace.",
@@ -85,7 +89,7 @@ def bisect(
     as_json: bool,
     command: tuple[str, ...],
 ) -> None:
-    r"""Find the event that made a command fail.
+    """Find the event that made a command fail.
 
     Runs CMD in the directory in which the recorded command was started, as it was at one moment after
     the other, and halves what is left: a million events are twenty runs. Prints the event after which
@@ -93,10 +97,6 @@ def bisect(
 
     CMD succeeds if it ends with 0; 125 says that this moment cannot be told; all else is a failure. Its
     output goes to standard error. DIFFKEEPER_MOMENT is the moment.
-
-    \b
-    diffkeeper bisect -- python -m json.tool status.json
-    diffkeeper bisect --good 2m --path '*.db' -- sh -c 'sqlite3 app.db .schema | grep -q users'
     """
     process.unwind_on_signals()
     with open_with_bar(trace) as opened:

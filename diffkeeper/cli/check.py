@@ -11,12 +11,12 @@ from pathlib import Path
 import click
 
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import trace_argument
+from diffkeeper.cli.options import examples, trace_argument
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.wording import printable
 
 
-@click.command()
+@click.command(epilog=examples("diffkeeper check trace"))
 @trace_argument
 @click.pass_context
 def check(ctx: click.Context, trace: Path) -> None:

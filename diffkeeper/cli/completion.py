@@ -8,10 +8,12 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from diffkeeper.cli.options import examples
+
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command()
+@click.command(epilog=examples('eval "$(diffkeeper completion bash)"'))
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

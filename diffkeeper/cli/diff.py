@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import FilterSpecs, filter_option, split_trace, state_dir_option
+from diffkeeper.cli.options import FilterSpecs, examples, filter_option, split_trace, state_dir_option
 from diffkeeper.cli.ui import is_terminal, use_colour
 from diffkeeper.diffing import Change, Kind
 from diffkeeper.errors import DiffKeeperError
@@ -38,7 +38,11 @@ LETTERS = {
 COLOURS = {Kind.ADDED: "green", Kind.REMOVED: "red", Kind.RENAMED: "cyan", Kind.TYPE: "magenta"}
 
 
-@click.command()
+@click.command(epilog=examples(
+    "diffkeeper diff start end",
+    "diffkeeper diff -p 2m14s end status.json",
+    "diffkeeper diff --stat trace e1200 e1300",
+))
 @state_dir_option
 @click.option("-p", "--patch", is_flag=True, help="Show text files line by line, as diff -u does.")
 @click.option("--stat", "totals", is_flag=True, help="Show only how many paths changed, and how.")

@@ -16,7 +16,7 @@ import click
 from diffkeeper import exporting, plugins
 from diffkeeper.cli import process
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import KEY_VALUE, MOMENT, FilterSpecs, filter_option, trace_argument
+from diffkeeper.cli.options import KEY_VALUE, MOMENT, FilterSpecs, examples, filter_option, trace_argument
 from diffkeeper.cli.ui import is_terminal, open_ui
 from diffkeeper.errors import TraceDamagedError
 from diffkeeper.wording import human_size, printable
@@ -24,7 +24,11 @@ from diffkeeper.wording import human_size, printable
 DEFAULT_FORMAT = "dir"
 
 
-@click.command()
+@click.command(epilog=examples(
+    "diffkeeper export --time 2m14s --out evidence",
+    "diffkeeper export --time end --out - --format tar | tar -t",
+    "diffkeeper export --out history --format git",
+))
 @trace_argument
 @click.option("--time", "when", type=MOMENT, help="The moment to copy, for formats that hold a moment.")
 @click.option("--since", type=MOMENT, help="Begin with this moment, for formats that hold events.  [default: start]")

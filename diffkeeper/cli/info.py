@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import trace_argument
+from diffkeeper.cli.options import examples, trace_argument
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
 from diffkeeper.filtering import Filters
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from diffkeeper.trace import Trace
 
 
-@click.command()
+@click.command(epilog=examples(
+    "diffkeeper info",
+    "diffkeeper info --json trace | jq .lost",
+))
 @trace_argument
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(trace: Path, as_json: bool) -> None:

@@ -10,12 +10,13 @@ import os
 import click
 
 import diffkeeper
+from diffkeeper.cli.options import examples
 
 LONGEST = 255
 """Bytes: a mark is set by a file's name."""
 
 
-@click.command()
+@click.command(epilog=examples("diffkeeper mark before-migration"))
 @click.argument("name", metavar="NAME")
 def mark(name: str) -> None:
     """Name this moment of the recording that runs now.

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import click
 
-from diffkeeper.cli.options import split_trace, state_dir_option
+from diffkeeper.cli.options import examples, split_trace, state_dir_option
 from diffkeeper.cli.ui import open_ui
 from diffkeeper.view import mount as mounts
 
 
-@click.command()
+@click.command(epilog=examples(
+    "diffkeeper mount /mnt/trace",
+    "diffkeeper mount trace /mnt/trace && diff -r /mnt/trace/@1s /mnt/trace/@end",
+))
 @click.argument("words", metavar="[TRACE] MOUNTPOINT", nargs=-1, type=click.Path(readable=False))
 @state_dir_option
 @click.option("-f", "--foreground", is_flag=True, help="Stay, and serve until interrupted; errors go to the terminal.")

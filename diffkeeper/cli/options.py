@@ -145,6 +145,11 @@ TRACE_PATH = click.Path(path_type=Path, readable=False)
 """No existence check: `diffkeeper.open` says more precisely what is wrong with a trace."""
 
 
+def examples(*lines: str) -> str:
+    """What a command's help ends with: ways to call it, as they are typed."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
 def state_dir_option(command: _Command) -> _Command:
     """`--state-dir=TRACE`; the command gets `state_dir: Path | None`."""
     return click.option(

@@ -9,13 +9,17 @@ import sys
 
 import click
 
+from diffkeeper.cli.options import examples
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
 from diffkeeper.plugins import Option, PluginInfo, available
 from diffkeeper.wording import printable
 
 
-@click.command()
+@click.command(epilog=examples(
+    "diffkeeper plugins",
+    "diffkeeper plugins glob",
+))
 @click.argument("name", required=False)
 @click.pass_context
 def plugins(ctx: click.Context, name: str | None) -> None:

@@ -9,12 +9,24 @@ from pathlib import Path
 
 import click
 
-from diffkeeper.cli.options import DEFAULT_TRACE, PLUGIN_SPEC, TRACE_PATH, DurationType, FilterSpecs, filter_option
+from diffkeeper.cli.options import (
+    DEFAULT_TRACE,
+    PLUGIN_SPEC,
+    TRACE_PATH,
+    DurationType,
+    FilterSpecs,
+    examples,
+    filter_option,
+)
 from diffkeeper.cli.process import Inherited
 from diffkeeper.cli.ui import open_ui
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False}, epilog=examples(
+    "diffkeeper record -- make test",
+    "diffkeeper record --force -o trace -- pytest -x tests/test_flaky.py",
+    "diffkeeper record --filter gitignore -- npm install",
+))
 @click.option(
     "-o", "--state-dir", "trace", type=TRACE_PATH, metavar="TRACE", default=DEFAULT_TRACE, show_default=True,
     help="Where to write the trace, a new directory.",

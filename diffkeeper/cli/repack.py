@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from diffkeeper.cli.options import PLUGIN_SPEC, trace_argument
+from diffkeeper.cli.options import PLUGIN_SPEC, examples, trace_argument
 from diffkeeper.cli.ui import open_ui
 from diffkeeper.wording import human_size, printable
 
@@ -17,7 +17,10 @@ WHOLE = {"raw": "stored whole", "zstd": "whole, compressed"}
 """What is stored without a differ; other names are those of differs."""
 
 
-@click.command()
+@click.command(epilog=examples(
+    "diffkeeper repack --differ bsdiff4",
+    "diffkeeper repack --differ zstd:level=19 trace",
+))
 @trace_argument
 @click.option(
     "--differ", type=PLUGIN_SPEC, metavar="NAME[:k=v,...]", default="auto", show_default=True,

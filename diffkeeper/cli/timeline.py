@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffkeeper.cli.opening import open_with_bar
-from diffkeeper.cli.options import MOMENT, OPS, FilterSpecs, filter_option, trace_argument
+from diffkeeper.cli.options import MOMENT, OPS, FilterSpecs, examples, filter_option, trace_argument
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
 from diffkeeper.eventlines import FIDELITIES, LABELS, JsonLines, LineForm
@@ -42,7 +42,11 @@ LOUD = frozenset((Op.GAP, Op.HEAL))
 NARROWEST, WIDEST = 24, 72
 
 
-@click.command()
+@click.command(epilog=examples(
+    "diffkeeper timeline --path '*.json' --since 2m14s",
+    "diffkeeper timeline --op rename,unlink trace",
+    "diffkeeper timeline --json | jq 'select(.pid == 812)'",
+))
 @trace_argument
 @click.option("--since", type=MOMENT, help="Begin with this moment.")
 @click.option("--until", type=MOMENT, help="Stop after this moment.")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 
+from diffkeeper.cli.options import examples
 from diffkeeper.view import mount as mounts
 
 
-@click.command()
+@click.command(epilog=examples("diffkeeper umount /mnt/trace"))
 @click.argument("mountpoint", type=click.Path(path_type=Path, readable=False))
 def umount(mountpoint: Path) -> None:
     """Unmount a mounted trace.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,20 @@ def test_every_command_has_the_summary_that_help_shows() -> None:
         assert command.name == name
         assert command.help is not None, name
         assert command.help.split("\n\n")[0].replace("\n", " ") == summary
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples_that_it_takes(name: str) -> None:
+    """What its help ends with can be typed as it stands there: it is this command, with arguments that it knows."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    told = CliRunner().invoke(cli, [name, "--help"]).output.partition("Examples:\n")[2]
+    lines = re.findall(r"diffkeeper (.*?)(?: \||\)?\"$| && |$)", told, re.MULTILINE)
+    assert lines, told
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == name
+        command.make_context(name, words[1:])
 
 
 def test_help_lists_all_commands_and_imports_nothing_heavy() -> None:
