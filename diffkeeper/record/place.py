@@ -33,9 +33,13 @@ def make(trace: Path, user: User, *, force: bool) -> None:
     except OSError as error:
         raise TraceExistsError(f"{trace} cannot be made: {error.strerror}") from error
     trace.chmod(0o700)
-    with suppress(OSError):  # the command may ask git whether its tree is clean, or add all of it
-        (trace / ".gitignore").write_text("*\n")
+    with suppress(OSError), open(trace / ".gitignore", "x", opener=_private) as file:
+        file.write("*\n")  # the command may ask git whether its tree is clean, or add all of it
     os.chown(trace, user.uid, user.gid)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def give(trace: Path, user: User) -> None:

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ GONE_AFTER = 10.0
 COLLECT_AFTER = 20_000
 """Objects made until cycles are looked for. What a kernel knows of a tree is many objects and no cycles: to go through
 them as often as Python does by itself takes a tenth of the time of a listing."""
+
+SHORT_TURN = 0.0005
+"""Seconds that a thread which only loads something may keep the others from running; Python's own are 0.005."""
 
 Indexing = Callable[[int, int], None]
 
@@ -230,6 +234,10 @@ def _daemon(path: Path, where: str, gate: int, pipe: int) -> NoReturn:
             os.write(pipe, message)
             os.close(pipe)
 
+    def ready() -> None:
+        answer(READY)
+        threading.Thread(target=_load_arrays, daemon=True).start()
+
     status = 1
     try:
         os.setsid()
@@ -240,13 +248,12 @@ def _daemon(path: Path, where: str, gate: int, pipe: int) -> NoReturn:
         os.chdir("/")
         with contextlib.suppress(ImportError):  # which is told when it serves
             from . import fuse, hidden  # noqa: F401
-        arrays.load()  # or who first reads a large file waits for it
         gc.set_threshold(COLLECT_AFTER)
         if not os.read(gate, 1):
             os._exit(status)  # the caller has found what speaks against it
         os.close(gate)
         log = _log_file()
-        _serve(path, where, log, lambda: answer(READY))
+        _serve(path, where, log, ready)
         status = 0
     except DiffKeeperError as error:
         if answered:
@@ -258,6 +265,16 @@ def _daemon(path: Path, where: str, gate: int, pipe: int) -> NoReturn:
         answer(f"DiffKeeperError\ncannot mount at {where}: {error!r}".encode(errors="surrogateescape"))
     finally:
         os._exit(status)
+
+
+def _load_arrays() -> None:
+    """What large files need, while the mount can be used already. No request waits for a long turn of it."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(SHORT_TURN)
+    try:
+        arrays.load()
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _keep_only(*kept: int) -> None:

@@ -116,6 +116,11 @@ def server_of(where: Path) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("server:")).split()[-1])
 
 
+def is_loaded(server: int) -> bool:
+    """Whether a mount of ours has all that it loads in a thread of its own, once it is ready."""
+    return len(os.listdir(f"/proc/{server}/task")) == 1
+
+
 class Memory:
     """The most memory that a process had to itself while this was entered: `peak`, in MB.
 
