@@ -155,23 +155,30 @@ class Baseline:
         met: list[tuple[bytes, os.stat_result | None]] = []
         for entry in found:
             path = entry.path if near is top else os.path.join(top, entry.name)
-            is_dir = entry.is_dir(follow_symlinks=False)
-            if is_dir and self._seeks and is_trace(entry.path):
-                self.traces.add(path)
-            if path in self.traces or not self._keep(path, is_dir):
-                met.append((entry.name, None))
-                continue
             try:
-                status = entry.stat(follow_symlinks=False)
-                met.append((entry.name, status))
-                self.snapshot(path, status, near=entry.path)
+                is_dir = entry.is_dir(follow_symlinks=False)
+                status = self._status(entry, path, is_dir)
+                if status is not None:
+                    self.snapshot(path, status, near=entry.path)
             except FileNotFoundError:
                 continue  # it went while we looked; nothing recorded did that
-            if is_dir and path not in self._pseudo:
+            except OSError:  # what somebody has mounted for themselves alone, for instance: the rest is as it is
+                self.unreadable.append(path)
+                status = None
+            met.append((entry.name, status))
+            if status is not None and is_dir and path not in self._pseudo:
                 directories.append(path)
         if self._fingerprints:
             self._fingerprints.note(top, os.stat(near).st_dev, met)
         return directories
+
+    def _status(self, entry: os.DirEntry[bytes], path: bytes, is_dir: bool) -> os.stat_result | None:
+        """What stat() says; None of what is left out."""
+        if is_dir and self._seeks and is_trace(entry.path):
+            self.traces.add(path)
+        if path in self.traces or not self._keep(path, is_dir):
+            return None
+        return entry.stat(follow_symlinks=False)
 
     def snapshot(
         self,

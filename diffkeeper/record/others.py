@@ -75,7 +75,7 @@ def _differing(directory: bytes, device: int, known: set[int]) -> Iterator[tuple
             for entry in entries:
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
+                except OSError:  # it has gone, or was not readable before
                     continue
                 if _fingerprint(entry.name, status) not in known and hash(entry.name) not in known:
                     yield entry.name, status

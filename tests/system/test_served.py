@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 import diffkeeper
 from diffkeeper.model import Fidelity, Op
@@ -115,3 +119,28 @@ def test_names_in_another_case(tmp_path: Path, trace: Path) -> None:
     facts = harness.info(trace)
     assert not facts["lost"]
     assert facts["verified"]["wrong"]["name"]
+
+
+def test_what_somebody_has_mounted_for_themselves(workspace: Path, trace: Path) -> None:
+    """A filesystem of a user's, which root may not even stat: it is named, and the rest of its directory recorded."""
+    for name in ("before", "mine", "zoo"):
+        (workspace / name).mkdir()
+        (workspace / name / "file").write_text(name)
+    mount = ctypes.CDLL(None, use_errno=True).mount
+    device = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={device},rootmode=40000,user_id=12345,group_id=12345".encode()
+    assert mount(b"theirs", os.fsencode(workspace / "mine"), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
+    try:
+        with pytest.raises(PermissionError):
+            os.stat(workspace / "mine")
+        result = harness.record(trace, ["sh", "-c", "echo new > zoo/file; echo new > new"], cwd=workspace)
+    finally:
+        subprocess.run(["umount", workspace / "mine"], check=True)
+        os.close(device)
+    facts = harness.info(trace)
+    assert result.returncode == facts["lost"] == facts["verified"]["mismatches"] == 0, result.stderr
+    assert f"not readable: {workspace / 'mine'}" in facts["notes"]
+    start = harness.recorded(trace, "start")
+    assert set(start) == {".", "before", "before/file", "zoo", "zoo/file"}
+    with diffkeeper.open(trace) as opened:
+        assert (opened.at("start") / "zoo/file").read_text() == "zoo"
