@@ -36,7 +36,9 @@ class MomentType(click.ParamType[str]):
         """start, end and the marks of the trace that the command line names so far."""
         del param
         names = ["start", "end"]
-        given = ctx.params.get("state_dir") or ctx.params.get("trace_word") or DEFAULT_TRACE
+        named = (ctx.params.get(name) for name in ("state_dir", "trace_word", "trace"))
+        # While an option lacks its value, click has given no argument its name yet.
+        given = next(filter(None, (*named, *ctx.args)), DEFAULT_TRACE)
         try:
             import diffkeeper
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from diffkeeper.cli import cli
 from diffkeeper.cli.options import DEFAULT_TRACE, KEY_VALUE, OPS, PLUGIN_SPEC, split_trace, trace_argument
 from diffkeeper.model import Op
+from tests.builder import TraceBuilder
 
 
 @given(st.sets(st.sampled_from(Op), min_size=1))
@@ -112,3 +114,23 @@ def test_record_leaves_the_commands_own_options_alone() -> None:
         assert context.params["command"] == ("ls", "--force", "-o")
         assert context.params["trace"] == Path("t")
         assert context.params["force"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["timeline", "TRACE", "--since"], ""),
+        (["timeline", "--state-dir", "TRACE", "--since"], ""),
+        (["bisect", "--state-dir", "TRACE", "--good"], ""),
+        (["export", "TRACE", "--time"], "@"),
+    ],
+)
+def test_moments_are_completed_from_the_trace_that_was_named(tmp_path: Path, words: list[str], typed: str) -> None:
+    """Its marks as well, in whichever way the command takes a trace."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.begin()
+    builder.mark("before-migration")
+    builder.end()
+    given = [str(builder.build()) if word == "TRACE" else word for word in words]
+    found = ShellComplete(cli, {}, "diffkeeper", "_DIFFKEEPER_COMPLETE").get_completions(given, typed)
+    assert [item.value for item in found] == [typed + name for name in ("start", "end", "before-migration")]
