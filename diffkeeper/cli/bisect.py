@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,10 +182,7 @@ def _mounted(trace: Path, layout: Roots) -> Iterator[Place]:
         try:
             yield lambda _, seq: point / (f"@e{seq}" if seq else "@start")
         finally:
-            try:
-                mounts.umount(point)
-            except MountpointError as error:  # CMD has left something running there
-                click.echo(f"note: {printable(str(error))}", err=True)
+            mounts.umount(point, in_use=True)  # by what CMD has left running there
 
 
 @contextmanager
@@ -219,8 +216,7 @@ def _directory(layout: Roots) -> Iterator[Path]:
     try:
         yield made
     finally:
-        with suppress(OSError):  # still mounted, and that was said
-            made.rmdir()
+        made.rmdir()
 
 
 # -- telling -----------------------------------------------------------------------------------

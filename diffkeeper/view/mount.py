@@ -64,9 +64,10 @@ def mount(
         _start_daemon(path, where, check)
 
 
-def umount(mountpoint: Path) -> None:
+def umount(mountpoint: Path, *, in_use: bool = False) -> None:
     """Unmount, and return when nothing is mounted there any more. Works on a mount whose server died.
 
+    `in_use`: also where it is; whoever is in it may stay, and its server ends with them.
     Raises MountpointError when nothing of ours is mounted there, or it is in use.
     """
     where = os.path.realpath(mountpoint)
@@ -74,7 +75,7 @@ def umount(mountpoint: Path) -> None:
         raise MountpointError(f"nothing is mounted at {where}")
     if _mounted_at(where) != FILESYSTEM:
         raise MountpointError(f"what is mounted at {where} is not a trace ({_mounted_at(where)}): leave it be")
-    _unmount(where)
+    _unmount(where, in_use=in_use)
     deadline = time.monotonic() + GONE_AFTER
     while _mounted_at(where) == FILESYSTEM:
         if time.monotonic() > deadline:
@@ -82,9 +83,10 @@ def umount(mountpoint: Path) -> None:
         time.sleep(0.01)
 
 
-def _unmount(where: str) -> None:
+def _unmount(where: str, *, in_use: bool = False) -> None:
     tool = shutil.which("fusermount3")
-    command = [tool, "-u", "--", where] if tool else ["umount", "--", where]
+    command = [tool, "-u", *(["-z"] if in_use else [])] if tool else ["umount", *(["-l"] if in_use else [])]
+    command += ["--", where]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode == 0:
         return
