@@ -39,11 +39,11 @@ fuzz: test-setup  ## random operations held against the truth, on and on; FUZZ='
 race: test-setup  ## several processes at once on the same names: the end must be right (RACE='--seeds 9 --report FILE')
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.oracle.racing $(RACE)
 
-bench: setup  ## measure recording and looking beside other tools, and write docs/benchmarks.md anew (BENCH='--part look')
+bench: test-setup  ## measure recording and looking beside other tools, and write docs/benchmarks.md anew (BENCH='--part look')
 	@PYTHON='$(PYTHON)' contrib/bench-peers.sh
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench $(BENCH)
 
-bench-quick: setup  ## the same with less of everything, without other tools; keeps nothing
+bench-quick: test-setup  ## the same with less of everything, without other tools; keeps nothing
 	$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tests.bench --quick
 
 crash: test-setup  ## kill recorders, indexers and mounts at random, fill disks (CRASH=--points 5 --json FILE)
