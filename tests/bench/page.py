@@ -41,7 +41,7 @@ tar of it; a real directory is the tree itself."""),
 }  # fmt: skip
 
 STARTING = (
-    "Starting is nine tenths of the processor time: Python, numpy, trio and pyfuse3 and our own modules are imported; "
+    "Starting is nine tenths of the processor time: Python, trio and pyfuse3 and our own modules are imported; "
     "the first look at an index takes a tenth more, for its pages."
 )
 WHY: Mapping[str, str] = {
