@@ -291,7 +291,7 @@ def _large_file(plan: Plan) -> list[Row]:
             f"read of {what}", read, "s", 1.0, peers=median, note="ratarmount and the real file: as it was at one time"
         ),
         Row(f"first byte of {what}", first, "ms", 50),
-        Row("the same, right after the mount is ready", at_once, "ms", note="numpy is loaded while it is used already"),
+        Row("first byte of that, right after the mount is ready", at_once, "ms", note="which loads numpy meanwhile"),
         Row(f"second read of {what}", again, "x", 1.2, note="of a real file: the page cache answers"),
         Row(f"memory of the mount, {what}", memory.peak, "MB", 80, note="its own, at most"),
     ]
