@@ -27,7 +27,7 @@ class Verdict(enum.Enum):
 
     GOOD = "succeeds"
     BAD = "fails"
-    UNKNOWN = "cannot be told"
+    UNKNOWN = "cannot tell"
 
 
 class Found(Struct, frozen=True):

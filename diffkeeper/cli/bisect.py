@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,13 +176,14 @@ def _started_in(trace: Trace) -> str:
 def _mounted(trace: Path, layout: Roots) -> Iterator[Place]:
     with _directory(layout) as point:
         try:
-            mounts.mount(trace, point)
-        except (NoFuseError, MountpointError) as error:
-            raise type(error)(f"{error}; or use --copy, which needs no mount") from error
-        try:
+            try:
+                mounts.mount(trace, point)
+            except (NoFuseError, MountpointError) as error:
+                raise type(error)(f"{error}; or use --copy, which needs no mount") from error
             yield lambda _, seq: point / (f"@e{seq}" if seq else "@start")
         finally:
-            mounts.umount(point, in_use=True)  # by what CMD has left running there
+            with suppress(MountpointError):  # there is none, where that failed
+                mounts.umount(point, in_use=True)  # by what CMD has left running there
 
 
 @contextmanager

@@ -150,6 +150,7 @@ class Baseline:
     def _list(self, top: bytes, near: bytes) -> list[bytes]:
         """Emit what is in one directory, which system calls reach at `near`; says which directories are."""
         directories = []
+        device = os.stat(near).st_dev
         with os.scandir(near) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         met: list[tuple[bytes, os.stat_result | None]] = []
@@ -169,7 +170,7 @@ class Baseline:
             if status is not None and is_dir and path not in self._pseudo:
                 directories.append(path)
         if self._fingerprints:
-            self._fingerprints.note(top, os.stat(near).st_dev, met)
+            self._fingerprints.note(top, device, met)
         return directories
 
     def _status(self, entry: os.DirEntry[bytes], path: bytes, is_dir: bool) -> os.stat_result | None:

@@ -30,20 +30,14 @@ class Earlier:
         self._held = ExitStack()
         self._last: tuple[bytes, int | None] = b"\0", None  # files come directory by directory
 
-    def blob(self, path: bytes, size: int) -> StoredBlob | None:
-        """What a file had that stood at a path before that recording's command, if that is one blob by itself.
+    def content(self, path: bytes, size: int) -> StoredBlob | Iterator[tuple[int, bytes]]:
+        """What a file had that stood at a path before that recording's command.
 
+        As it is stored, if that is one blob by itself; else (offset, bytes), holes left out.
         Raises TraceDamagedError where there is none of this size, and what reading that trace raises.
         """
         reader, node = self._find(path, size)
-        return reader._blob(node, 0)  # noqa: SLF001 - how it is stored is no business of plugins
-
-    def content(self, path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-        """(offset, bytes) of the same; holes are left out. Raises as `blob`."""
-        reader, node = self._find(path, size)
-        for start, length in ((0, size),) if size <= PIECE else reader.extents(node, 0):
-            for offset in range(start, start + length, PIECE):
-                yield offset, reader.read(node, 0, offset, min(PIECE, start + length - offset))
+        return reader._blob(node, 0) or _pieces(reader, node, size)  # noqa: SLF001 - no business of plugins
 
     def _find(self, path: bytes, size: int) -> tuple[Reader, int]:
         if self._reader is None:
@@ -72,3 +66,9 @@ class Earlier:
         self._held.close()
         self._reader = None
         shutil.rmtree(self._place, ignore_errors=True)
+
+
+def _pieces(reader: Reader, node: int, size: int) -> Iterator[tuple[int, bytes]]:
+    for start, length in ((0, size),) if size <= PIECE else reader.extents(node, 0):
+        for offset in range(start, start + length, PIECE):
+            yield offset, reader.read(node, 0, offset, min(PIECE, start + length - offset))

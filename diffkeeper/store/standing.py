@@ -19,6 +19,7 @@ from .codec import damaged, unpack_value
 from .earlier import MISSING, Earlier
 from .names import U64
 from .nodes import Nodes
+from .patches import StoredBlob
 from .state import NodeState
 from .tables import Table
 from .targets import Targets, first_inode
@@ -133,11 +134,11 @@ class Standing:
     def _same(self, record: Record) -> None:
         state = self._given(record)
         try:
-            path = bytes(record.payload)
-            if blob := self._earlier.blob(path, state.size):
-                self._writer.adopt(state, state.version, blob)
+            found = self._earlier.content(bytes(record.payload), state.size)
+            if isinstance(found, StoredBlob):
+                self._writer.adopt(state, state.version, found)
                 return
-            for offset, data in self._earlier.content(path, state.size):
+            for offset, data in found:
                 self._writer.write(state, state.version, offset, data)
         except (DiffKeeperError, OSError):  # that recording was damaged meanwhile
             self._unknown(state)

@@ -85,7 +85,7 @@ def test_what_cannot_be_told(broken: Path) -> None:
     [
         (["--", "true"], 89, "CMD succeeds at --bad end: give a moment at which it fails"),
         (["--", "false"], 89, "CMD fails at --good start: give a moment at which it succeeds"),
-        (["--", "sh", "-c", "exit 125"], 89, "CMD cannot be told at --good start"),
+        (["--", "sh", "-c", "exit 125"], 89, "CMD cannot tell at --good start"),
         (["--", "no-such-command"], 127, "no-such-command: No such file"),
         (["--", "/dev/null"], 126, "/dev/null: Permission denied"),
         (["--good", "end", "--bad", "start", "--", "true"], 2, "--good end is not earlier than --bad start"),
