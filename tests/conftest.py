@@ -7,6 +7,7 @@ Only a run that names nothing but files under tests/unit goes on without them.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from tests.environment import Probe, probe_all
 
 for name in ("SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"):
     os.environ.pop(name, None)  # who called sudo for the tests is not whom they record as; the one test of that sets it
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell's job in the background ignores it, and so would all that tests start: PostgreSQL then never stops."""
 
 settings.register_profile("diffkeeper", deadline=None)  # machines are shared: no example fails for being slow
 settings.load_profile("diffkeeper")
