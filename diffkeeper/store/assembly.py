@@ -15,10 +15,12 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from ..arrays import np
+from . import outcome
 from .codec import Column, damaged
 from .content import (
     CUT,
     CUTS,
+    JOIN_ROWS,
     KEYFRAME,
     RESET,
     WRITE,
@@ -41,6 +43,7 @@ REGION = 32 << 20  # bytes of a file of which it is found out at once where they
 FEW_RUNS = 48  # rows that a read lays one over the other itself
 _PIECES = 1 << 16  # of layouts that are kept
 _ROWS = 1 << 18  # of blocks that are kept, in columns: 14 MB
+_ROW_BYTES = 56
 
 
 class State(Struct, frozen=True, gc=False):
@@ -70,7 +73,7 @@ class _Layout(NamedTuple):
 
 
 class ContentReader:
-    """Sizes, bytes and extents of nodes at moments. Keeps a few decoded blocks: none ever changes."""
+    """Sizes, bytes and extents of nodes at moments. Keeps a few decoded blocks, which are right until `forget`."""
 
     def __init__(self, blobs: BlobReader) -> None:
         self.blobs = blobs
@@ -81,6 +84,12 @@ class ContentReader:
         self._layouts: OrderedDict[tuple[int, int, int, bytes], _Layout] = OrderedDict()
         self._pieces = 0  # in these
 
+    def forget(self) -> None:
+        """What was indexed meanwhile may have joined blocks with those before them."""
+        for kept in (self._blocks, self._merged, self._plans, self._layouts):
+            kept.clear()
+        self._rows = self._pieces = 0
+
     def block(self, txn: Txn, ref: Ref) -> Block | Few:
         known = self._blocks.get(ref.key)
         if known is not None:
@@ -89,10 +98,10 @@ class ContentReader:
         found = decode(ref, self._value(txn, ref))
         if isinstance(found, Block):  # few rows take as long to keep as to decode, and most such files are read once
             self._blocks[ref.key] = found
-            self._rows += len(found.seq)
+            self._rows += _weight(found)
             while self._rows > _ROWS and len(self._blocks) > 1:
                 key, gone = self._blocks.popitem(last=False)
-                self._rows -= len(gone.seq)
+                self._rows -= _weight(gone)
                 self._merged.pop(key, None)
         return found
 
@@ -115,13 +124,12 @@ class ContentReader:
         size, version, mtime, ctime, _ = self.outcome_within(txn, key, value, seq)
         return State(size, version, mtime, ctime, ref)
 
-    def outcome_within(self, txn: Txn, key: bytes, value: bytes, seq: int) -> tuple[int, int, int, int, int]:
-        """As `decode_outcome`, in the middle of a block; and the seq of the write after that."""
+    def outcome_within(self, txn: Txn, key: bytes, value: bytes, seq: int) -> outcome.Within:
+        """What stat() says of the content at a moment that is in the middle of a block."""
         ref = decode_ref(key, value)
-        block = self.block(txn, ref)
-        count = block.count(seq)
-        version, mtime, ctime = block.times(count - 1)
-        return block.size(ref.head.before, count), version, mtime, ctime, block.times(count)[0]
+        if key in self._blocks or ref.head.rows > JOIN_ROWS:
+            return outcome.of_block(ref, self.block(txn, ref), seq)
+        return outcome.within(ref, value, seq)
 
     def plan(self, txn: Txn, node: int, last: Ref) -> list[Ref]:
         """The blocks from the last RESET to `last`, in order."""
@@ -315,6 +323,11 @@ class ContentReader:
             if not ref.head.flags & KEYFRAME:
                 seqs.update(decode(ref, value).seqs())
         return seqs
+
+
+def _weight(block: Block) -> int:
+    """What a block takes to keep, in rows."""
+    return len(block.seq) + len(block.payload.inline) // _ROW_BYTES
 
 
 def mark(edges: list[int], low: int, high: int, *, written: bool) -> None:

@@ -1,21 +1,20 @@
 """The timeline: events in compressed blocks of columns.
 
 Owns the EVENTS table: first seq -> a few thousand events, their paths and texts in a dictionary of
-the block's own. A block never grows, so every commit ends one; only a late FILL changes a trust.
+the block's own. Every commit ends one, which may be joined with the last ones; a late FILL changes a trust.
+Blocks are found in `eventindex`.
 """
 
 from __future__ import annotations
 
-import bisect
 import os
 import struct
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from operator import ne
 from typing import NamedTuple, TypeAlias
 
-from ..arrays import is_loaded, np
+from ..arrays import np
 from ..model import Event, Fidelity, Op
 from .codec import (
     MAX_COLUMNS,
@@ -40,9 +39,10 @@ from .tables import Table
 
 BLOCK_EVENTS = 4096
 
-_HEAD = struct.Struct("<IqqI")  # events, time of the first and of the last, bytes before compression
+HEAD = struct.Struct("<IqqI")  # events, time of the first and of the last, bytes before compression
 _COLUMNS = 11  # time, op, pid, path, to, node, offset, size, trust, count, detail
 _TRUST = 8
+_TEXTS = (3, 4, 10)  # columns of numbers of strings
 _OUTSIDE = 16  # in the trust column, beside the Fidelity
 NONE = -1
 _NEVER = (1 << 63) - 1  # a time
@@ -50,7 +50,6 @@ _EXACT, _EXACT_OUTSIDE = int(Fidelity.EXACT), Fidelity.EXACT | _OUTSIDE
 _BY_OP = {int(op): op for op in Op}
 _BY_TRUST = {int(trust): trust for trust in Fidelity}
 Columns: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.int64]]"
-_PLAINLY = 4  # blocks that are decoded without numpy: as long as it takes to load
 
 
 class EventBuffer:
@@ -104,10 +103,31 @@ class EventBuffer:
 
     def flush(self, txn: Txn) -> None:
         """Store the block and begin the next."""
-        count = len(self)
-        if count:
+        following = self.first + len(self)
+        if self.rows:
+            while self._joined(txn):
+                pass
             txn.put(Table.EVENTS, U64.pack(self.first), _encode(self.rows, list(self.strings)))
-            self._begin(self.first + count)
+            self._begin(following)
+
+    def _joined(self, txn: Txn) -> bool:
+        """Take the last block back into this one, unless it is more than twice as large: as `writer` does."""
+        last = txn.last(Table.EVENTS)
+        if last is None:
+            return False
+        first, held = int.from_bytes(last[0], "big"), unpack(HEAD, last[1])[0]
+        if first + held != self.first or held > 2 * len(self) or held + len(self) > BLOCK_EVENTS:
+            return False
+        columns, strings = decode(last[1])
+        numbers = {text: number for number, text in enumerate(strings)}
+        moved = np.array([numbers.setdefault(text, len(numbers)) for text in self.strings])
+        rows = np.array(self.rows, np.int64).reshape(-1, _COLUMNS)
+        for column in _TEXTS:
+            rows[:, column] = np.where(rows[:, column] == NONE, NONE, moved[rows[:, column]])
+        self.first, self.strings = first, numbers
+        self.rows = array("q", columns.T.tobytes() + rows.tobytes())
+        txn.delete(Table.EVENTS, last[0])
+        return True
 
     def set_trust(self, txn: Txn, seq: int, trust: Fidelity) -> None:
         """Say anew how far the bytes of event `seq` can be trusted."""
@@ -119,7 +139,7 @@ class EventBuffer:
         if found is None:
             return
         first = int.from_bytes(found[0], "big")
-        columns, strings = _decode(found[1])
+        columns, strings = decode(found[1])
         columns[_TRUST, seq - first] = columns[_TRUST, seq - first] & _OUTSIDE | trust
         txn.replace(Table.EVENTS, found[0], _encode(array("q", columns.T.tobytes()), strings))
 
@@ -127,16 +147,16 @@ class EventBuffer:
 def _encode(rows: array[int], strings: list[bytes]) -> bytes:
     table = np.frombuffer(rows, np.int64).reshape(-1, _COLUMNS)
     raw = pack_columns([np.ascontiguousarray(column) for column in table.T]) + pack_strings(strings)
-    return _HEAD.pack(len(table), table[0, 0], table[-1, 0], len(raw)) + compress(raw)
+    return HEAD.pack(len(table), table[0, 0], table[-1, 0], len(raw)) + compress(raw)
 
 
 def _raw(value: bytes) -> tuple[int, int, int, bytes]:
     """Events, time of the first and the last, and what is compressed."""
-    count, first_time, last_time, size = unpack(_HEAD, value)
-    return count, first_time, last_time, decompress(memoryview(value)[_HEAD.size :], size, MAX_COLUMNS)
+    count, first_time, last_time, size = unpack(HEAD, value)
+    return count, first_time, last_time, decompress(memoryview(value)[HEAD.size :], size, MAX_COLUMNS)
 
 
-def _decode(value: bytes) -> tuple[Columns, list[bytes]]:
+def decode(value: bytes) -> tuple[Columns, list[bytes]]:
     count, first_time, last_time, raw = _raw(value)
     columns, at = unpack_columns(raw, count, _COLUMNS)
     strings = unpack_strings(raw, at)
@@ -152,7 +172,7 @@ def _decode(value: bytes) -> tuple[Columns, list[bytes]]:
     return np.array(columns), strings
 
 
-def _decode_plainly(value: bytes) -> tuple[list[list[int]], list[bytes]]:
+def decode_plainly(value: bytes) -> tuple[list[list[int]], list[bytes]]:
     """What `_decode` says, without numpy."""
     count, first_time, last_time, raw = _raw(value)
     columns, at = unpack_lists(raw, count, _COLUMNS)
@@ -169,11 +189,11 @@ def _decode_plainly(value: bytes) -> tuple[list[list[int]], list[bytes]]:
     return columns, strings
 
 
-def _row(columns: Columns | list[list[int]], at: int) -> list[int]:
+def row_of(columns: Columns | list[list[int]], at: int) -> list[int]:
     return [column[at] for column in columns] if isinstance(columns, list) else columns[:, at].tolist()
 
 
-def _rows(columns: Columns | list[list[int]]) -> Iterable[Sequence[int]]:
+def rows_of(columns: Columns | list[list[int]]) -> Iterable[Sequence[int]]:
     return zip(*columns, strict=True) if isinstance(columns, list) else columns.T.tolist()
 
 
@@ -186,21 +206,21 @@ class Rows(NamedTuple):
     lasts: list[bool]  # whether the next event, if there is one, is in a later millisecond
 
     def event(self, at: int) -> Event:
-        return _event(self.first + at, self.rows[at], self.strings)
+        return event_of(self.first + at, self.rows[at], self.strings)
 
 
 def decode_rows(first: int, value: bytes, following: int, *, plainly: bool = False) -> Rows:
     """The events of a block whose first has the seq `first`. `following`: time of the next block's first."""
     if plainly:
-        lists, strings = _decode_plainly(value)
+        lists, strings = decode_plainly(value)
         milliseconds = [time // 1_000_000 for time in (*lists[0], following)]
         return Rows(first, list(zip(*lists, strict=True)), strings, list(map(ne, milliseconds, milliseconds[1:])))
-    columns, strings = _decode(value)
+    columns, strings = decode(value)
     steps = np.diff(np.append(columns[0], following) // 1_000_000)
     return Rows(first, columns.T.tolist(), strings, (steps != 0).tolist())
 
 
-def _event(seq: int, row: Sequence[int], strings: Sequence[bytes]) -> Event:
+def event_of(seq: int, row: Sequence[int], strings: Sequence[bytes]) -> Event:
     time, op, pid, path, to, node, offset, size, trust, count, detail = row
     return Event(
         seq, time, _BY_OP[op], pid, strings[path], None if to == NONE else strings[to], node,
@@ -211,8 +231,8 @@ def _event(seq: int, row: Sequence[int], strings: Sequence[bytes]) -> Event:
 
 def decode_block(first: int, value: bytes) -> list[Event]:
     """The events of a block whose first has the seq `first`."""
-    columns, strings = _decode(value)
-    return [_event(seq, row, strings) for seq, row in enumerate(columns.T.tolist(), first)]
+    columns, strings = decode(value)
+    return [event_of(seq, row, strings) for seq, row in enumerate(columns.T.tolist(), first)]
 
 
 _WITH_PATH = [op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, Op.GAP)]
@@ -231,7 +251,7 @@ def changes(blocks: Iterable[bytes]) -> Changes:
     """Of all events in blocks, without making the events."""
     total = Changes(set(), set(), set())
     for value in blocks:
-        columns, strings = _decode(value)
+        columns, strings = decode(value)
         op, path, to = columns[1], columns[3], columns[4]
         here, new = np.isin(op, _WITH_PATH), np.isin(op, _TO_PATH) & (to != NONE)
         moved = {strings[index] for index in distinct(np.append(to[new], path[op == Op.EXCHANGE])).tolist()}
@@ -239,94 +259,3 @@ def changes(blocks: Iterable[bytes]) -> Changes:
         total.moved.update(moved)
         total.nodes.update(distinct(columns[5][here]).tolist())
     return total
-
-
-class BlockRef(NamedTuple):
-    first: int
-    events: int
-    first_time: int
-    last_time: int
-
-
-class EventIndex:
-    """Finds events by seq and by time; remembers what does not change: decoded blocks, and where blocks begin."""
-
-    def __init__(self) -> None:
-        self._refs: list[BlockRef] = []
-        self._decoded: OrderedDict[int, tuple[Columns | list[list[int]], list[bytes]]] = OrderedDict()
-        self._met = 0
-
-    def refs(self, txn: Txn) -> list[BlockRef]:
-        """All blocks, in order, checked to leave no hole. Reads only those that are new."""
-        after = self._refs[-1].first + self._refs[-1].events if self._refs else 1
-        for key, value in txn.scan(Table.EVENTS, start=U64.pack(after)):
-            count, first_time, last_time, _ = unpack(_HEAD, value)
-            first = int.from_bytes(key, "big")
-            if first != after or not count or first_time > last_time:
-                raise damaged(f"the timeline breaks off at event {after}")
-            self._refs.append(BlockRef(first, count, first_time, last_time))
-            after += count
-        return self._refs
-
-    def rows(self, txn: Txn, seq: int) -> Rows:
-        """The block that has `seq`, which must exist, as numbers. Not kept."""
-        refs = self.refs(txn)
-        at = self._find(txn, seq)
-        following = refs[at + 1].first_time if at + 1 < len(refs) else _NEVER
-        plainly = self._plainly(refs[at])
-        return decode_rows(refs[at].first, self._value(txn, refs[at]), following, plainly=plainly)
-
-    def block(self, txn: Txn, seq: int) -> list[Event]:
-        """The events of the block that has `seq`, which must exist."""
-        ref = self.refs(txn)[self._find(txn, seq)]
-        columns, strings = self._columns(txn, ref)
-        return [_event(number, row, strings) for number, row in enumerate(_rows(columns), ref.first)]
-
-    def event(self, txn: Txn, seq: int) -> Event:
-        """One event, which must exist."""
-        ref = self.refs(txn)[self._find(txn, seq)]
-        columns, strings = self._columns(txn, ref)
-        return _event(seq, _row(columns, seq - ref.first), strings)
-
-    def _find(self, txn: Txn, seq: int) -> int:
-        """Number of the block that has an event."""
-        refs = self.refs(txn)
-        at = bisect.bisect_right(refs, seq, key=lambda ref: ref.first) - 1
-        if at < 0 or seq >= refs[at].first + refs[at].events:
-            raise damaged(f"event {seq} is missing")
-        return at
-
-    def _value(self, txn: Txn, ref: BlockRef) -> bytes:
-        value = txn.get(Table.EVENTS, U64.pack(ref.first))
-        if value is None or unpack(_HEAD, value)[0] != ref.events:
-            raise damaged(f"event {ref.first} is missing")
-        return value
-
-    def _plainly(self, ref: BlockRef) -> bool:
-        """No block of ours is larger; of a stranger's, lists would take four times the memory of arrays."""
-        self._met += 1
-        return self._met <= _PLAINLY and ref.events <= BLOCK_EVENTS and not is_loaded()
-
-    def _columns(self, txn: Txn, ref: BlockRef) -> tuple[Columns | list[list[int]], list[bytes]]:
-        found = self._decoded.get(ref.first)
-        if found is None:
-            decode = _decode_plainly if self._plainly(ref) else _decode
-            found = self._decoded[ref.first] = decode(self._value(txn, ref))
-        self._decoded.move_to_end(ref.first)
-        while len(self._decoded) > 8:
-            self._decoded.popitem(last=False)
-        return found
-
-    def seq_at(self, txn: Txn, time: int) -> int:
-        """The last seq whose time is at or before `time`; 0: none."""
-        refs = self.refs(txn)
-        low, high = 0, len(refs)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if refs[middle].first_time <= time else (low, middle)
-        if not low:
-            return 0
-        ref = refs[low - 1]
-        if ref.last_time <= time:
-            return ref.first + ref.events - 1
-        return ref.first - 1 + bisect.bisect_right(self._columns(txn, ref)[0][0], time)

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from ..errors import DiffKeeperError
 from . import processes, session, xattrs
 from .assembly import ContentReader
-from .blocks import EventIndex, decode_block
+from .blocks import decode_block
 from .codec import unpack_attrs
 from .content import RESET, decode, decode_ref
 from .db import Database, Txn
+from .eventindex import EventIndex
 from .listing import attrs_at
 from .names import LATEST
 from .patches import BlobReader

@@ -40,6 +40,7 @@ AttrsFields: TypeAlias = tuple[
 
 _encode = msgspec.msgpack.Encoder().encode
 _compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=False, write_checksum=False)
+_checked = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=False, write_checksum=True)
 _numbers = msgspec.msgpack.Decoder(list[int])
 _decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
 
@@ -56,8 +57,9 @@ def damaged(what: str) -> TraceDamagedError:
     return TraceDamagedError(f"damaged trace: {what}; run `diffkeeper check` to see how much is affected")
 
 
-def compress(data: bytes | memoryview) -> bytes:
-    return _compressor.compress(data)
+def compress(data: bytes | memoryview, *, check: bool = False) -> bytes:
+    """`check`: with a checksum, which `decompress` then looks at; for what has no digest."""
+    return (_checked if check else _compressor).compress(data)
 
 
 def decompress(data: bytes | memoryview, size: int, limit: int = MAX_BLOB) -> bytes:
@@ -99,7 +101,7 @@ def pack_columns(columns: Sequence[Column]) -> bytes:
     return b"".join(parts)
 
 
-def _packed_columns(data: bytes, rows: int, count: int) -> list[tuple[int, int]]:
+def column_places(data: bytes, rows: int, count: int) -> list[tuple[int, int]]:
     """Where each of `count` columns of `rows` begins, and its kind of numbers; last where the rest begins."""
     if not 0 <= rows <= MAX_ROWS:
         raise damaged(f"a block claims {rows} rows")
@@ -117,20 +119,23 @@ def _packed_columns(data: bytes, rows: int, count: int) -> list[tuple[int, int]]
 
 def unpack_columns(data: bytes, rows: int, count: int) -> tuple[list[Column], int]:
     """`count` columns of `rows` each, and where the rest of `data` begins."""
-    columns = []
-    *places, (rest, _) = _packed_columns(data, rows, count)
-    for at, kind in places:
-        raw = np.frombuffer(data, np.uint8, rows << kind, at).reshape(1 << kind, rows)
-        folded = np.ascontiguousarray(raw.T).view("<" + _KINDS[kind]).reshape(rows).astype(np.uint64)
-        step = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
-        columns.append(np.cumsum(step, dtype=np.int64))
-    return columns, rest
+    *places, (rest, _) = column_places(data, rows, count)
+    return [unpack_column(data, rows, place) for place in places], rest
+
+
+def unpack_column(data: bytes, rows: int, place: tuple[int, int]) -> Column:
+    """One column, from its place among `column_places`."""
+    at, kind = place
+    raw = np.frombuffer(data, np.uint8, rows << kind, at).reshape(1 << kind, rows)
+    folded = np.ascontiguousarray(raw.T).view("<" + _KINDS[kind]).reshape(rows).astype(np.uint64)
+    step = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
+    return np.cumsum(step, dtype=np.int64)
 
 
 def unpack_lists(data: bytes, rows: int, count: int) -> tuple[list[list[int]], int]:
     """What `unpack_columns` says, without numpy: ten times slower, and done long before numpy is loaded."""
     columns = []
-    *places, (rest, _) = _packed_columns(data, rows, count)
+    *places, (rest, _) = column_places(data, rows, count)
     for at, kind in places:
         mixed = bytearray(rows << kind)
         for number in range(1 << kind):

@@ -4,17 +4,16 @@ Owns the CONTENT table: (node, first seq, part) -> rows (seq, kind, offset, leng
 written bytes, as blobs or inline: one after the other as they were written, or, where writes jumped
 about, in the order of their places, so that a reader who goes through the file needs each blob once.
 A block with RESET begins from an empty file, so a read goes back to the last of those and no further.
-Which blocks are made when belongs to `writer`, how bytes at a moment are put together to `assembly`; blobs belong
-to `patches`.
+Blocks with their bytes inline are joined as they become many; what another had read of them is then gone.
+Which blocks are made when belongs to `writer`, their making to `packing`; how bytes at a moment are put together to
+`assembly`, what stat() said then to `outcome`; blobs belong to `patches`.
 """
 
 from __future__ import annotations
 
-import itertools
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
 from operator import itemgetter
 
 from msgspec import Struct
@@ -24,11 +23,9 @@ from .codec import (
     MAX_BLOB,
     MAX_COLUMNS,
     Column,
-    compress,
     damaged,
     decompress,
-    pack_columns,
-    pack_value,
+    pack_rows,
     unpack_columns,
     unpack_numbers,
 )
@@ -37,16 +34,18 @@ from .patches import DIGEST, digest_of
 
 WRITE, CUT, GROW, ZERO = 0, 1, 2, 3
 """Kinds of row: bytes at an offset; the size becomes `offset`; bytes that nobody saw; zeroes (a hole)."""
-RESET, KEYFRAME, INLINE, CUTS, FEW, SORTED = 1, 2, 4, 8, 16, 32
+RESET, KEYFRAME, INLINE, CUTS, FEW, SORTED, PACKED = 1, 2, 4, 8, 16, 32, 64
 """Flags of a block. KEYFRAME: its rows say again what earlier blocks said. FEW: they are not columns, but a list.
-SORTED: the bytes are in the order of their offsets, in blobs of about CHUNK bytes."""
+SORTED: the bytes are in the order of their offsets, in blobs of about CHUNK bytes. PACKED: INLINE, and compressed."""
 CHUNK = 128 << 10
 FEW_ROWS = 16
-INLINE_LIMIT = 256
+INLINE_LIMIT = 256  # more than that, inline, is PACKED
+JOIN_BYTES, JOIN_ROWS = 64 << 10, 4096
+"""Most of a block that was joined from others, and least that a block has which is kept when it was decoded once."""
 ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime
 
-_KEY = struct.Struct(">QQI")
-_HEAD = struct.Struct("<BIQQQQQqqQII")
+KEY = struct.Struct(">QQI")
+HEAD = struct.Struct("<BIQQQQQqqQII")
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -89,10 +88,14 @@ class Payload(Struct, frozen=True, gc=False):
         return self.digest == digest_of(data) if self.digests else self.inline == data
 
 
+FewRow = tuple[int, int, int, int, int, int, int]
+"""seq, kind, offset, length, mtime, ctime, place"""
+
+
 class Few(Struct, frozen=True, gc=False):
     """The rows of a block that has so few that columns would cost more: most blocks of a tree."""
 
-    rows: list[tuple[int, int, int, int, int, int, int]]  # seq, kind, offset, length, mtime, ctime, place
+    rows: list[FewRow]
     payload: Payload
 
     def count(self, seq: int) -> int:
@@ -112,6 +115,10 @@ class Few(Struct, frozen=True, gc=False):
 
     def seqs(self) -> list[int]:
         return [row[0] for row in self.rows]
+
+    def table(self) -> array[int]:
+        """As `encode` takes them."""
+        return array("q", [number for row in self.rows for number in (*row[:5], row[5] - row[4])])
 
     def runs(self, count: int) -> list[tuple[int, int, int, int]]:
         """The first `count` rows as kind, offset, length, place. GROW rows go: they change no bytes anyone saw."""
@@ -138,16 +145,15 @@ class Block(Struct, frozen=True, gc=False):
         return int(self.seq[at]), int(self.mtimes[at]), int(self.ctimes[at])
 
     def size(self, before: int, count: int) -> int:
-        after = 0
-        cuts = np.flatnonzero(self.kinds[:count] == CUT)
-        if len(cuts):
-            before, after = int(self.offsets[cuts[-1]]), int(cuts[-1]) + 1
-        ends = (self.offsets + self.lengths)[after:count]
-        return max(before, int(ends.max())) if len(ends) else before
+        return size_after(before, self.kinds[:count], self.offsets[:count], self.lengths[:count])
 
     def seqs(self) -> list[int]:
         seqs: list[int] = self.seq.tolist()
         return seqs
+
+    def table(self) -> array[int]:
+        columns = (self.seq, self.kinds, self.offsets, self.lengths, self.mtimes, self.ctimes - self.mtimes)
+        return array("q", pack_rows(len(self.seq), *columns))
 
     def runs(self, count: int) -> Column:
         """In four columns; writes that follow on each other are one."""
@@ -166,57 +172,26 @@ class Block(Struct, frozen=True, gc=False):
         return np.stack((kinds[heads], offsets[heads], total, places[heads]))
 
 
+def size_after(before: int, kinds: Column, offsets: Column, lengths: Column) -> int:
+    """Size of a file after rows, of which it was `before` so large."""
+    after = 0
+    cuts = np.flatnonzero(kinds == CUT)
+    if len(cuts):
+        before, after = int(offsets[cuts[-1]]), int(cuts[-1]) + 1
+    ends = (offsets + lengths)[after:]
+    return max(before, int(ends.max())) if len(ends) else before
+
+
 def block_key(node: int, first: int, part: int) -> bytes:
-    return _KEY.pack(node, first, part)
+    return KEY.pack(node, first, part)
 
 
-def encode(
-    rows: array[int], flags: int, before: int, after: int, size: int, where: Sequence[bytes] | bytes
-) -> bytes:
-    """`rows`: ROW numbers for each, at least one. `size` of the payload, and `where` it is: its blobs, or itself."""
-    count = len(rows) // ROW
-    if count <= FEW_ROWS:  # most files of a tree: numpy would cost more than it saves
-        spans = [(rows[at + 2], rows[at + 3]) for at in range(0, len(rows), ROW) if rows[at + 1] != CUT]
-        low = min((offset for offset, _ in spans), default=0)
-        high = max((offset + length for offset, length in spans), default=0)
-        raw = packed = pack_value(rows.tolist())
-        cuts = len(spans) < count
-        flags |= FEW
-    else:
-        table = np.frombuffer(rows, np.int64).reshape(-1, ROW)
-        kinds, offsets, lengths = table[:, 1], table[:, 2], table[:, 3]
-        extents = kinds != CUT
-        low = int(offsets[extents].min()) if extents.any() else 0
-        high = int((offsets + lengths)[extents].max()) if extents.any() else 0
-        raw = pack_columns([np.ascontiguousarray(column) for column in table.T])
-        packed = compress(raw)
-        cuts = not extents.all()
-    flags |= (INLINE if isinstance(where, bytes) else 0) | (CUTS if cuts else 0)
-    mtime = rows[-2]
-    head = _HEAD.pack(
-        flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], size, len(raw), len(packed)
-    )
-    return head + packed + (where if isinstance(where, bytes) else b"".join(where))
+def decode_ref(key: bytes, value: bytes) -> Ref:
+    first, part, head = ref_fields(key, value)
+    return Ref(key, first, part, Head(*head))
 
 
-def arranged(rows: array[int], payload: bytes) -> list[bytes]:
-    """The payload in the order of the rows' offsets, cut as SORTED says; [] where it is better left as it is."""
-    if len(payload) <= CHUNK or len(rows) <= FEW_ROWS * ROW:
-        return []
-    table = np.frombuffer(rows, np.int64).reshape(-1, ROW)
-    written = table[table[:, 1] == WRITE]
-    offsets, lengths = written[:, 2], written[:, 3]
-    if (np.diff(offsets) >= 0).all():
-        return []
-    was = np.cumsum(lengths) - lengths
-    places, starts = _sorted_places(offsets, lengths)
-    order = np.argsort(places, kind="stable")
-    spans = zip(was[order].tolist(), (was + lengths)[order].tolist(), strict=True)
-    joined = b"".join([payload[start:end] for start, end in spans])
-    return [joined[start:end] for start, end in itertools.pairwise([*starts, len(joined)])]
-
-
-def _sorted_places(offsets: Column, lengths: Column) -> tuple[Column, list[int]]:
+def sorted_places(offsets: Column, lengths: Column) -> tuple[Column, list[int]]:
     """Where the bytes of each write are, and where the blobs begin, when they are in the order of their offsets."""
     order = np.argsort(offsets, kind="stable")
     along = np.cumsum(lengths[order]) - lengths[order]
@@ -225,25 +200,11 @@ def _sorted_places(offsets: Column, lengths: Column) -> tuple[Column, list[int]]
     return places, along[np.unique(along // CHUNK, return_index=True)[1]].tolist()
 
 
-def decode_ref(key: bytes, value: bytes) -> Ref:
-    first, part, head = _ref_fields(key, value)
-    return Ref(key, first, part, Head(*head))
-
-
-def decode_outcome(key: bytes, value: bytes) -> tuple[int, int, int, int]:
-    """What stat() says of the file after a block: size, seq of the last write, mtime and ctime.
-
-    As `decode_ref` has it; but a listing wants it of every file, and no more.
-    """
-    _, _, (_, _, last, _, after, _, _, mtime, ctime, _, _, _) = _ref_fields(key, value)
-    return after, last, mtime, ctime
-
-
-def _ref_fields(key: bytes, value: bytes) -> tuple[int, int, tuple[int, ...]]:
+def ref_fields(key: bytes, value: bytes) -> tuple[int, int, tuple[int, ...]]:
     """Of a `Ref`, and of its `Head`."""
     try:
-        _, first, part = _KEY.unpack(key)
-        head = _HEAD.unpack_from(value)
+        _, first, part = KEY.unpack(key)
+        head = HEAD.unpack_from(value)
     except struct.error as error:
         raise damaged("a block of content is cut off") from error
     _, _, last, before, after, _, high, _, _, payload, _, _ = head
@@ -253,10 +214,20 @@ def _ref_fields(key: bytes, value: bytes) -> tuple[int, int, tuple[int, ...]]:
 
 
 def decode(ref: Ref, value: bytes) -> Block | Few:
-    head = ref.head
-    packed = memoryview(value)[_HEAD.size : _HEAD.size + head.packed]
-    tail = value[_HEAD.size + head.packed :]
-    return _decode_few(ref, packed, tail) if head.flags & FEW else _decode_columns(ref, packed, tail)
+    tail = value[HEAD.size + ref.head.packed :]
+    if ref.head.flags & FEW:
+        rows, written = few_rows(ref, value)
+        return Few(rows, _payload(ref.head, written, [0], tail))
+    return _decode_columns(ref, value, tail)
+
+
+def _packed_rows(head: Head, value: bytes) -> memoryview:
+    return memoryview(value)[HEAD.size : HEAD.size + head.packed]
+
+
+def raw_columns(head: Head, value: bytes) -> bytes:
+    """The columns of a block that is not FEW, as `codec` unpacks them."""
+    return decompress(_packed_rows(head, value), head.columns, MAX_COLUMNS)
 
 
 def is_one_write(head: Head) -> bool:
@@ -267,14 +238,16 @@ def is_one_write(head: Head) -> bool:
 
 def one_write(ref: Ref, value: bytes) -> Payload:
     """The bytes of a block that `is_one_write`."""
-    return _payload(ref.head, ref.head.payload, [0], value[_HEAD.size + ref.head.packed :])
+    return _payload(ref.head, ref.head.payload, [0], value[HEAD.size + ref.head.packed :])
 
 
-def _decode_few(ref: Ref, packed: memoryview, tail: bytes) -> Few:
-    head, numbers = ref.head, unpack_numbers(packed)
+def few_rows(ref: Ref, value: bytes) -> tuple[list[FewRow], int]:
+    """Of a block that is FEW: its rows, and how many bytes they brought."""
+    head, numbers = ref.head, unpack_numbers(_packed_rows(ref.head, value))
     if len(numbers) != head.rows * ROW or not 0 < head.rows <= FEW_ROWS or head.flags & SORTED:
         raise damaged("a block of content has another number of rows than it says")
-    rows, place, before = [], 0, ref.first
+    rows: list[FewRow] = []
+    place, before = 0, ref.first
     for seq, kind, offset, length, mtime, change in zip(*[iter(numbers)] * ROW, strict=True):
         ctime = mtime + change
         sound = (
@@ -289,12 +262,12 @@ def _decode_few(ref: Ref, packed: memoryview, tail: bytes) -> Few:
         before = seq
     if rows[0][0] != ref.first or before != head.last:
         raise damaged("the rows of a block of content make no sense")
-    return Few(rows, _payload(head, place, [0], tail))
+    return rows, place
 
 
-def _decode_columns(ref: Ref, packed: memoryview, tail: bytes) -> Block:
+def _decode_columns(ref: Ref, value: bytes, tail: bytes) -> Block:
     head = ref.head
-    columns = unpack_columns(decompress(packed, head.columns, MAX_COLUMNS), head.rows, ROW)[0]
+    columns = unpack_columns(raw_columns(head, value), head.rows, ROW)[0]
     seqs, kinds, offsets, lengths, mtimes, ctimes = columns
     sound = (
         head.rows > 0
@@ -310,7 +283,7 @@ def _decode_columns(ref: Ref, packed: memoryview, tail: bytes) -> Block:
     places, starts = np.cumsum(written) - written, [0]
     if head.flags & SORTED:
         writes = kinds == WRITE
-        places[writes], starts = _sorted_places(offsets[writes], lengths[writes])
+        places[writes], starts = sorted_places(offsets[writes], lengths[writes])
     payload = _payload(head, int(written.sum()), starts, tail)
     return Block(seqs, kinds, offsets, lengths, mtimes, ctimes + mtimes, places, payload)
 
@@ -318,6 +291,8 @@ def _decode_columns(ref: Ref, packed: memoryview, tail: bytes) -> Block:
 def _payload(head: Head, written: int, starts: list[int], tail: bytes) -> Payload:
     if written != head.payload:
         raise damaged("a block of content has another number of bytes than its rows say")
+    if head.flags & INLINE and head.flags & PACKED:
+        tail = decompress(tail, written)
     if len(tail) != (written if head.flags & INLINE else DIGEST * len(starts)):
         raise damaged("a block of content is cut off")
     if head.flags & INLINE:

@@ -197,12 +197,16 @@ _quick = _Quick()
 class _Snapshot:
     """A transaction to read from; not a generator either."""
 
-    def __init__(self, env: lmdb.Environment, tables: dict[Table, lmdb._Database]) -> None:
-        self._env, self._tables = env, tables
+    def __init__(
+        self, env: lmdb.Environment, tables: dict[Table, lmdb._Database], notice: Callable[[int], None] | None
+    ) -> None:
+        self._env, self._tables, self._notice = env, tables, notice
 
     def __enter__(self) -> Txn:
         with _quick:
             self._txn = self._env.begin()
+            if self._notice is not None:
+                self._notice(self._txn.id())
         return Txn(self._txn, self._tables)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -257,9 +261,12 @@ class Database:
             self._shared: _Shared | None = shared
             self._tables = shared.tables
 
-    def reading(self) -> contextlib.AbstractContextManager[Txn]:
-        """A snapshot. Keep it short: while it lives, pages it can see are not reused."""
-        return _Snapshot(self._env, self._tables)
+    def reading(self, notice: Callable[[int], None] | None = None) -> contextlib.AbstractContextManager[Txn]:
+        """A snapshot. Keep it short: while it lives, pages it can see are not reused.
+
+        `notice` is told its number, which is another after each commit.
+        """
+        return _Snapshot(self._env, self._tables, notice)
 
     def begin(self) -> Txn:
         """The batch to write into; ends with its `commit` or `abort`. One at a time."""

@@ -14,10 +14,9 @@ from typing import Any
 from msgspec import Struct
 
 from ..model import Attrs
-from . import names, xattrs
+from . import names, outcome, xattrs
 from .assembly import ContentReader
 from .codec import attrs_fields
-from .content import decode_outcome
 from .db import Around, Txn
 from .names import LATEST, U64
 from .tables import Table
@@ -81,7 +80,7 @@ def _span(txn: Txn, content: ContentReader, node: int, seq: int, attributes: Aro
         key, value, after = block
         until = int.from_bytes(after[8:16], "big") if after else LATEST
         if key:
-            size, last, wrote, altered = decode_outcome(key, value)
+            size, last, wrote, altered = outcome.after(key, value)
             if last > seq:
                 size, last, wrote, altered, until = content.outcome_within(txn, key, value, seq)
             if last >= first:

@@ -16,8 +16,9 @@ from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
 from . import check, differing, names, patches, processes, session
 from .assembly import ContentReader, State
-from .blocks import Changes, EventIndex, Rows, changes
+from .blocks import Changes, Rows, changes
 from .db import Database, Txn
+from .eventindex import EventIndex
 from .files import DATA_FILE
 from .listing import Listing, Memory
 from .names import U64
@@ -49,6 +50,7 @@ class Reader:
         self._events = EventIndex()
         self._known = Memory(self._content)
         self._reading: tuple[int, int, State | None] = 0, 0, None  # the file that was read last
+        self._version = -1  # of the store, in which what is remembered is so
         self._held: contextlib.AbstractContextManager[Txn] | None = None
         try:
             self.refresh()
@@ -68,12 +70,20 @@ class Reader:
         self._database.close()
 
     def _read(self) -> contextlib.AbstractContextManager[Txn]:
-        return self._held or self._database.reading()
+        return self._held or self._database.reading(self._notice)
+
+    def _notice(self, version: int) -> None:
+        """Where things are holds for as long as nothing is committed."""
+        if version != self._version:
+            self._version = version
+            self._content.forget()
+            self._events.forget()
+            self._reading = 0, 0, None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """All that is read in the block is read from one snapshot: for who reads much while nobody indexes."""
-        with self._database.reading() as txn:
+        with self._read() as txn:
             self._held = contextlib.nullcontext(txn)
             try:
                 yield

@@ -21,8 +21,8 @@ from ..model import Session
 from .db import Txn
 from .tables import Table
 
-FORMAT = 2
-"""Of the store. 1 had no XATTRS; it is read, and finished, as ever."""
+FORMAT = 3
+"""Of the store. 1 had no XATTRS, 2 no PACKED content; they are read, and finished, as ever."""
 FACTS_FILE = "session.json"
 _FACTS_LIMIT = 16 << 20
 _FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters", "differ", "traces")

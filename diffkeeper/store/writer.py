@@ -10,10 +10,24 @@ from __future__ import annotations
 from array import array
 
 from ..arrays import np
-from . import assembly, content, differing, patches
+from . import assembly, content, differing, packing, patches
 from .codec import Column, pack_rows
-from .content import CUT, GROW, INLINE_LIMIT, KEYFRAME, RESET, ROW, SORTED, WRITE, ZERO
+from .content import (
+    CUT,
+    GROW,
+    INLINE,
+    INLINE_LIMIT,
+    JOIN_BYTES,
+    JOIN_ROWS,
+    KEYFRAME,
+    RESET,
+    ROW,
+    SORTED,
+    WRITE,
+    ZERO,
+)
 from .db import Txn
+from .names import U64
 from .patches import StoredBlob
 from .runs import Run
 from .state import NodeState, Pending
@@ -137,14 +151,46 @@ class ContentWriter:
         pending = self._taken(state)
         if pending is None or not pending.rows:
             return
-        rows, payload = pending.rows, bytes(pending.payload)
+        rows, payload, before = pending.rows, bytes(pending.payload), pending.before
         flags = RESET if pending.reset else 0
         whole = _is_whole(rows, state.size)
         base = (state.full or state.prior or base) if whole else b""
-        digest = self._block(state, rows, flags, (pending.before, state.size), payload, base)
+        inline = len(payload) <= (INLINE_LIMIT if whole else JOIN_BYTES)
+        if inline and not whole and not flags:
+            rows, payload, before, flags = self._joined(state, rows, payload, before)
+        digest = self._block(state, rows, flags, (before, state.size), payload, base, inline=inline)
         state.full = digest if whole else b""
         if state.since > 2 * max(state.size, KEYFRAME_LEAST):
             self._keyframe(state, (rows[-2], rows[-1]))
+
+    def _joined(
+        self, state: NodeState, rows: array[int], payload: bytes, before: int
+    ) -> tuple[array[int], bytes, int, int]:
+        """Rows, bytes, size before them and flags, with those of the last blocks where these are no more than twice
+        as many: who records for days commits often, and a reader needs a step for each block. So there are few, and
+        each row is written again a few times."""
+        flags = 0
+        while state.block_first >= 0 and not flags & RESET:
+            key = content.block_key(state.node, state.block_first, state.block_part)
+            value = self.txn.get(Table.CONTENT, key)
+            if value is None:
+                break
+            ref = content.decode_ref(key, value)
+            head, count = ref.head, len(rows) // ROW
+            joins = (
+                head.flags & INLINE and not head.flags & KEYFRAME and head.rows <= 2 * count
+                and head.rows + count <= JOIN_ROWS and head.payload + len(payload) <= JOIN_BYTES
+            )  # fmt: skip
+            if not joins:
+                break
+            block = content.decode(ref, value)
+            rows, payload = block.table() + rows, block.payload.inline + payload
+            before, flags = head.before, head.flags & RESET
+            self.txn.delete(Table.CONTENT, key)
+            found = self.txn.floor(Table.CONTENT, U64.pack(state.node), key)
+            earlier = content.decode_ref(*found) if found is not None else None
+            state.block_first, state.block_part = (earlier.first, earlier.part) if earlier else (-1, 0)
+        return rows, payload, before, flags
 
     def adopt(self, state: NodeState, seq: int, blob: StoredBlob) -> None:
         """`write` of all that a file holds, where another store has it as a blob: nobody looks at the bytes."""
@@ -178,14 +224,15 @@ class ContentWriter:
             self._patcher.reencode(self.txn, by.full, base)
 
     def _block(
-        self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], payload: bytes, base: bytes = b""
-    ) -> bytes:
+        self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], payload: bytes, base: bytes = b"",
+        *, inline: bool = False,
+    ) -> bytes:  # fmt: skip
         """Returns the digest of the payload, if it is one blob. `base`: as of `flush`; only for a whole file."""
-        pieces = content.arranged(rows, payload)
+        pieces = packing.arranged(rows, payload)
         flags |= SORTED if pieces else 0
         pieces = pieces or [payload]
         where: list[bytes] | bytes
-        if len(payload) <= INLINE_LIMIT:
+        if inline or len(payload) <= INLINE_LIMIT:
             where = payload
         elif base:
             where = [self._patcher.put(self.txn, payload, base)]
@@ -198,16 +245,17 @@ class ContentWriter:
         self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], size: int,
         where: list[bytes] | bytes,
     ) -> None:  # fmt: skip
-        """Store a block, and note which was the last. As of `content.encode`."""
+        """Store a block, and note which was the last. As of `packing.encode`."""
         first = rows[0]
         state.block_part = state.block_part + 1 if first == state.block_first else 0
         state.block_first = first
         state.dirty = True
         key = content.block_key(state.node, first, state.block_part)
-        self.txn.put(Table.CONTENT, key, content.encode(rows, flags, *sizes, size, where))
+        self.txn.put(Table.CONTENT, key, packing.encode(rows, flags, *sizes, size, where))
 
     def _keyframe(self, state: NodeState, times: tuple[int, int]) -> None:
         """Say again all that a node holds, so that no read goes back further. `times`: of its last row."""
+        self.reader.forget()
         seq, size = state.version, state.size
         before_it = self.reader.state(self.txn, state.node, seq)  # later reads would find the keyframe's own beginning
         rows = array("q", (seq, CUT, size, 0, *times))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffkeeper.errors import TraceDamagedError
-from diffkeeper.store import blocks
+from diffkeeper.store import blocks, eventindex
 from diffkeeper.store.codec import compress, pack_columns, pack_strings, unpack_columns, unpack_lists
 from tests.builder import TraceBuilder
 from tests.system import harness
@@ -57,14 +57,14 @@ def test_blocks_that_make_no_sense(rows: list[tuple[int, ...]], strings: list[by
     columns[0].sort()
     raw = pack_columns(columns) + pack_strings(strings)
     first, last = int(columns[0][0]), int(columns[0][-1]) + late // 2
-    value = blocks._HEAD.pack(len(rows), first, last, len(raw)) + compress(raw)
+    value = blocks.HEAD.pack(len(rows), first, last, len(raw)) + compress(raw)
     try:
-        found, texts = blocks._decode(value)
+        found, texts = blocks.decode(value)
     except TraceDamagedError:
         with pytest.raises(TraceDamagedError):
-            blocks._decode_plainly(value)
+            blocks.decode_plainly(value)
     else:
-        assert blocks._decode_plainly(value) == (found.tolist(), texts)
+        assert blocks.decode_plainly(value) == (found.tolist(), texts)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1, 2, 3, 5]), small), min_size=1, max_size=9))
@@ -74,16 +74,16 @@ def test_blocks_come_back(rows: list[tuple[int, int, int]]) -> None:
     for time, op, size in sorted(rows):
         buffer.add(time, op, 7, b"/a", to=b"/b", size=max(size, -1), detail=b"c")
     value = blocks._encode(buffer.rows, list(buffer.strings))
-    found, texts = blocks._decode(value)
-    assert blocks._decode_plainly(value) == (found.tolist(), texts)
+    found, texts = blocks.decode(value)
+    assert blocks.decode_plainly(value) == (found.tolist(), texts)
 
 
 def test_a_block_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists of numbers take more memory than arrays: what is larger than any block of ours is left to numpy."""
-    monkeypatch.setattr(blocks, "is_loaded", lambda: False)
-    index = blocks.EventIndex()
-    assert index._plainly(blocks.BlockRef(1, blocks.BLOCK_EVENTS, 0, 0))
-    assert not index._plainly(blocks.BlockRef(1, blocks.BLOCK_EVENTS + 1, 0, 0))
+    monkeypatch.setattr(eventindex, "is_loaded", lambda: False)
+    index = eventindex.EventIndex()
+    assert index._plainly(eventindex.BlockRef(1, blocks.BLOCK_EVENTS, 0, 0))
+    assert not index._plainly(eventindex.BlockRef(1, blocks.BLOCK_EVENTS + 1, 0, 0))
 
 
 def test_a_short_look_does_without_numpy(tmp_path: Path) -> None:

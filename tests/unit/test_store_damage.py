@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from diffkeeper.errors import DiffKeeperError, NotATraceError, PluginError, TraceDamagedError, TraceMissingError
 from diffkeeper.model import Attrs, Fidelity
-from diffkeeper.store import blocks, codec, content, indexer, names, session
+from diffkeeper.store import blocks, codec, content, indexer, names, outcome, session
 from diffkeeper.store.db import Database
 from diffkeeper.store.files import DATA_FILE, LOCK_FILE
 from diffkeeper.store.reader import Reader, open_reader
@@ -122,7 +122,8 @@ def test_decoders_of_anything(data: bytes) -> None:
     decoders: list[Callable[[bytes], object]] = [
         lambda data: blocks.decode_block(1, data),
         lambda data: content.decode(content.decode_ref(content.block_key(1, 1, 0), data), data),
-        lambda data: content.decode_outcome(content.block_key(1, 1, 0), data),
+        lambda data: outcome.after(content.block_key(1, 1, 0), data),
+        lambda data: outcome.within(content.decode_ref(content.block_key(1, 1, 0), data), data, 3),
         lambda data: codec.unpack_attrs(data, dict),
         codec.unpack_strings,
         lambda data: codec.unpack_columns(data, 7, 3),

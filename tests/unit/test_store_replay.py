@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import stat
 import tempfile
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,8 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffkeeper.errors import TraceMissingError
 from diffkeeper.model import ROOT_NODE
+from diffkeeper.store import content, indexer
+from diffkeeper.store.db import Database
+from diffkeeper.store.files import DATA_FILE
 from diffkeeper.store.reader import Reader, open_reader
+from diffkeeper.store.tables import Table
 from tests.builder import TraceBuilder
 
 ROOT = b"/opt/root"
@@ -175,12 +182,21 @@ BASELINE: dict[str, Any] = {
     st.booleans(),
     st.integers(1, 40),
     st.sampled_from([1, 3, 24]),
+    st.sampled_from([0, 9]),
 )
 def test_every_moment_is_as_it_was(
-    script: list[tuple[str, int, int, int]], stamps: bool, overlay: bool, reuse: bool, frame: int, least: int
-) -> None:
-    """After any sequence of calls, the tree and the bytes at every event equal a plain model's at that time."""
-    with tempfile.TemporaryDirectory() as folder, patch("diffkeeper.store.runs.LEAST", least):
+    script: list[tuple[str, int, int, int]], stamps: bool, overlay: bool, reuse: bool, frame: int, least: int,
+    commit: int,
+) -> None:  # fmt: skip
+    """After any sequence of calls, the tree and the bytes at every event equal a plain model's at that time.
+
+    However often is committed.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("diffkeeper.store.runs.LEAST", least),
+        patch("diffkeeper.store.indexer.COMMIT_SECONDS", commit),
+    ):
         builder = TraceBuilder(Path(folder) / "trace", stamps=stamps, overlay=overlay, frame=frame)
         builder.reuse_inodes = reuse
         builder.baseline(BASELINE)
@@ -191,6 +207,63 @@ def test_every_moment_is_as_it_was(
             run.step(*step)
         builder.end()
         check_everything(builder, run.trees)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(steps, min_size=20, max_size=90), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_a_reader_goes_along(script: list[tuple[str, int, int, int]], frame: int, chance: random.Random) -> None:
+    """One that stays open while blocks are added, and joined with what it had read, is right after every commit."""
+    with tempfile.TemporaryDirectory() as folder, patch("diffkeeper.store.indexer.COMMIT_SECONDS", 0):
+        builder = TraceBuilder(Path(folder) / "trace", frame=frame)
+        builder.baseline(BASELINE)
+        builder.begin()
+        run = Script(builder)
+        for step in script:
+            run.step(*step)
+        builder.end()
+        path = builder.journal()
+        with ExitStack() as held:
+            readers: list[Reader] = []
+
+            def look() -> None:
+                if not readers and (path / DATA_FILE).exists():
+                    with suppress(TraceMissingError):
+                        readers.append(held.enter_context(open_reader(path)))
+                for reader in readers:
+                    reader.refresh()
+                    assert [event.seq for event in reader.events()] == list(range(1, reader.last_seq + 1))
+                    known = [seq for seq in run.trees if 0 < seq < reader.last_seq]  # pieces of the last may be missing
+                    for seq in {*known[-1:], *chance.choices(known, k=2)} if known else ():
+                        assert tree_at(reader, seq) == run.trees[seq]
+
+            indexer.index(path, pause=look)
+            look()
+            assert readers[0].last_seq == builder.seq
+
+
+def test_a_day_of_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each commit brings little, what is stored is joined: as many blocks as if all had come at once, nearly.
+
+    What nobody else has is not kept twice, and all of it is as it was.
+    """
+    monkeypatch.setattr("diffkeeper.store.indexer.COMMIT_SECONDS", 0)
+    builder = TraceBuilder(tmp_path / "trace", frame=3)
+    builder.baseline({"log": b"", "db": bytes(20_000)})
+    builder.begin()
+    run, chance = Script(builder), random.Random(5)
+    for number in range(1500):
+        builder.write("log", b"%06d nothing happened, as on any other day\n" % number)
+        builder.write("db", chance.randbytes(40), chance.randrange(19_000))
+        if number % 100 == 0:
+            run.trees[builder.seq] = builder.tree()
+    builder.end()
+    check_everything(builder, run.trees)
+    with closing(Database(builder.path / DATA_FILE)) as database, database.reading() as txn:
+        assert txn.count(Table.EVENTS) < 14
+        heads = [content.decode_ref(key, value).head for key, value in txn.scan(Table.CONTENT)]
+        assert len(heads) < 30
+        assert max(head.payload for head in heads) <= content.JOIN_BYTES
+        assert txn.count(Table.BLOBS) <= 1
 
 
 def test_small_blocks_and_keyframes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
