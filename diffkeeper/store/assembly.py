@@ -64,12 +64,11 @@ class _Layout(NamedTuple):
     blocks: list[Ref]
     places: list[int]  # in the payloads of these
 
-    def pieces(self, low: int, end: int) -> Iterator[tuple[int, int, Ref, int]]:
+    def pieces(self, low: int, high: int) -> Iterator[tuple[int, int, Ref, int]]:
         """Those that are between two places, at least in part."""
-        at = bisect_right(self.stops, low)
-        while at < len(self.starts) and self.starts[at] < end:
-            yield self.starts[at], self.stops[at], self.blocks[at], self.places[at]
-            at += 1
+        first = bisect_right(self.stops, low)
+        chosen = slice(first, bisect_left(self.starts, high, first))
+        return zip(self.starts[chosen], self.stops[chosen], self.blocks[chosen], self.places[chosen], strict=True)
 
 
 class ContentReader:
@@ -181,15 +180,17 @@ class ContentReader:
                 layout = self._layout(txn, node, seq, region, state)
             done = low
             payloads: dict[bytes, Payload] = {}
-            for start, stop, ref, place in layout.pieces(low, high):
-                first, last = max(start, low), min(stop, high)
-                if first > done:
-                    parts.append(bytes(first - done))
+            for start, stop, ref, at in layout.pieces(low, high):
+                if start > done:
+                    parts.append(bytes(start - done))
+                    done = start
                 payload = payloads.get(ref.key)
                 if payload is None:
                     payload = payloads[ref.key] = self.block(txn, ref).payload
-                parts.append(self._bytes(txn, payload, place + first - start, last - first))
-                done = last
+                place, size = at + done - start, min(stop, high) - done
+                inline = payload.inline  # of which there may be hundreds of pieces, in a small file
+                parts.append(inline[place : place + size] if inline else self._bytes(txn, payload, place, size))
+                done += size
             if done < high:
                 parts.append(bytes(high - done))
         return b"".join(parts)

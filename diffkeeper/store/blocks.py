@@ -189,6 +189,21 @@ def decode_plainly(value: bytes) -> tuple[list[list[int]], list[bytes]]:
     return columns, strings
 
 
+def times_of(value: bytes, *, plainly: bool) -> Sequence[int] | Column:
+    """Of the events of a block, and nothing else of it. `plainly`: without numpy."""
+    count, first_time, last_time, raw = _raw(value)
+    times: list[int] | Column
+    if plainly:
+        times = listed = unpack_lists(raw, count, 1)[0][0]
+        in_order = sorted(listed) == listed
+    else:
+        times = unpack_columns(raw, count, 1)[0][0]
+        in_order = bool((np.diff(times) >= 0).all())
+    if not (count > 0 and in_order and times[0] == first_time and times[-1] == last_time):
+        raise damaged("a block of events makes no sense")
+    return times
+
+
 def row_of(columns: Columns | list[list[int]], at: int) -> list[int]:
     return [column[at] for column in columns] if isinstance(columns, list) else columns[:, at].tolist()
 

@@ -6,6 +6,7 @@ anything of that size is made. Whatever the bytes, decoding raises `TraceDamaged
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
@@ -126,10 +127,28 @@ def unpack_columns(data: bytes, rows: int, count: int) -> tuple[list[Column], in
 def unpack_column(data: bytes, rows: int, place: tuple[int, int]) -> Column:
     """One column, from its place among `column_places`."""
     at, kind = place
-    raw = np.frombuffer(data, np.uint8, rows << kind, at).reshape(1 << kind, rows)
-    folded = np.ascontiguousarray(raw.T).view("<" + _KINDS[kind]).reshape(rows).astype(np.uint64)
-    step = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
-    return np.cumsum(step, dtype=np.int64)
+    if not kind:
+        return _unfolded()[np.frombuffer(data, np.uint8, rows, at)].cumsum()
+    folded = np.frombuffer(_in_turn(data, at, rows, kind), "<" + _KINDS[kind])
+    if kind < 3:
+        small = folded.astype(np.int64)
+        return ((small >> 1) ^ -(small & 1)).cumsum()
+    one = np.uint64(1)
+    return ((folded >> one).view(np.int64) ^ -(folded & one).view(np.int64)).cumsum()
+
+
+@functools.cache
+def _unfolded() -> Column:
+    """What zigzag made a byte of."""
+    return np.array([number >> 1 ^ -(number & 1) for number in range(256)], np.int64)
+
+
+def _in_turn(data: bytes, at: int, rows: int, kind: int) -> bytearray:
+    """The bytes of a column number by number; in `data` high bytes are apart."""
+    mixed = bytearray(rows << kind)
+    for number in range(1 << kind):
+        mixed[number :: 1 << kind] = data[at + number * rows : at + (number + 1) * rows]
+    return mixed
 
 
 def unpack_lists(data: bytes, rows: int, count: int) -> tuple[list[list[int]], int]:
@@ -137,10 +156,7 @@ def unpack_lists(data: bytes, rows: int, count: int) -> tuple[list[list[int]], i
     columns = []
     *places, (rest, _) = column_places(data, rows, count)
     for at, kind in places:
-        mixed = bytearray(rows << kind)
-        for number in range(1 << kind):
-            mixed[number :: 1 << kind] = data[at + number * rows : at + (number + 1) * rows]
-        folded = struct.unpack(f"<{rows}{_KINDS[kind]}", mixed)
+        folded = struct.unpack(f"<{rows}{_KINDS[kind]}", _in_turn(data, at, rows, kind))
         column = list(accumulate([number >> 1 ^ -(number & 1) for number in folded]))
         if column and (min(column) < -_INT64 or max(column) >= _INT64):
             column = [(number + _INT64) % (2 * _INT64) - _INT64 for number in column]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..arrays import is_loaded
@@ -22,13 +23,15 @@ from .blocks import (
     event_of,
     row_of,
     rows_of,
+    times_of,
 )
-from .codec import damaged, unpack
+from .codec import Column, damaged, unpack
 from .db import Txn
 from .names import U64
 from .tables import Table
 
 _PLAINLY = 4  # blocks that are decoded without numpy: as long as it takes to load
+_KEPT = 8  # blocks
 _NEVER = (1 << 63) - 1  # a time
 
 
@@ -46,12 +49,14 @@ class EventIndex:
         self._refs: list[BlockRef] = []
         self._looked = False  # `_refs` are all there are
         self._decoded: OrderedDict[int, tuple[Columns | list[list[int]], list[bytes]]] = OrderedDict()
+        self._timed: dict[int, Sequence[int] | Column] = {}  # of blocks of which no more was asked
         self._met = 0
 
     def forget(self) -> None:
         """Something was indexed meanwhile."""
         self._looked = False
         self._decoded.clear()
+        self._timed.clear()
 
     def refs(self, txn: Txn) -> list[BlockRef]:
         """All blocks, in order, checked to leave no hole. Reads only those that are new."""
@@ -95,6 +100,13 @@ class EventIndex:
         columns, strings = self._columns(txn, ref)
         return event_of(seq, row_of(columns, seq - ref.first), strings)
 
+    def time(self, txn: Txn, seq: int) -> int:
+        """When an event was, which must exist."""
+        ref = self.refs(txn)[self._find(txn, seq)]
+        if seq == ref.first + ref.events - 1:
+            return ref.last_time
+        return ref.first_time if seq == ref.first else int(self._times(txn, ref)[seq - ref.first])
+
     def _find(self, txn: Txn, seq: int) -> int:
         """Number of the block that has an event."""
         refs = self.refs(txn)
@@ -120,9 +132,18 @@ class EventIndex:
             understand = decode_plainly if self._plainly(ref) else decode
             found = self._decoded[ref.first] = understand(self._value(txn, ref))
         self._decoded.move_to_end(ref.first)
-        while len(self._decoded) > 8:
+        while len(self._decoded) > _KEPT:
             self._decoded.popitem(last=False)
         return found
+
+    def _times(self, txn: Txn, ref: BlockRef) -> Sequence[int] | Column:
+        if (known := self._decoded.get(ref.first)) is not None:
+            return known[0][0]
+        if (times := self._timed.get(ref.first)) is None:
+            if len(self._timed) >= _KEPT:
+                self._timed.clear()
+            times = self._timed[ref.first] = times_of(self._value(txn, ref), plainly=self._plainly(ref))
+        return times
 
     def seq_at(self, txn: Txn, time: int) -> int:
         """The last seq whose time is at or before `time`; 0: none."""
@@ -136,4 +157,4 @@ class EventIndex:
         ref = refs[low - 1]
         if ref.last_time <= time:
             return ref.first + ref.events - 1
-        return ref.first - 1 + bisect.bisect_right(self._columns(txn, ref)[0][0], time)
+        return ref.first - 1 + bisect.bisect_right(self._times(txn, ref), time)

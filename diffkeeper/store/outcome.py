@@ -36,9 +36,9 @@ def within(ref: Ref, value: bytes, seq: int) -> Within:
         raise damaged("the rows of a block of content make no sense")
     size = ref.head.after
     if ref.head.flags & CUTS or ref.head.before != size:
-        chosen = (unpack_column(raw, rows, places[number])[:count] for number in (_KIND, _OFFSET, _LENGTH))
-        size = size_after(ref.head.before, *chosen)
-    mtime, change = (int(unpack_column(raw, rows, places[number])[count - 1]) for number in (_MTIME, _CHANGE))
+        kinds, offsets, lengths = (unpack_column(raw, rows, places[at])[:count] for at in (_KIND, _OFFSET, _LENGTH))
+        size = size_after(ref.head.before, kinds, offsets, lengths)
+    mtime, change = (int(unpack_column(raw, rows, places[at])[count - 1]) for at in (_MTIME, _CHANGE))
     version, following = int(seqs[count - 1]), int(seqs[count])
     if not (ref.first <= version <= seq < following <= ref.head.last and 0 <= size <= LATEST):
         raise damaged("the rows of a block of content make no sense")

@@ -230,6 +230,11 @@ class Reader:
         with self._read() as txn:
             return self._events.event(txn, seq)
 
+    def time_at(self, seq: int) -> int:
+        """When an event was that exists, in ns since the command's start."""
+        with self._read() as txn:
+            return self._events.time(txn, seq)
+
     def seq_at(self, time_ns: int) -> int:
         """The last event at or before a time since the command's start; 0: none."""
         with self._read() as txn:

@@ -36,7 +36,7 @@ from .tables import Table
 BLOCK_BYTES = 4 << 20
 BLOCK_ROWS = 65536
 PENDING_LIMIT = 32 << 20
-KEYFRAME_LEAST = 1 << 20
+KEYFRAME_LEAST = 1 << 18
 ROW_COST = 64  # bytes of memory of a row; also what replaying one is worth, for keyframes
 
 

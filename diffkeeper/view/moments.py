@@ -51,7 +51,7 @@ class Timeline(Protocol):
     def session(self) -> Session: ...
     @property
     def last_seq(self) -> int: ...
-    def event(self, seq: int) -> Event: ...
+    def time_at(self, seq: int) -> int: ...
     def seq_at(self, time_ns: int) -> int: ...
     def marks(self) -> list[Mark]: ...
 
@@ -122,7 +122,7 @@ def span(timeline: Timeline, text: str) -> Span:
 
 def end_time(timeline: Timeline) -> int:
     """When the recording ended, in ns from its start: the command's end or the last event, the later."""
-    last = timeline.event(timeline.last_seq).time if timeline.last_seq else 0
+    last = timeline.time_at(timeline.last_seq) if timeline.last_seq else 0
     return max(last, timeline.session.duration or 0)
 
 
@@ -195,7 +195,7 @@ def _cut(whole: int, fraction: str | None, unit: int) -> tuple[int, int]:
 def _event(timeline: Timeline, text: str, seq: int) -> Span:
     if not NO_SEQ <= seq <= timeline.last_seq:
         raise MomentError(f"no moment {_quoted(text)}: {_range(timeline)}")
-    time = timeline.event(seq).time if seq else 0
+    time = timeline.time_at(seq) if seq else 0
     return Span(max(seq, 1), seq, time, time)
 
 

@@ -83,13 +83,14 @@ WHY: Mapping[str, str] = {
     "read of": "A second of processor time: half of it decompresses and checks digests, the rest is for each request.",
     "first byte": "40 ms of processor time: the rows of all blocks are laid over each other for the first 32 MiB.",
     "growth of find": (
-        "Of a file that was written to, the block of writes is decoded in whose middle the moment is. It holds more, "
-        "the more was written, until it is full."
+        "Of a file that was written to, the columns that tell size and times are decoded of the block in whose middle "
+        "the moment is: 40 µs. Of 10,000 events one file in eleven has such a block, of a million each has, and then it "
+        "grows no more."
     ),
     "growth of at + read": (
-        "The writes since the file was last stored whole are laid over each other; it is stored whole after 2 MiB of "
-        "them, where each counts 64 bytes more than it has. Here that is 16,000 to one file, and 10,000 are made. "
-        "After that it grows slower: of 10 files, 2.8 ms at 10,000 writes to each, 6.6 at 100,000, 11 at 500,000."
+        "The writes since the file was last stored whole are laid over each other: none or one at 10,000 events, 500 at "
+        "10,000,000. A file is stored whole after 512 KiB of them, where each counts 64 bytes more than it has: that "
+        "bounds it."
     ),
     "growth of diff -rq": "Half of a look that takes a few ms is waiting for a processor.",
     "ready after": (

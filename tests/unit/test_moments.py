@@ -33,6 +33,9 @@ class Times:
     def last_seq(self) -> int:
         return len(self.times)
 
+    def time_at(self, seq: int) -> int:
+        return self.times[seq - 1]
+
     def event(self, seq: int) -> Event:
         return Event(seq, self.times[seq - 1], Op.WRITE, 1, b"/f")
 
