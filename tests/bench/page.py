@@ -84,12 +84,12 @@ WHY: Mapping[str, str] = {
     "first byte": "40 ms of processor time: the rows of all blocks are laid over each other for the first 32 MiB.",
     "growth of find": (
         "Of a file that was written to, the columns that tell size and times are decoded of the block in whose middle "
-        "the moment is: 40 µs. Of 10,000 events one file in eleven has such a block, of a million each has, and then it "
-        "grows no more."
+        "the moment is: 40 µs. Of 10,000 events one file in eleven has such a block, of a million each has, and then "
+        "it grows no more."
     ),
     "growth of at + read": (
-        "The writes since the file was last stored whole are laid over each other: none or one at 10,000 events, 500 at "
-        "10,000,000. A file is stored whole after 512 KiB of them, where each counts 64 bytes more than it has: that "
+        "The writes since the file was last stored whole are laid over each other: none or one at 10,000 events, 500 "
+        "at 10,000,000. A file is stored whole after 512 KiB of them, where each counts 64 bytes more than it has: that "
         "bounds it."
     ),
     "growth of diff -rq": "Half of a look that takes a few ms is waiting for a processor.",
