@@ -89,8 +89,7 @@ WHY: Mapping[str, str] = {
     ),
     "growth of at + read": (
         "The writes since the file was last stored whole are laid over each other: none or one at 10,000 events, 500 "
-        "at 10,000,000. A file is stored whole after 512 KiB of them, where each counts 64 bytes more than it has: that "
-        "bounds it."
+        "at 10,000,000. A file is stored whole after 512 KiB of them, where each counts 64 bytes more than it has."
     ),
     "growth of diff -rq": "Half of a look that takes a few ms is waiting for a processor.",
     "ready after": (
