@@ -48,6 +48,9 @@ MMAP_INTERVAL = 0.1
 IDLE_WAIT = 0.01
 """Seconds between two looks at the ring when nothing wakes us: what bounds the batch that a crash loses."""
 
+DOZE, AWAKE = 0.05, 100
+"""Seconds between two looks after so many that found nothing: a service may do nothing for days."""
+
 BREATH, LITTLE = 0.004, 256 << 10
 """Seconds to the next look where fewer bytes are waiting: what is done for each span, here and by the indexer, is then
 done for fewer, and a processor is free for the command. Whoever is held wakes us up before."""
@@ -271,6 +274,7 @@ class _Recording:
         assert self._indexer is not None
         failure_told = enough = waiting_told = False
         ours = (process.pid, guardian.pid, self._indexer.pid)
+        idle = 0
         while True:
             try:
                 busy = self._pump.step()
@@ -297,8 +301,9 @@ class _Recording:
                 waiting_told = True
                 self._ui.note("the command has ended; recording until all that it started has, too (Ctrl-C ends this)")
             self._indexer.let(self._journal.bytes_written)
-            if not busy:
-                self._ring.wait(IDLE_WAIT)
+            idle = 0 if busy else idle + 1
+            if idle:
+                self._ring.wait(IDLE_WAIT if idle < AWAKE else DOZE)
             elif self._ring.waiting < LITTLE:
                 self._ring.wait(BREATH)
 
