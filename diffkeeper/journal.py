@@ -62,16 +62,18 @@ def segments(directory: Path) -> list[int]:
     return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
 
 
-def is_written(directory: Path) -> bool:
-    """Whether a writer is at work on the last segment; also where that cannot be known."""
-    numbers = segments(directory)
-    if not numbers:
-        return False
+def is_written(directory: Path, *, unknown: bool = True) -> bool:
+    """Whether a writer is at work on the last segment; `unknown` where that cannot be known."""
     try:
+        numbers = segments(directory)
+        if not numbers:
+            return False
         with open(_open_segment(segment_path(directory, numbers[-1])), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return unknown
     return False
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from .errors import UsageError
 from .filtering import Filters, Spec
-from .journal import JOURNAL, segments
+from .journal import JOURNAL, is_written, segments
 from .model import NO_SEQ, Event, Mark, Moment, Op, Process, Session
 from .paths import PathPatterns, paths_of
 from .store.files import DATA_FILE
@@ -39,13 +39,14 @@ def open_trace(path: str | os.PathLike[str], *, progress: Callable[[int, int], N
 
     Raises TraceMissingError, NotATraceError, TraceTooNewError, TraceDamagedError.
     """
-    directory = Path(path)
+    directory, recording = Path(path), False
     if _may_be_unfinished(directory):
         from .store import indexer  # a finished trace is opened without
 
-        if indexer.unfinished(directory):
+        recording = is_written(directory / JOURNAL, unknown=False)
+        if indexer.unfinished(directory, attempts=1 if recording else indexer.LOCK_ATTEMPTS):
             indexer.index(directory, progress=progress)
-    return Trace(directory, open_reader(directory))
+    return Trace(directory, open_reader(directory), recording=recording)
 
 
 def _may_be_unfinished(trace_dir: Path) -> bool:
@@ -59,8 +60,10 @@ def _may_be_unfinished(trace_dir: Path) -> bool:
 class Trace:
     """An open trace. A context manager; for one thread. `session` says what was recorded, and how well."""
 
-    def __init__(self, path: Path, reader: Reader) -> None:
+    def __init__(self, path: Path, reader: Reader, *, recording: bool = False) -> None:
         self.path = path
+        self.recording = recording
+        """Whether a recorder was at work on it when it was opened: it is shown as far as it was indexed then."""
         self.reader = reader
         self.session: Session = reader.session
         self.layout = Roots(self.session.roots)

@@ -19,7 +19,7 @@ from diffkeeper.cli.options import examples, trace_argument
 from diffkeeper.cli.ui import use_colour
 from diffkeeper.errors import PluginError
 from diffkeeper.filtering import Filters
-from diffkeeper.model import Fidelity, Filtered, Session
+from diffkeeper.model import Fidelity, Filtered
 from diffkeeper.plugins import differ
 from diffkeeper.wording import date_of, human_duration, human_size, printable
 
@@ -40,7 +40,7 @@ def info(trace: Path, as_json: bool) -> None:
     the recorded bytes can be trusted, and what the comparison with the real files found when the
     command had ended.
     """
-    with open_with_bar(trace) as opened:
+    with open_with_bar(trace, tells=False) as opened:
         if as_json:
             click.echo(json.dumps(as_object(opened, trace)))
             return
@@ -66,6 +66,7 @@ def as_object(trace: Trace, path: Path) -> dict[str, Any]:
             "others": session.others,
         },
         "complete": session.duration is not None,
+        "recording": trace.recording,
         "command": list(session.command),
         "cwd": os.fsdecode(session.cwd),
         "roots": [os.fsdecode(root) for root in session.roots],
@@ -94,10 +95,12 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
     began = date_of(session.started)
     when = began.astimezone().isoformat(" ", "milliseconds") if began else "at no date: the clock was far off"
     yield "started", when, began is None
-    if session.duration is None:
-        yield "duration", "not known: the recording was cut off; it holds what was recorded until then", True
-    else:
+    if session.duration is not None:
         yield "duration", human_duration(session.duration), False
+    elif trace.recording:
+        yield "duration", "not known yet: it is still being recorded, and shown as far as it is indexed", False
+    else:
+        yield "duration", "not known: the recording was cut off; it holds what was recorded until then", True
     yield "exit code", "not known" if session.exit_code is None else str(session.exit_code), False
     yield "events", f"{session.events}", False
     for cause, count in session.lost.items():
@@ -106,7 +109,7 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
         yield "lost", "0", False
     levels = [f"{session.fidelity[level.label]} {level.label}" for level in Fidelity if level.label in session.fidelity]
     yield "fidelity", ", ".join(levels) or "nothing was written", False
-    yield verified(session)
+    yield verified(trace)
     if session.others:
         yield "outside", f"{session.others} of these were changed from outside, by processes not the command's", True
     yield "processes", str(len(trace.processes())), False
@@ -124,7 +127,10 @@ def as_rows(trace: Trace, path: Path) -> Iterator[tuple[str, str, bool]]:
         yield "note", printable(note), False
 
 
-def verified(session: Session) -> tuple[str, str, bool]:
+def verified(trace: Trace) -> tuple[str, str, bool]:
+    session = trace.session
+    if session.verified_paths is None and trace.recording:
+        return "verified", "not yet: that is done when the command has ended", False
     if session.verified_paths is None:
         return "verified", "no: the recording did not get to it", False
     paths, wrong = session.verified_paths, session.mismatches

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from diffkeeper.cli.opening import tell
 from diffkeeper.cli.options import examples, split_trace, state_dir_option
 from diffkeeper.cli.ui import open_ui
 from diffkeeper.view import mount as mounts
@@ -33,7 +34,8 @@ def mount(words: tuple[str, ...], state_dir: Path | None, foreground: bool) -> N
     ui = open_ui()
     try:
         mounts.mount(
-            trace, Path(rest[0]), foreground=foreground, progress=lambda done, total: ui.progress("index", done, total)
-        )
+            trace, Path(rest[0]), foreground=foreground, progress=lambda done, total: ui.progress("index", done, total),
+            opened=lambda opened: tell(ui, opened),
+        )  # fmt: skip
     finally:
         ui.finish()

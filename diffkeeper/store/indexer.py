@@ -101,10 +101,13 @@ def _roots_told(journal: Path) -> tuple[bytes, ...]:
     return tuple(roots)
 
 
-def unfinished(trace_dir: Path) -> bool:
-    """Whether there is something to index and nobody is at it, as after the recorder was killed."""
+def unfinished(trace_dir: Path, *, attempts: int = LOCK_ATTEMPTS) -> bool:
+    """Whether there is something to index and nobody is at it, as after the recorder was killed.
+
+    `attempts`: as of `locked`, where somebody certainly is.
+    """
     try:
-        with locked(trace_dir):
+        with locked(trace_dir, attempts):
             numbers = segments(trace_dir / JOURNAL)
             try:
                 with contextlib.closing(Database(trace_dir / DATA_FILE)) as database, database.reading() as txn:
@@ -127,18 +130,22 @@ def unfinished(trace_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(trace_dir: Path) -> Iterator[None]:
-    """While this is held nobody else indexes the trace. Raises DiffKeeperError where somebody does."""
+def locked(trace_dir: Path, attempts: int = LOCK_ATTEMPTS) -> Iterator[None]:
+    """While this is held nobody else indexes the trace. Raises DiffKeeperError where somebody does.
+
+    `attempts` to get it, a tenth of a second after each.
+    """
     try:
         fd = os.open(trace_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise DiffKeeperError(f"cannot index {trace_dir}: {error.strerror}; open it as its owner") from error
     try:
-        for _ in range(LOCK_ATTEMPTS):
+        for attempt in range(attempts):
+            if attempt:
+                time.sleep(POLL_SECONDS)  # it may be held for a moment only, by `unfinished`
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            time.sleep(POLL_SECONDS)  # it may be held for a moment only, by `unfinished`
         else:
             raise DiffKeeperError(f"{trace_dir} is being indexed by another process: wait for it to finish")
         yield

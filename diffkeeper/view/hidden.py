@@ -195,7 +195,8 @@ def status_lines(trace: Trace, status: Status) -> Iterator[str]:
     yield f"command: {_one_line(os.fsencode(' '.join(session.command)))}"
     yield from (f"root: {_one_line(root)}" for root in trace.roots)
     yield f"events: {session.events}"
-    yield f"duration: {'cut off' if session.duration is None else moments.duration_text(session.duration)}"
+    unknown = "still being recorded when it was mounted" if trace.recording else "cut off"
+    yield f"duration: {unknown if session.duration is None else moments.duration_text(session.duration)}"
     yield f"exit code: {'not known' if session.exit_code is None else session.exit_code}"
     yield f"lost: {sum(session.lost.values())}"
     yield from (f"lost to {_one_line(os.fsencode(cause))}: {count}" for cause, count in session.lost.items())

@@ -42,9 +42,12 @@ Indexing = Callable[[int, int], None]
 
 
 def mount(
-    trace_path: Path, mountpoint: Path, *, foreground: bool = False, progress: Indexing | None = None
-) -> None:
+    trace_path: Path, mountpoint: Path, *, foreground: bool = False, progress: Indexing | None = None,
+    opened: Callable[[Trace], None] | None = None,
+) -> None:  # fmt: skip
     """Mount a trace. Returns when it can be used; with `foreground`, when it is unmounted.
+
+    `opened` is shown the trace before that. It is mounted as it is then, also where it is still being recorded.
 
     Raises NoFuseError, MountpointError, and what opening a trace raises.
     """
@@ -55,6 +58,8 @@ def mount(
     def check() -> None:
         with open_trace(path, progress=progress) as trace:
             _check_mountpoint(where, trace)
+            if opened is not None:
+                opened(trace)
 
     if foreground:
         check()

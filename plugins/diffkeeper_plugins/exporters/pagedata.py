@@ -300,7 +300,8 @@ class PageData:
         facts = []
         if session.exit_code is not None:
             facts.append((f"exit {session.exit_code}", "bad" if session.exit_code else "good"))
-        facts.append(("cut off", "bad") if session.duration is None else (human_duration(session.duration), ""))
+        unknown = ("still being recorded", "") if self._trace.recording else ("cut off", "bad")
+        facts.append(unknown if session.duration is None else (human_duration(session.duration), ""))
         facts.append((f"{session.events:,} events", ""))
         lost = sum(session.lost.values())
         facts.append((f"{lost:,} lost", "bad" if lost else "good"))
