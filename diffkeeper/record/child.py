@@ -185,8 +185,8 @@ class Guardian:
     def __init__(
         self, detach: Callable[[], None], disable: Callable[[], None], stopped: Callable[[], Iterable[int]]
     ) -> None:
-        """All run in the guardians. `detach`: let nobody be stopped on our account; `disable`: stop no one any more;
-        `stopped`: who is.
+        """All run in the guardians. `detach`: let nobody be stopped on our account, and hold on to nothing else of the
+        recorder's; `disable`: stop no one any more; `stopped`: who is.
         """
         watched, self._held = os.pipe()
         group = 0 if _is_orphaned() else os.getpgrp()

@@ -226,8 +226,13 @@ class _Recording:
         """Begin, follow and end. Only a command that could not be executed raises."""
         kernel = self._kernel
         assert kernel is not None
+
+        def detach() -> None:
+            kernel.detach()
+            self._journal.close()  # whose lock says that a recorder is at work
+
         guardian = child.Guardian(
-            detach=kernel.detach,
+            detach=detach,
             disable=lambda: kernel.control.__setitem__(Control.DISABLED, 1),
             # All that stand still: the recorder may die between taking a process off the list and continuing it.
             stopped=lambda: (pid for pid in kernel.tracked() if child.state(pid) == "T"),

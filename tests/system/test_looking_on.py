@@ -104,3 +104,15 @@ def test_a_reader_that_stays(recorder: subprocess.Popen[str], workspace: Path, t
 def _log(opened: Trace, seq: int) -> bytes | None:
     path = opened.at(f"e{seq}") / "log"
     return path.read_bytes() if path.exists() else None
+
+
+def test_its_recorder_was_killed(recorder: subprocess.Popen[str], workspace: Path, trace: Path) -> None:
+    """From then on nothing is being recorded: what the journal has is indexed by who looks, and said to be cut off."""
+    recorder.kill()
+    recorder.wait()
+    told = harness.run("timeline", trace)
+    assert "still being recorded" not in told.stderr
+    facts = json.loads(harness.run("info", "--json", trace).stdout)
+    assert (facts["recording"], facts["complete"]) == (False, False)
+    assert "cut off" in harness.run("info", trace).stdout
+    (workspace.parent / "enough").touch()
