@@ -36,7 +36,7 @@ struct dk_inode {
 };
 
 struct dk_event {
-	u64 time;   /* CLOCK_MONOTONIC at the exit of the call */
+	u64 time;   /* CLOCK_BOOTTIME at the exit of the call */
 	u32 pid;    /* thread group id, in the recorder's pid namespace */
 	u32 tid;
 	u16 op;     /* enum dk_op */

@@ -6,7 +6,7 @@ static inline struct dk_request *new_request(struct dk_scratch *s, u32 kind, int
 {
 	struct dk_request *r = &s->request;
 	u64 id = current_id();
-	r->time = bpf_ktime_get_ns();
+	r->time = bpf_ktime_get_boot_ns();
 	r->offset = offset;
 	r->length = length;
 	r->pid = id >> 32;
@@ -87,7 +87,7 @@ static inline void dirty(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch 
 static inline void dirty_async(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, char *file, u64 offset, u64 length)
 {
 	u32 tgid = current_id() >> 32;
-	u64 now = bpf_ktime_get_ns();
+	u64 now = bpf_ktime_get_boot_ns();
 	if (may_stop())
 		holds.update(&tgid, &now);
 	dirty(ctx, s, file, -1, offset, length);

@@ -4,7 +4,7 @@
 static inline void begin(struct dk_scratch *s, u16 op, u8 flags, u8 inodes)
 {
 	u64 id = current_id();
-	s->ev.time = bpf_ktime_get_ns();
+	s->ev.time = bpf_ktime_get_boot_ns();
 	s->ev.pid = id >> 32;
 	s->ev.tid = id;
 	s->ev.op = op;

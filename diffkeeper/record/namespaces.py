@@ -38,11 +38,11 @@ def check_proc() -> None:
 
 
 def _clock_offset() -> int:
-    """Nanoseconds by which our monotonic clock is ahead of the kernel's own: that of the time namespace."""
+    """Nanoseconds by which our clock since the boot is ahead of the kernel's own: that of the time namespace."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/timens_offsets").read_text().splitlines():
             clock, seconds, nanoseconds = line.split()
-            if clock in ("monotonic", "1"):
+            if clock in ("boottime", "7"):
                 return int(seconds) * _NS + int(nanoseconds)
     return 0  # Linux 5.5 and older have none
 
@@ -51,5 +51,5 @@ _AHEAD = _clock_offset()
 
 
 def kernel_time() -> int:
-    """As bpf_ktime_get_ns(): what records have for their time, in nanoseconds."""
-    return time.monotonic_ns() - _AHEAD
+    """As bpf_ktime_get_boot_ns(): what records have for their time, in ns. It goes on while a machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - _AHEAD

@@ -49,7 +49,7 @@ class Run(Struct, frozen=True):
 
     files: list[File]
     which: Column  # of `files`
-    times: Column  # CLOCK_MONOTONIC
+    times: Column  # CLOCK_BOOTTIME
     pids: Column
     offsets: Column
     sizes: Column

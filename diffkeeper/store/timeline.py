@@ -39,7 +39,7 @@ class Progress(msgspec.Struct):
 
     seq: int = 0
     time: int = 0
-    begun: int | None = None  # CLOCK_MONOTONIC at the command's start
+    begun: int | None = None  # CLOCK_BOOTTIME at the command's start
     started: int = 0  # CLOCK_REALTIME then
     next_node: int = 2
     ended: bool = False
@@ -73,7 +73,7 @@ class Timeline:
         return told or self.progress.started + self.time
 
     def tick(self, time: int) -> None:
-        """A record of this CLOCK_MONOTONIC time is next. Times never go back."""
+        """A record of this CLOCK_BOOTTIME time is next. Times never go back."""
         if self.progress.begun is not None:
             self.time = max(self.time, time - self.progress.begun)
 

@@ -52,7 +52,7 @@ def start(prefix: Sequence[str], trace: Path, workspace: Path, *command: str) ->
 
 @pytest.mark.parametrize(
     "prefix",
-    [CONTAINED, CONTAINED * 2, ("unshare", "--time", "--fork", "--monotonic", "1000000")],
+    [CONTAINED, CONTAINED * 2, ("unshare", "--time", "--fork", "--monotonic", "77", "--boottime", "1000000")],
     ids=["pid", "pid within pid", "time"],
 )
 def test_in_a_namespace(prefix: Sequence[str], workspace: Path, trace: Path) -> None:
