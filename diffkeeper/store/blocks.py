@@ -120,6 +120,8 @@ class EventBuffer:
             return False
         columns, strings = decode(last[1])
         numbers = {text: number for number, text in enumerate(strings)}
+        if len(numbers) < len(strings):
+            return False  # not by us
         moved = np.array([numbers.setdefault(text, len(numbers)) for text in self.strings])
         rows = np.array(self.rows, np.int64).reshape(-1, _COLUMNS)
         for column in _TEXTS:
