@@ -29,6 +29,7 @@ def problems(database: Database, content: ContentReader, blobs: BlobReader) -> I
     for walk in (check.facts, check.events, check.names, check.attributes, check.extended, check.contents, check.blobs):
         try:
             with database.reading() as txn:
+                content.forget()
                 yield from walk(txn)
         except DiffKeeperError as error:
             yield str(error)
