@@ -5,8 +5,11 @@ Needs what makes them: `apt install dosfstools exfatprogs ntfs-3g f2fs-tools`.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,11 @@ from tests.system.test_served import CHANGES, OTHER_CASE, held
 FAT = ("vfat", "exfat")
 """These have no links and no attributes."""
 LINKS = ("os.link(", "os.symlink(", "os.setxattr(", "os.unlink('d/e')")
+RELEASE = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
 TOLD = {"times"}
 """What may be wrong: before Linux 6.13, that of a call during which the clock ticked."""
+OLD_NTFS = {"mode"}
+"""What ntfs3 of Linux 6.1 has otherwise than it told, and what is put right at the end."""
 
 
 @pytest.fixture
@@ -47,9 +53,12 @@ def test_names_and_bytes_are_exact(kind: str, filesystem: Path, trace: Path, tmp
     harness.assert_same(harness.recorded(trace, "end"), harness.truth(filesystem))
     facts = harness.info(trace)
     assert not facts["lost"]
-    assert set(facts["verified"]["wrong"]) <= TOLD
+    assert set(facts["verified"]["wrong"]) <= TOLD | (OLD_NTFS if kind == "ntfs" and RELEASE < (6, 12) else set())
     if kind not in FAT:  # of which a copy has other attributes
-        assert held(harness.recorded(trace, "middle")) == held(harness.truth(copy))
+        middle = harness.recorded(trace, "middle")
+        if RELEASE < (6, 6):  # the copy is on tmpfs, which had no attributes of users before
+            middle = {path: replace(entry, xattrs=()) for path, entry in middle.items()}
+        assert held(middle) == held(harness.truth(copy))
 
 
 @pytest.mark.parametrize("kind", ["vfat", "exfat", "casefold"])
