@@ -65,8 +65,8 @@ WHY: Mapping[str, str] = {
     "record -- true": "Most of it before the command begins: the kernel checks the programs, and modules are imported.",
     "what node_modules adds": (
         "Some 0.7 µs a call, for a system call that is entered and left, and to find that its file is left out. A "
-        "difference of differences: 0.9 to 1.3 in single runs; 1.22 to 1.26 in six runs of seven rounds, by the code of "
-        "three days alike."
+        "difference of differences: 0.9 to 1.3 in single runs; 1.22 to 1.26 in six runs of seven rounds, by the code "
+        "of three days alike."
     ),
     "mount ready": STARTING,
     "second read of 1,000": (
