@@ -10,16 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import TraceExistsError
+from ..journal import JOURNAL, is_written
 from ..store.session import FACTS_FILE
 from . import earlier
 from .caller import User
 
 
 def make(trace: Path, user: User, *, force: bool) -> None:
-    """An empty directory that is the user's alone. `force`: an older trace gives way.
+    """An empty directory that is the user's alone. `force`: an older trace gives way, unless somebody records it still.
 
     Raises TraceExistsError where something else is, and where there can be no directory.
     """
+    if is_written(trace / JOURNAL, unknown=False):
+        raise TraceExistsError(f"{trace} is still being recorded: wait for that to end, or use -o for another place")
     if trace.is_symlink() or trace.exists():
         is_trace = (trace / FACTS_FILE).is_file()
         is_empty = trace.is_dir() and not any(trace.iterdir())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import diffkeeper
+from diffkeeper.errors import TraceExistsError
 from diffkeeper.trace import Trace
 
 from . import harness
@@ -104,6 +105,19 @@ def test_a_reader_that_stays(recorder: subprocess.Popen[str], workspace: Path, t
 def _log(opened: Trace, seq: int) -> bytes | None:
     path = opened.at(f"e{seq}") / "log"
     return path.read_bytes() if path.exists() else None
+
+
+def test_it_is_not_replaced(recorder: subprocess.Popen[str], workspace: Path, trace: Path) -> None:
+    """Not even by force: who starts the same twice loses neither recording, and is told."""
+    for words in (["--force"], []):
+        refused = harness.run("record", *words, "-o", trace, "--", "touch", workspace / "second")
+        assert refused.returncode == TraceExistsError.exit_code
+        assert f"{trace} is still being recorded" in refused.stderr
+        assert "-o" in refused.stderr
+    assert not (workspace / "second").exists()
+    _ended(recorder, workspace)
+    harness.assert_faithful(trace, workspace)
+    assert harness.record(trace, ["true"], options=["--force"], cwd=workspace).returncode == 0
 
 
 def test_its_recorder_was_killed(recorder: subprocess.Popen[str], workspace: Path, trace: Path) -> None:
