@@ -120,3 +120,7 @@ class CommandNotFoundError(DiffKeeperError):
     """The command to record does not exist."""
 
     exit_code = 127
+
+
+class Stopped(SystemExit):
+    """A signal ends the program, whatever it is at: nobody may take this for a plugin's own sys.exit()."""

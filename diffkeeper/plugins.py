@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from msgspec import Struct
 
-from .errors import PluginError
+from .errors import PluginError, Stopped
 
 if typing.TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -280,6 +280,8 @@ def _load(kind: str, name: str) -> type:
             on_load_failure_callback=lambda _manager, _entry, error: failures.append(error),
             on_missing_entrypoints_callback=None,
         )
+    except Stopped:
+        raise
     except (AssertionError, SystemExit) as unwilling:  # stevedore does not take these for failures to load
         failures.append(unwilling)
     if failures:

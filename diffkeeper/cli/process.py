@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
+from diffkeeper.errors import Stopped
+
 
 class Inherited(NamedTuple):
     """What we changed of what we were left with. `ignored`: signals; `closed`: standard streams, by number."""
@@ -45,7 +47,12 @@ def unwind_on_signals() -> None:
     """End as by an exception where a signal would end us at once, so that what was begun is put away."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup stays as it is
-            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    del frame
+    raise Stopped(128 + number)
 
 
 def end(code: object) -> NoReturn:

@@ -97,6 +97,8 @@ def check(place: Place) -> None:
     data = exported / "data"
     assert os.stat(data).st_uid == os.stat(place.work).st_uid, "the export lost the owner"
     assert os.stat(data).st_mode & 0o777 == 0o700, "the export lost the mode"
+    recorded = int((data / "postmaster.pid").read_text().split()[0])
+    harness.wait_for(lambda: not Path(f"/proc/{recorded}").exists())  # a zombie is a server to the next one
     sockets = place.top / "sockets"
     sockets.mkdir()
     shutil.chown(sockets, USER, USER)

@@ -12,7 +12,7 @@ import pytest
 from stevedore import ExtensionManager
 
 from diffkeeper import plugins
-from diffkeeper.errors import PluginError
+from diffkeeper.errors import PluginError, Stopped
 
 MODULE = '''
 """Plugins as a third party might write them."""
@@ -229,3 +229,14 @@ loaded = [name for name in sys.modules if name.startswith(("diffkeeper_plugins.e
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_signal_while_a_plugin_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends the program as at any other time: it is not the plugin that gave up."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise Stopped(143)
+
+    monkeypatch.setattr("stevedore.NamedExtensionManager", stopped)
+    with pytest.raises(Stopped):
+        plugins._load.__wrapped__("differ", "zstd")
