@@ -37,6 +37,7 @@ from .kernel import Control, Kernel, Loading
 from .losses import Losses
 from .namespaces import kernel_time
 from .others import Fingerprints
+from .pace import Pace
 from .pump import Pump
 from .ring import Ring
 from .verdicts import Verdicts
@@ -44,16 +45,6 @@ from .verify import Verifier
 
 MMAP_INTERVAL = 0.1
 """Seconds between two looks at files that are mapped and writable."""
-
-IDLE_WAIT = 0.01
-"""Seconds between two looks at the ring when nothing wakes us: what bounds the batch that a crash loses."""
-
-DOZE, AWAKE = 0.05, 100
-"""Seconds between two looks after so many that found nothing: a service may do nothing for days."""
-
-BREATH, LITTLE = 0.004, 256 << 10
-"""Seconds to the next look where fewer bytes are waiting: what is done for each span, here and by the indexer, is then
-done for fewer, and a processor is free for the command. Whoever is held wakes us up before."""
 
 SETTLE_TIME = 0.5
 
@@ -279,7 +270,7 @@ class _Recording:
         assert self._indexer is not None
         failure_told = enough = waiting_told = False
         ours = (process.pid, guardian.pid, self._indexer.pid)
-        idle = 0
+        pace = Pace(self._ring)
         while True:
             try:
                 busy = self._pump.step()
@@ -306,11 +297,7 @@ class _Recording:
                 waiting_told = True
                 self._ui.note("the command has ended; recording until all that it started has, too (Ctrl-C ends this)")
             self._indexer.let(self._journal.bytes_written)
-            idle = 0 if busy else idle + 1
-            if idle:
-                self._ring.wait(IDLE_WAIT if idle < AWAKE else DOZE)
-            elif self._ring.waiting < LITTLE:
-                self._ring.wait(BREATH)
+            pace.rest(busy=busy)
 
     def _alive(self) -> list[int]:
         """Processes of the recording that have not ended."""

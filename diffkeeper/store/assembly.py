@@ -126,7 +126,7 @@ class ContentReader:
     def outcome_within(self, txn: Txn, key: bytes, value: bytes, seq: int) -> outcome.Within:
         """What stat() says of the content at a moment that is in the middle of a block."""
         ref = decode_ref(key, value)
-        if key in self._blocks or ref.head.rows > JOIN_ROWS:
+        if key in self._blocks or ref.head.rows > JOIN_ROWS:  # so large that it is worth keeping
             return outcome.of_block(ref, self.block(txn, ref), seq)
         return outcome.within(ref, value, seq)
 

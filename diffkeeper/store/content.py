@@ -41,7 +41,7 @@ CHUNK = 128 << 10
 FEW_ROWS = 16
 INLINE_LIMIT = 256  # more than that, inline, is PACKED
 JOIN_BYTES, JOIN_ROWS = 64 << 10, 4096
-"""Most of a block that was joined from others, and least that a block has which is kept when it was decoded once."""
+"""Most of a block that is joined from others."""
 ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime
 
 KEY = struct.Struct(">QQI")

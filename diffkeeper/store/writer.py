@@ -155,10 +155,10 @@ class ContentWriter:
         flags = RESET if pending.reset else 0
         whole = _is_whole(rows, state.size)
         base = (state.full or state.prior or base) if whole else b""
-        inline = len(payload) <= (INLINE_LIMIT if whole else JOIN_BYTES)
-        if inline and not whole and not flags:
+        if not whole and not flags and len(payload) <= JOIN_BYTES:
             rows, payload, before, flags = self._joined(state, rows, payload, before)
-        digest = self._block(state, rows, flags, (before, state.size), payload, base, inline=inline)
+        inline = INLINE_LIMIT if whole else JOIN_BYTES
+        digest = self._block(state, rows, flags, (before, state.size), payload, base, inline)
         state.full = digest if whole else b""
         if state.since > 2 * max(state.size, KEYFRAME_LEAST):
             self._keyframe(state, (rows[-2], rows[-1]))
@@ -166,9 +166,9 @@ class ContentWriter:
     def _joined(
         self, state: NodeState, rows: array[int], payload: bytes, before: int
     ) -> tuple[array[int], bytes, int, int]:
-        """Rows, bytes, size before them and flags, with those of the last blocks where these are no more than twice
-        as many: who records for days commits often, and a reader needs a step for each block. So there are few, and
-        each row is written again a few times."""
+        """Rows, bytes, size before them and flags, with those of the last blocks where these are no more than twice as
+        many: so there are few blocks, however often is committed, and each row is written again a few times.
+        """
         flags = 0
         while state.block_first >= 0 and not flags & RESET:
             key = content.block_key(state.node, state.block_first, state.block_part)
@@ -225,14 +225,17 @@ class ContentWriter:
 
     def _block(
         self, state: NodeState, rows: array[int], flags: int, sizes: tuple[int, int], payload: bytes, base: bytes = b"",
-        *, inline: bool = False,
+        inline: int = INLINE_LIMIT,
     ) -> bytes:  # fmt: skip
-        """Returns the digest of the payload, if it is one blob. `base`: as of `flush`; only for a whole file."""
+        """Returns the digest of the payload, if it is one blob. `base`: as of `flush`; only for a whole file.
+
+        `inline`: up to so many bytes lie in the block itself.
+        """
         pieces = packing.arranged(rows, payload)
         flags |= SORTED if pieces else 0
         pieces = pieces or [payload]
         where: list[bytes] | bytes
-        if inline or len(payload) <= INLINE_LIMIT:
+        if len(payload) <= inline:
             where = payload
         elif base:
             where = [self._patcher.put(self.txn, payload, base)]

@@ -43,6 +43,13 @@ def _events(trace: Path) -> int:
     return int(json.loads(found.stdout)["events"]) if found.returncode == 0 else 0
 
 
+def _goes_on(trace: Path, more: int) -> int:
+    """Until there are more events; returns how many there were."""
+    before = _events(trace)
+    harness.wait_for(lambda: _events(trace) > before + more)
+    return before
+
+
 def _ended(recorder: subprocess.Popen[str], workspace: Path) -> None:
     (workspace.parent / "enough").touch()
     assert recorder.wait(60) == 0
@@ -75,8 +82,7 @@ def test_a_mount_is_of_one_time(recorder: subprocess.Popen[str], workspace: Path
     try:
         assert "duration: still being recorded" in (point / ".diffkeeper/status").read_text()
         before = (point / "@end/log").read_bytes()
-        events = _events(trace)
-        harness.wait_for(lambda: _events(trace) > events + 300)
+        events = _goes_on(trace, 300)
         assert (point / "@end/log").read_bytes() == before
         middle = (point / f"@e{events // 2}/log").read_bytes()
         assert before.startswith(middle)
@@ -96,8 +102,7 @@ def test_a_reader_that_stays(recorder: subprocess.Popen[str], workspace: Path, t
         moments = range(1, opened.reader.last_seq + 1)
         before = [_log(opened, seq) for seq in moments]
         for _ in range(3):
-            events = _events(trace)
-            harness.wait_for(lambda events=events: _events(trace) > events + 50)  # type: ignore[misc]
+            _goes_on(trace, 50)
             assert [_log(opened, seq) for seq in moments] == before
     _ended(recorder, workspace)
 
