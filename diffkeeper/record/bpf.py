@@ -9,10 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import resource
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 
@@ -57,23 +55,6 @@ def _call(command: int, attributes: bytes) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
-
-
-@contextmanager
-def unlimited() -> Iterator[None]:
-    """What is compiled and loaded while this lasts may be as large as it is; afterwards our limit is as it was.
-
-    Before Linux 5.11 maps and programs count as locked memory. Even root may have less of that than the ring takes. bcc
-    lifts the limit as well where it has to, and leaves it so; the command is to find the one that we were given.
-    """
-    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    try:
-        yield
-    finally:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
 
 
 def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
@@ -169,8 +150,7 @@ def is_allowed() -> bool:
     """Whether we may load programs such as ours, which takes capabilities in the initial user namespace."""
     code = INSTRUCTION.pack(_MOVE, 0, 0, 0) + INSTRUCTION.pack(EXIT, 0, 0, 0)
     try:
-        with unlimited():
-            os.close(load_program("nothing", code, {}))
+        os.close(load_program("nothing", code, {}))
     except OSError:
         return False
     return True

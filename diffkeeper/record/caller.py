@@ -1,7 +1,7 @@
 """Whoever has called us, by sudo or not: the command is to run as theirs, and to find what it would find without us.
 
-Owns who that is, and what sudo keeps from us: it gives root an environment and a umask of its own. What we were given
-beyond that (`sudo NAME=value diffkeeper`) counts as well.
+Owns who that is, and what sudo keeps from us: it gives root an environment, a umask and limits of its own. What we were
+given beyond that (`sudo NAME=value diffkeeper`) counts as well.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
+
+from . import limits
+from .limits import Limits
 
 _OF_SUDO = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "MAIL", "TERM", "COLORTERM"})
 """What sudo sets for root, or lets through: the caller's own are theirs."""
@@ -31,24 +34,25 @@ class User(Struct, frozen=True):
 
 
 class Caller(Struct, frozen=True):
-    """The user, the environment of the command, and its umask; None: ours."""
+    """The user, the environment of the command, its limits, and its umask; None: ours."""
 
     user: User
     environment: dict[str, str]
+    limits: Limits
     umask: int | None = None
 
 
-def called_by() -> Caller:
-    """Whoever called sudo, which called us; else us."""
+def called_by(given: Limits) -> Caller:
+    """Whoever called sudo, which called us; else us. `given`: the limits that we were given."""
     user, ours = invoking_user(), dict(os.environ)
     if user.is_caller:
-        return Caller(user, ours)
+        return Caller(user, ours, given)
     ours |= _named(user)
     sudo, above = _sudo()
     if not sudo:
-        return Caller(user, ours)
+        return Caller(user, ours, given)
     further = {name: value for name, value in ours.items() if name not in _OF_SUDO and not name.startswith("SUDO_")}
-    return Caller(user, {**sudo, **further}, _umask(above))
+    return Caller(user, {**sudo, **further}, _limits(above) or given, _umask(above))
 
 
 def invoking_user() -> User:
@@ -89,6 +93,12 @@ def _sudo() -> tuple[dict[str, str], int]:
             pid = int(_field(pid, "PPid"), 10)
     pairs = (os.fsdecode(pair).partition("=") for pair in found.split(b"\0"))
     return {name: value for name, _, value in pairs if name}, pid
+
+
+def _limits(pid: int) -> Limits:
+    with suppress(OSError):
+        return limits.of(pid)
+    return {}
 
 
 def _umask(pid: int) -> int | None:

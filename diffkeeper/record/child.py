@@ -8,6 +8,7 @@ stopped. Knows nothing of BPF beyond a few callables.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import CommandNotExecutableError, CommandNotFoundError
+from . import limits
 from .caller import Caller, become
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -80,9 +82,12 @@ class Child:
                 _libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
                 for fd in closed:
                     os.close(fd)
+                limits.restore(caller.limits)  # at the last: we may have more memory than they leave
                 os.execvpe(command[0], list(command), caller.environment)
             except OSError as error:
                 os.write(failed, str(error.errno or 1).encode())
+            except MemoryError:
+                os.write(failed, str(int(errno.ENOMEM)).encode())
             finally:
                 os._exit(127)
         os.close(hold)

@@ -125,7 +125,8 @@ def _read(directory: Path) -> Book:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with open(os.open(directory / BOOK, flags), "rb") as file:
-            return msgspec.msgpack.decode(file.read(BOOK_LIMIT), type=Book)
+            size = min(os.fstat(file.fileno()).st_size, BOOK_LIMIT)  # or read() makes room for the limit
+            return msgspec.msgpack.decode(file.read(size), type=Book)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return Book(0, {})
 

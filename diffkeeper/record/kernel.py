@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import KernelTooOldError, NoBccError, NotPermittedError
 from ..progress import Progress, Silent
 from ..wire import Inode
-from . import bpf, compiler, layout, namespaces, symbols, syscalls
+from . import bpf, compiler, layout, limits, namespaces, symbols, syscalls
 from .requests import Request, decode
 
 PARTS = (
@@ -151,14 +151,15 @@ def _refused(error: OSError) -> NoBccError:
 class Loading:
     """Programs on their way into the kernel, in a thread of their own: that takes as long as importing the rest.
 
-    Raises KernelTooOldError, NotPermittedError, NoBtfError and NoBccError when it is begun.
+    Raises KernelTooOldError, NotPermittedError, NoBtfError and NoBccError when it is begun. `limits`: those that we
+    were given; ours are lifted from here on.
     """
 
     def __init__(self, ui: Progress | None = None, ring_bytes: int = RING_BYTES) -> None:
         ui = ui or Silent()
+        self.limits = limits.lift()
         check_kernel()
-        with bpf.unlimited():
-            code = compiled(ring_bytes, partial(ui.note, COMPILING))
+        code = compiled(ring_bytes, partial(ui.note, COMPILING))
         self._pool = ThreadPoolExecutor(1)
         self._kernel = self._pool.submit(Kernel, code, ring_bytes)
 
@@ -183,8 +184,7 @@ class Kernel:
         self._fds: list[int] = []
         self._maps: dict[str, bpf.Map] = {}
         try:
-            with bpf.unlimited():
-                self._load(code)
+            self._load(code)
         except OSError as error:
             raise _refused(error) from error
         self._fds += self._programs.values()
@@ -300,8 +300,7 @@ class Kernel:
     def judge(self) -> bool:
         """Ask about paths from now on. False: not here, as no tracepoint tells what a call with paths has changed."""
         try:
-            with bpf.unlimited():
-                self._fds.append(self._load_judge())  # only here: it takes the verifier longest
+            self._fds.append(self._load_judge())  # only here: it takes the verifier longest
         except OSError as error:
             raise _refused(error) from error
         self._help(HELPERS.index(JUDGE), self._fds[-1])

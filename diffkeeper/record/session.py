@@ -76,7 +76,7 @@ def record(
     loading = loading or Loading(ui)
     recording = None
     try:
-        caller = called_by()
+        caller = called_by(loading.limits)
         child.find_command(command, caller.environment)
         resolved = scope.resolve_roots(roots)
         user = caller.user

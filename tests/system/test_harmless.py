@@ -53,6 +53,41 @@ def test_the_command_inherits_what_it_would_without_us(workspace: Path, trace: P
     assert harness.record(trace, words, cwd=workspace).stdout == bare
 
 
+LIMITS = {"AS": 128 << 20, "CPU": 1, "DATA": 64 << 20, "FSIZE": 1 << 20, "MEMLOCK": 0, "NOFILE": 16, "NPROC": 1}
+TOO_LITTLE = ("AS", "DATA", "NOFILE")
+MAY_RAISE = bool(int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16) >> 24 & 1)
+
+
+def limited(name: str, hard: bool, *words: str) -> list[str]:
+    """Run `words` with a limit."""
+    which, least = f"resource.RLIMIT_{name}", LIMITS[name]
+    most = least if hard else f"resource.getrlimit({which})[1]"
+    script = f"import os, resource, sys; resource.setrlimit({which}, ({least}, {most}))"
+    return [sys.executable, "-c", f"{script}; os.execvp(sys.argv[1], sys.argv[1:])", *words]
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits_are_the_commands(name: str, hard: bool, workspace: Path, trace: Path) -> None:
+    """The command finds each as given; none ends a recorder, or it is not begun where it may not be raised."""
+    script = "grep Max /proc/self/limits; for i in 1 2 3; do head -c 900000 /dev/zero > f$i; done"
+    words = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", "sh", "-c", script]
+    recorded = subprocess.run(limited(name, hard, *words), cwd=workspace, capture_output=True, text=True, check=False)
+    if hard and name in TOO_LITTLE and not MAY_RAISE:
+        assert (recorded.returncode, len(recorded.stderr.splitlines())) == (77, 1), recorded.stderr
+        assert "ulimit" in recorded.stderr
+        assert not trace.exists()
+        return
+    assert recorded.returncode == 0, recorded.stderr
+    if hard and name == "FSIZE" and not MAY_RAISE:
+        assert "File too large" in recorded.stderr
+        assert "incomplete" in recorded.stderr
+    else:
+        harness.assert_faithful(trace, workspace)
+    bare = limited(name, hard, "grep", "Max", "/proc/self/limits")
+    assert subprocess.run(bare, capture_output=True, text=True, check=True).stdout == recorded.stdout
+
+
 @pytest.mark.parametrize("where", ["full disk", "nobody reads", "hung up"])
 def test_nowhere_to_say_anything(where: str, workspace: Path, trace: Path) -> None:
     """The exit code is the command's, also where our own words find no way out."""
@@ -332,26 +367,28 @@ def test_under_sudo_the_command_and_the_trace_are_the_users(workspace: Path, tmp
 
 @pytest.mark.parametrize("pty", [False, True], ids=["", "use_pty"])
 def test_sudo_keeps_nothing_from_the_command(pty: bool, workspace: Path, tmp_path: Path) -> None:
-    """sudo gives root an environment and a umask of its own; the command finds those of whoever called sudo."""
+    """sudo gives root an environment, a umask and limits of its own; the command finds those of whoever called sudo."""
     workspace.chmod(0o777)
     sudoers = tmp_path / "sudoers"
     sudoers.write_text(f"Defaults env_reset, {'' if pty else '!'}use_pty\nnobody ALL=(ALL) NOPASSWD: ALL\n")
     with tempfile.TemporaryDirectory(dir="/tmp") as place:
         os.chmod(place, 0o755)
         tool = Path(place, "mine")
-        tool.write_text("#!/bin/sh\nenv -0 > environment; : > made\n")
+        tool.write_text("#!/bin/sh\nenv -0 > environment; : > made; ulimit -S -n > files\n")
         tool.chmod(0o755)
         theirs = {"PATH": f"{place}:/usr/bin:/bin", "FROM_CI": "yes", "HOME": "/somewhere", "EMPTY": ""}
         words = ["sudo", "GIVEN=too", *harness.DIFFKEEPER, "record", "-o", str(tmp_path / "trace"), "--", "mine"]
+        shell = 'umask 002; ulimit -S -n 99; "$@"'
         setting = f'mount --bind {sudoers} /etc/sudoers && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
         result = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", setting, "sh", "sh", "-c", 'umask 002; "$@"', "sh", *words],
+            ["unshare", "--mount", "sh", "-c", setting, "sh", "sh", "-c", shell, "sh", *words],
             cwd=workspace, env=theirs, check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = dict(pair.split("=", 1) for pair in (workspace / "environment").read_text().split("\0") if pair)
     assert {name: found.get(name) for name in theirs} == theirs
     assert found["GIVEN"] == "too"
+    assert (workspace / "files").read_text() == "99\n"
     assert not [name for name in found if name.startswith("SUDO_")]
     made = (workspace / "made").stat()
     assert (made.st_uid, made.st_mode & 0o777) == (65534, 0o664)
