@@ -60,6 +60,8 @@ class Aside:
             os.nice(19)
             with suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            with suppress(OSError):  # where memory is short nobody is missed less: the recorder does what is left
+                Path("/proc/self/oom_score_adj").write_text("1000")
             log = os.open(self._trace / INDEXER_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             null = os.open(os.devnull, os.O_WRONLY)
             for fd, number in ((hold, 0), (null, 1), (log, 2)):

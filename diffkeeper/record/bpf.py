@@ -12,12 +12,13 @@ import os
 import struct
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 _SYSCALL = 321  # bpf(2) on x86_64
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD, _TRACEPOINT_OPEN = 0, 1, 2, 3, 4, 5, 17
 _RAW_TRACEPOINT = 17  # enum bpf_prog_type
 MAP_RINGBUF = 27  # enum bpf_map_type
+_HASHES, _FEW = (1, 9), 1024  # that, and the same where the least recently used entry goes when it is full
 LOAD_WIDE, CALL, EXIT = 0x18, 0x85, 0x95  # instructions: the first one takes the place of two
 _MOVE, _PSEUDO_MAP_FD, _PSEUDO_FUNCTION = 0xB7, 1, 2
 FUNCTION_BASE = 1 << 24
@@ -39,6 +40,12 @@ class MapSpec(Struct, frozen=True):
     entries: int
     flags: int
     placeholder: int
+
+    def smaller(self, part: int) -> MapSpec:
+        """With one of `part` of its entries, if these are found by keys, and are many."""
+        if self.kind not in _HASHES or self.entries <= _FEW:
+            return self
+        return structs.replace(self, entries=max(_FEW, self.entries // part))
 
 
 class Bytecode(Struct, frozen=True):

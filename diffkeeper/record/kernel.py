@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import KernelTooOldError, NoBccError, NotPermittedError
 from ..progress import Progress, Silent
 from ..wire import Inode
-from . import bpf, compiler, layout, limits, namespaces, symbols, syscalls
+from . import bpf, compiler, layout, limits, memory, namespaces, symbols, syscalls
 from .requests import Request, decode
 
 PARTS = (
@@ -62,7 +62,6 @@ CHANGES = "inode_set_ctime_to_ts"
 CLOCK = "tk_core"
 URING = ("io_uring_submit_req", "io_uring_complete", "io_uring_cqe_overflow")
 OPTIONAL_TRACEPOINTS = (CHANGES, "ctime_ns_xchg", "ctime_xchg_skip", "writeback_mark_inode_dirty", *URING)
-RING_BYTES = 64 << 20
 BIND_DEPTH = 256
 COMPILING = "compiling programs for this kernel: some seconds, the first time"
 PASSES = 8  # over what is asked: more only where somebody asks without end
@@ -134,7 +133,7 @@ def program_text() -> str:
     return "\n".join(text)
 
 
-def compiled(ring_bytes: int = RING_BYTES, compiling: Callable[[], None] = lambda: None) -> bpf.Bytecode:
+def compiled(ring_bytes: int = memory.MOST_RING, compiling: Callable[[], None] = lambda: None) -> bpf.Bytecode:
     """The programs for the running kernel. Raises NoBtfError, KernelTooOldError and NoBccError.
 
     `compiling` is called where they have to be compiled first.
@@ -155,13 +154,15 @@ class Loading:
     were given; ours are lifted from here on.
     """
 
-    def __init__(self, ui: Progress | None = None, ring_bytes: int = RING_BYTES) -> None:
+    def __init__(self, ui: Progress | None = None, ring_bytes: int = 0) -> None:
+        """`ring_bytes`: 0: as fits the memory that there is."""
         ui = ui or Silent()
         self.limits = limits.lift()
         check_kernel()
-        code = compiled(ring_bytes, partial(ui.note, COMPILING))
+        fitting = memory.ring_bytes(memory.limit())
+        code = compiled(ring_bytes or fitting, partial(ui.note, COMPILING))
         self._pool = ThreadPoolExecutor(1)
-        self._kernel = self._pool.submit(Kernel, code, ring_bytes)
+        self._kernel = self._pool.submit(Kernel, code, ring_bytes or fitting, memory.MOST_RING // fitting)
 
     def wait(self) -> Kernel:
         """The programs, when the thread has ended: what forks must be alone. Raises NoBccError."""
@@ -177,14 +178,19 @@ class Loading:
 class Kernel:
     """The loaded programs. `ring_fd`, `questions_fd` and `control` stay valid until `close()`."""
 
-    def __init__(self, code: bpf.Bytecode, ring_bytes: int) -> None:
-        """Load; nothing is attached yet. `ring_bytes`: a power of two of pages. NoBccError when it cannot be."""
+    def __init__(self, code: bpf.Bytecode, ring_bytes: int, part: int = 1) -> None:
+        """Load; nothing is attached yet. `ring_bytes`: a power of two of pages. NoBccError when it cannot be.
+
+        `part`: maps have one of so many of their entries, where memory is short.
+        """
         self.ring_bytes = ring_bytes
         self.notes: list[str] = []
+        if part > 1:
+            self.notes.append(f"the ring has {ring_bytes >> 20} MiB, as memory is short here: writers are held sooner")
         self._fds: list[int] = []
         self._maps: dict[str, bpf.Map] = {}
         try:
-            self._load(code)
+            self._load(code, part)
         except OSError as error:
             raise _refused(error) from error
         self._fds += self._programs.values()
@@ -203,9 +209,9 @@ class Kernel:
         self.control[Control.THRESHOLD] = ring_bytes // 2
         self.control[Control.PIDNS] = namespaces.pid_namespace()
 
-    def _load(self, code: bpf.Bytecode) -> None:
+    def _load(self, code: bpf.Bytecode, part: int) -> None:
         by_placeholder = {}
-        for spec in code.maps:
+        for spec in (each.smaller(part) for each in code.maps):
             self._maps[spec.name] = by_placeholder[spec.placeholder] = bpf.Map(spec)
         self._load_judge = partial(bpf.load_program, JUDGE, code.programs.pop(JUDGE), by_placeholder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # the verifier takes its time, and one CPU a program

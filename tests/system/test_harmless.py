@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,38 @@ def test_limits_are_the_commands(name: str, hard: bool, workspace: Path, trace: 
         harness.assert_faithful(trace, workspace)
     bare = limited(name, hard, "grep", "Max", "/proc/self/limits")
     assert subprocess.run(bare, capture_output=True, text=True, check=True).stdout == recorded.stdout
+
+
+@contextmanager
+def little_memory(size: int) -> Iterator[Path]:
+    """A control group that may have so many bytes."""
+    top = Path("/sys/fs/cgroup/memory")
+    limit = "memory.limit_in_bytes"
+    if not top.is_dir():
+        top, limit = Path("/sys/fs/cgroup"), "memory.max"
+        if "memory" not in (top / "cgroup.subtree_control").read_text():
+            pytest.skip("no control group for memory can be made here")
+    group = top / f"diffkeeper-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / limit).write_text(str(size))
+        yield group
+    finally:
+        harness.wait_for(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_a_container_with_little_memory(workspace: Path, trace: Path) -> None:
+    """A command that takes half of it, and does much: neither it nor the recorder is killed, and nothing is lost."""
+    script = "memory = b'x' * (80 << 20)\nfor n in range(30000):\n open('a', 'w').close(); os.rename('a', f'b{n % 9}')"
+    script = f"import os\n{script}\nwith open('c', 'wb', 0) as file:\n for n in range(30000): file.write(b'y' * 4000)"
+    with little_memory(160 << 20) as group:
+        joins = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+        words = [*harness.DIFFKEEPER, "record", "-o", str(trace), "--", sys.executable, "-c", script]
+        result = subprocess.run(["sh", "-c", joins, "sh", *words], cwd=workspace, stderr=subprocess.PIPE, check=False)
+        assert result.returncode == 0, result.stderr
+    harness.assert_faithful(trace, workspace)
+    assert any("as memory is short" in note for note in harness.info(trace)["notes"])
 
 
 @pytest.mark.parametrize("where", ["full disk", "nobody reads", "hung up"])
