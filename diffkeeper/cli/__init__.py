@@ -66,6 +66,12 @@ def one_line_errors() -> Iterator[None]:
         raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
     except KeyboardInterrupt as error:
         raise click.exceptions.Exit(128 + signal.SIGINT) from error
+    except MemoryError:
+        fail("there is not enough memory for this", 1)
+    except RuntimeError as error:
+        if "new thread" not in str(error):
+            raise
+        fail("no thread can be started: the limit on processes is reached (ulimit -u, or pids.max of a container)", 1)
     except ImportError as error:
         fail(f"a part of DiffKeeper cannot be loaded: {error}; run 'make setup' again", PluginError.exit_code)
     except OSError as error:

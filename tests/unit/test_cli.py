@@ -124,6 +124,15 @@ def test_an_operating_system_error_names_the_file(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "diffkeeper: /mnt/full\\xff\\n: No space left on device\n"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_what_the_caller_has_too_little_of_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory and processes are limited by the caller, so no traceback of ours explains more."""
+    with pytest.raises(click.exceptions.Exit) as caught, one_line_errors():
+        raise error
+    assert caught.value.exit_code == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_an_interrupt_ends_with_130() -> None:
     """Ctrl-C prints nothing and ends as a shell expects."""
     with pytest.raises(click.exceptions.Exit) as caught, one_line_errors():
