@@ -175,8 +175,9 @@ class Baseline:
 
     def _status(self, entry: os.DirEntry[bytes], path: bytes, is_dir: bool) -> os.stat_result | None:
         """What stat() says; None of what is left out."""
-        if is_dir and self._seeks and is_trace(entry.path):
+        if is_dir and self._seeks and path not in self.traces and is_trace(entry.path):
             self.traces.add(path)
+            self._emit((encode(WireOp.SETTLE, payload=b"trace=" + path),))
         if path in self.traces or not self._keep(path, is_dir):
             return None
         return entry.stat(follow_symlinks=False)

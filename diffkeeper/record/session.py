@@ -157,11 +157,8 @@ class _Recording:
         self._verdicts = Verdicts(self._judges, self._roots, self._another_pass)
         self._pump = Pump(self._journal, self._trace, self._mmap_interval, self._verdicts, self._roots)
         place.give(self._trace, self._user)
+        self._indexer = Aside(self._trace, self._user)  # beside the baseline already
         self._take_baseline()
-        if others := self._baseline.traces - {facts.trace}:
-            write_facts(self._trace, structs.replace(facts, traces=tuple(sorted(others))))
-            place.give(self._trace, self._user)
-        self._indexer = Aside(self._trace, self._user)
         kernel = self._kernel
         assert kernel is not None
         kernel.skip_devices(scope.pseudo_devices())

@@ -7,6 +7,7 @@ stored belongs to `processes`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 
 import msgspec
@@ -20,7 +21,7 @@ from .codec import damaged
 from .tables import Table
 from .timeline import Timeline
 
-MAX_CAUSES, MAX_NOTES, MAX_TEXT = 64, 256, 4096
+MAX_CAUSES, MAX_NOTES, MAX_TEXT, MAX_TRACES = 64, 256, 4096, 4096
 """What of a stranger's journal the session, which is written with every commit, takes in."""
 
 
@@ -118,6 +119,8 @@ class Course:
             self._note(notes=(*self.session.notes, value[:MAX_TEXT]))
         elif key == "verified_paths" and value.isascii() and value.isdigit():
             self._note(verified_paths=int(value))
+        elif key == "trace" and value.startswith("/") and len(self.session.traces) < MAX_TRACES:
+            self._note(traces=tuple(sorted({*self.session.traces, os.fsencode(value[:MAX_TEXT])})))
         elif key == "filtered" and len(told := unpack_told(value)) == len(self.session.filters):
             self._note(filtered=merged(self.session.filtered, told))
 

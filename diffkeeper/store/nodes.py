@@ -44,8 +44,7 @@ class Nodes:
         self.next_node = next_node
         self.by_ident: dict[Identity, NodeState] = {}
         self._writer = writer
-        self._traces = session.trace, *session.traces
-        self._in_traces = tuple(trace.rstrip(b"/") + b"/" for trace in self._traces)
+        self.pass_over_traces(session)
         self._roots, self._in_roots = session.roots, tuple(root.rstrip(b"/") + b"/" for root in session.roots)
         self._cache: dict[int, NodeState] = {}
         self._children: dict[tuple[int, bytes], NodeState | None] = {}  # as in NAMES now
@@ -271,6 +270,11 @@ class Nodes:
         if path.startswith(self._in_traces) or path in self._traces:
             return True
         return self._chooses and not self.filters.keeps_path(path, is_dir)
+
+    def pass_over_traces(self, session: Session) -> None:
+        """The recording's own, and those that it met."""
+        self._traces = session.trace, *session.traces
+        self._in_traces = tuple(trace.rstrip(b"/") + b"/" for trace in self._traces)
 
     def pass_over(self, path: bytes, *, is_dir: bool = False) -> None:
         """A call is left out because of this path: if a filter is why, it counts."""

@@ -65,6 +65,7 @@ class Replay:
             WireOp.MOUNTS: self._mount,
             **self._course.apply,
             **self._standing.apply,
+            WireOp.SETTLE: self._settle,
             WireOp.END: self._end,
         }
 
@@ -165,6 +166,10 @@ class Replay:
         """Records are missing here, nobody knows how many."""
         self.data.give_up_waiting()
         self.span(encode(WireOp.GAP, payload=cause))
+
+    def _settle(self, record: Record) -> None:
+        self._course.apply[WireOp.SETTLE](record)
+        self.nodes.pass_over_traces(self._course.session)
 
     def _end(self, record: Record) -> None:
         self.data.give_up_waiting()

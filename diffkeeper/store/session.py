@@ -25,7 +25,7 @@ FORMAT = 3
 """Of the store. 1 had no XATTRS, 2 no PACKED content; they are read, and finished, as ever."""
 FACTS_FILE = "session.json"
 _FACTS_LIMIT = 16 << 20
-_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters", "differ", "traces")
+_FACTS = ("format", "version", "command", "cwd", "roots", "trace", "host", "kernel", "filters", "differ")
 _KEY = b"session"
 
 
