@@ -31,6 +31,7 @@ FRAME = struct.Struct("<4sI8s")
 FRAME_HEAD = struct.Struct("<4sI")
 FRAME_MAGIC = b"DKFR"
 IOV_MAX = 1024  # pieces that one writev(2) takes
+SMALL = 4096  # bytes: pieces that are shorter, on average, are copied into one faster than handled each
 FRAME_LIMIT = 64 << 20
 """Longest payload a reader accepts, and so the most it allocates for one frame."""
 
@@ -126,6 +127,8 @@ class JournalWriter:
             raise ValueError(f"a frame of {length} bytes is longer than readers accept: split it")
         if self._size >= SEGMENT_LIMIT:
             self.rotate()
+        if length < len(pieces) * SMALL:
+            pieces = (b"".join(pieces),)
         head = FRAME_HEAD.pack(FRAME_MAGIC, length)
         left = [memoryview(head + _check(head, *pieces)), *(memoryview(piece) for piece in pieces)]
         try:
@@ -138,12 +141,14 @@ class JournalWriter:
         self.bytes_written += length
 
     def _write(self, left: list[memoryview]) -> None:
-        while left:
-            done = os.writev(self._fd, left[:IOV_MAX])
-            while left and done >= len(left[0]):
-                done -= len(left.pop(0))
-            if left:
-                left[0] = left[0][done:]
+        at = 0
+        while at < len(left):
+            done = os.writev(self._fd, left[at : at + IOV_MAX])
+            while at < len(left) and done >= len(left[at]):
+                done -= len(left[at])
+                at += 1
+            if done:
+                left[at] = left[at][done:]
 
     def cut(self) -> None:
         """Drop a half-written frame."""

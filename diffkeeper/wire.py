@@ -17,6 +17,7 @@ from .errors import TraceDamagedError
 
 WIRE_VERSION = 1
 EVENT = struct.Struct("<QIIHBBIQQ")
+LATEST = (1 << 63) - 1  # ns
 INODE = struct.Struct("<QIIQqqQIIIIII")
 RING_HEADER = struct.Struct("<II")
 RING_BUSY = 1 << 31
@@ -220,6 +221,11 @@ def record_of(
         raise TraceDamagedError("damaged journal: a payload is longer than its record")
     inodes = tuple(map(Inode._make, INODE.iter_unpack(view[body:data]))) if count else ()
     return Record(time, pid, tid, op, flags, inodes, offset, length, view[data : data + payload])
+
+
+def instant(time: int) -> int:
+    """A time of an inode, in ns, as a record can tell it: in 64 bits, from 1677 to 2262. Filesystems know others."""
+    return min(max(time, -LATEST), LATEST)
 
 
 def name_tag(name: bytes) -> int:

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from ..store.session import is_trace
-from ..wire import Flag, Inode, WireOp, Wrong, encode, pieces
+from ..wire import Flag, Inode, WireOp, Wrong, encode, instant, pieces
 from . import scope
 from .contents import contents
 from .deep import within_reach
 from .earlier import Earlier
 from .others import Fingerprints
 
-_TELLS_CONTENT = Wrong.NAME | Wrong.KIND | Wrong.CONTENT
+_TELLS_CONTENT = int(Wrong.NAME | Wrong.KIND | Wrong.CONTENT)
 
 Piece = bytes | memoryview
 
@@ -40,8 +40,8 @@ def inode_of(status: os.stat_result) -> Inode:
         dev=status.st_dev & 0xFFFFFFFF,
         gen=0,
         size=status.st_size,
-        mtime=status.st_mtime_ns,
-        ctime=status.st_ctime_ns,
+        mtime=instant(status.st_mtime_ns),
+        ctime=instant(status.st_ctime_ns),
         mode=status.st_mode,
         uid=status.st_uid,
         gid=status.st_gid,
@@ -212,7 +212,7 @@ class Baseline:
         inode = inode_of(status)
         if kind == stat.S_IFDIR and (device := self._subvolumes.get(status.st_dev)) is not None:
             inode = inode._replace(dev=device & 0xFFFFFFFF, gen=_generation(near))
-        with_content = bool(wrong & _TELLS_CONTENT)
+        with_content = bool(int(wrong) & _TELLS_CONTENT)
         self.handle += 1
         self.files += 1
         record = encode(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ..model import Attrs
 from ..store.reader import Reader
-from ..wire import Wrong
+from ..wire import Wrong, instant
 from .baseline import xattrs_of
 from .contents import CONTENT_PIECE, OPEN, data_ranges
 
@@ -34,7 +34,7 @@ def wrong(
         found |= Wrong.MODE
     if (status.st_uid, status.st_gid) != (recorded.uid, recorded.gid):
         found |= Wrong.OWNER
-    if status.st_mtime_ns != recorded.mtime:
+    if instant(status.st_mtime_ns) != recorded.mtime:
         found |= Wrong.TIMES
     if stat.S_ISLNK(status.st_mode):
         return found | Wrong.TARGET if os.readlink(path) != recorded.target else found

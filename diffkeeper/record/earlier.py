@@ -27,6 +27,7 @@ from ..store.indexer import CUT_OFF, DAMAGED
 from ..store.reader import open_reader
 from ..store.session import FACTS_FILE
 from . import scope
+from .contents import hashed
 
 BOOK = "baseline"
 BOOK_LIMIT = 1 << 30
@@ -36,15 +37,15 @@ _UNSURE = {cause.decode() for cause in (CUT_OFF, DAMAGED, MISSING)}
 """What a recording must not have lost, for then content of its baseline may be missing."""
 _WRITEBACK = ("dirty_expire_centisecs", "dirty_writeback_centisecs")
 
-Facts = tuple[int, int, int, bytes]
-"""Of a file: size in bytes, mtime and ctime in ns, extended attributes as in a SNAPSHOT."""
+DIGEST = 16
 
 
 class Book(msgspec.Struct, array_like=True):
     """What TRACE/baseline holds. `looked`: when the files began to be read, in ns of the wall clock."""
 
     looked: int
-    files: dict[bytes, Facts]
+    files: bytes  # DIGEST bytes of each: a million files are to take little memory
+    xattrs: dict[bytes, bytes]  # as in a SNAPSHOT, of those files that have any
 
 
 class Earlier:
@@ -53,31 +54,34 @@ class Earlier:
     def __init__(self, trace: Path) -> None:
         """`trace`: which has the earlier recording aside, or has none."""
         self._trace = trace
-        self._before = _read(trace / DIRECTORY)
-        self._limit = self._before.looked - longest_dirty()
+        before = _read(trace / DIRECTORY)
+        self._known = frozenset(before.files[at : at + DIGEST] for at in range(0, len(before.files), DIGEST))
+        self._xattrs = before.xattrs
+        self._limit = before.looked - longest_dirty()
         self._points = {b"/": False} | {path: kind in TRUSTED for _, path, kind in scope.mounts()}
-        self._now = Book(time.time_ns(), {})
+        self._looked = time.time_ns()
+        self._now, self._xattrs_now = bytearray(), dict[bytes, bytes]()
         self.same = 0
 
     def recall(self, path: bytes, status: os.stat_result) -> bytes | None:
         """The extended attributes of a file that is as it was; None: it has to be read."""
-        facts = self._before.files.get(path)
-        if (
-            facts is None or facts[:3] != (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            or status.st_ctime_ns > self._limit or not self._is_trusted(os.path.dirname(path))
-        ):  # fmt: skip
+        if not self._known or status.st_ctime_ns > self._limit or _digest(path, status) not in self._known:
+            return None
+        if not self._is_trusted(os.path.dirname(path)):
             return None
         self.same += 1
-        return facts[3]
+        return self._xattrs.get(path, b"")
 
     def remember(self, path: bytes, status: os.stat_result, xattrs: bytes) -> None:
-        self._now.files[path] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, xattrs
+        self._now += _digest(path, status)
+        if xattrs:
+            self._xattrs_now[path] = xattrs
 
     def write(self) -> None:
         """For the next recording; without it that one reads everything. What was known is forgotten: it may be much."""
         with suppress(OSError), open(self._trace / BOOK, "xb", opener=_private) as file:
-            file.write(msgspec.msgpack.encode(self._now))
-        self._before, self._now = Book(0, {}), Book(0, {})
+            file.write(msgspec.msgpack.encode(Book(self._looked, bytes(self._now), self._xattrs_now)))
+        self._known, self._xattrs, self._now, self._xattrs_now = frozenset(), {}, bytearray(), {}
 
     def _is_trusted(self, directory: bytes) -> bool:
         while directory not in self._points:
@@ -128,7 +132,11 @@ def _read(directory: Path) -> Book:
             size = min(os.fstat(file.fileno()).st_size, BOOK_LIMIT)  # or read() makes room for the limit
             return msgspec.msgpack.decode(file.read(size), type=Book)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-        return Book(0, {})
+        return Book(0, b"", {})
+
+
+def _digest(path: bytes, status: os.stat_result) -> bytes:
+    return hashed(b"%d %d %d %b" % (status.st_size, status.st_mtime_ns, status.st_ctime_ns, path))[:DIGEST]
 
 
 def longest_dirty() -> int:

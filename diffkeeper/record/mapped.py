@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from ..wire import Flag, Inode, WireOp, encode, pieces
+from ..wire import Flag, Inode, WireOp, encode, instant, pieces
 from . import reread
 from .baseline import Piece
 from .contents import CONTENT_PIECE, data_ranges, hashed
@@ -129,8 +129,8 @@ class _File:
         status = os.fstat(self._fd)
         self._times = status.st_mtime_ns, status.st_ctime_ns
         return self.inode._replace(
-            size=status.st_size, mtime=status.st_mtime_ns, ctime=status.st_ctime_ns, mode=status.st_mode,
-            uid=status.st_uid, gid=status.st_gid, nlink=status.st_nlink,
+            size=status.st_size, mtime=instant(status.st_mtime_ns), ctime=instant(status.st_ctime_ns),
+            mode=status.st_mode, uid=status.st_uid, gid=status.st_gid, nlink=status.st_nlink,
         )  # fmt: skip
 
     def times_changed(self) -> bool:

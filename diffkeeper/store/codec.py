@@ -26,6 +26,7 @@ MAX_BLOB = 64 << 20
 """Most bytes one blob stands for: no record, and so no payload of a block, is longer."""
 MAX_COLUMNS = 64 << 20
 MAX_ROWS = 1 << 20
+_HALF = 1 << 63
 
 _LEVEL = 3
 _KINDS = "BHIQ"
@@ -185,6 +186,11 @@ def unpack_strings(data: bytes, at: int = 0) -> list[bytes]:
     if at != len(data):
         raise damaged("a list of strings has a tail")
     return strings
+
+
+def wrapped(number: int) -> int:
+    """In 64 bits, as numpy's sums and differences are: that of two times may need more."""
+    return number if -_HALF <= number < _HALF else (number + _HALF) % (2 * _HALF) - _HALF
 
 
 def pack_value(value: object) -> bytes:

@@ -28,6 +28,7 @@ from .codec import (
     pack_rows,
     unpack_columns,
     unpack_numbers,
+    wrapped,
 )
 from .names import LATEST
 from .patches import DIGEST, digest_of
@@ -42,7 +43,7 @@ FEW_ROWS = 16
 INLINE_LIMIT = 256  # more than that, inline, is PACKED
 JOIN_BYTES, JOIN_ROWS = 64 << 10, 4096
 """Most of a block that is joined from others."""
-ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime
+ROW = 6  # seq, kind, offset, length, mtime, ctime - mtime (wrapped)
 
 KEY = struct.Struct(">QQI")
 HEAD = struct.Struct("<BIQQQQQqqQII")
@@ -118,7 +119,7 @@ class Few(Struct, frozen=True, gc=False):
 
     def table(self) -> array[int]:
         """As `encode` takes them."""
-        return array("q", [number for row in self.rows for number in (*row[:5], row[5] - row[4])])
+        return array("q", [number for row in self.rows for number in (*row[:5], wrapped(row[5] - row[4]))])
 
     def runs(self, count: int) -> list[tuple[int, int, int, int]]:
         """The first `count` rows as kind, offset, length, place. GROW rows go: they change no bytes anyone saw."""
@@ -249,7 +250,7 @@ def few_rows(ref: Ref, value: bytes) -> tuple[list[FewRow], int]:
     rows: list[FewRow] = []
     place, before = 0, ref.first
     for seq, kind, offset, length, mtime, change in zip(*[iter(numbers)] * ROW, strict=True):
-        ctime = mtime + change
+        ctime = wrapped(mtime + change)
         sound = (
             before <= seq and WRITE <= kind <= ZERO and 0 <= offset <= LATEST - length and length >= 0
             and -LATEST <= mtime <= LATEST and -LATEST <= ctime <= LATEST and (kind != WRITE or length <= MAX_BLOB)

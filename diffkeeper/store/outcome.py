@@ -7,7 +7,7 @@ A listing asks for the content of every file in this way, and for no bytes.
 from __future__ import annotations
 
 from ..arrays import np
-from .codec import column_places, damaged, unpack_column
+from .codec import column_places, damaged, unpack_column, wrapped
 from .content import CUTS, FEW, ROW, Block, Few, Payload, Ref, few_rows, raw_columns, ref_fields, size_after
 from .names import LATEST
 
@@ -42,7 +42,7 @@ def within(ref: Ref, value: bytes, seq: int) -> Within:
     version, following = int(seqs[count - 1]), int(seqs[count])
     if not (ref.first <= version <= seq < following <= ref.head.last and 0 <= size <= LATEST):
         raise damaged("the rows of a block of content make no sense")
-    return size, version, mtime, mtime + change, following
+    return size, version, mtime, wrapped(mtime + change), following
 
 
 def of_block(ref: Ref, block: Block | Few, seq: int) -> Within:

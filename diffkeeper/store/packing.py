@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Sequence
 
 from ..arrays import np
-from .codec import compress, pack_columns, pack_value
+from .codec import compress, pack_columns, pack_value, wrapped
 from .content import CHUNK, CUT, CUTS, FEW, FEW_ROWS, HEAD, INLINE, INLINE_LIMIT, PACKED, ROW, WRITE, sorted_places
 
 
@@ -41,9 +41,9 @@ def encode(
         packs = len(where) > INLINE_LIMIT
         flags |= INLINE | (PACKED if packs else 0)
         where = compress(where, check=True) if packs else where
-    mtime = rows[-2]
+    mtime, ctime = rows[-2], wrapped(rows[-2] + rows[-1])
     head = HEAD.pack(
-        flags, count, rows[-ROW], before, after, low, high, mtime, mtime + rows[-1], size, len(raw), len(packed)
+        flags, count, rows[-ROW], before, after, low, high, mtime, ctime, size, len(raw), len(packed)
     )
     return head + packed + (where if isinstance(where, bytes) else b"".join(where))
 

@@ -11,7 +11,7 @@ from array import array
 
 from ..arrays import np
 from . import assembly, content, differing, packing, patches
-from .codec import Column, pack_rows
+from .codec import Column, pack_rows, wrapped
 from .content import (
     CUT,
     GROW,
@@ -60,7 +60,7 @@ class ContentWriter:
         size = len(data)
         seq = max(seq, state.version)  # bytes that come late count from the last change on
         pending = self._room(state, size)
-        pending.rows.extend((seq, kind, offset, size, state.mtime, state.ctime - state.mtime))
+        pending.rows.extend((seq, kind, offset, size, state.mtime, wrapped(state.ctime - state.mtime)))
         pending.payload += data
         self._held += size + ROW_COST
         state.since += size if offset == state.size else size + ROW_COST
@@ -107,7 +107,7 @@ class ContentWriter:
     def _range(self, state: NodeState, seq: int, kind: int, offset: int, length: int) -> None:
         seq = max(seq, state.version)
         pending = self._room(state)
-        pending.rows.extend((seq, kind, offset, length, state.mtime, state.ctime - state.mtime))
+        pending.rows.extend((seq, kind, offset, length, state.mtime, wrapped(state.ctime - state.mtime)))
         self._held += ROW_COST
         state.size, state.version = max(state.size, offset + length), seq
 
@@ -121,7 +121,7 @@ class ContentWriter:
             state.size = 0
             self._begin(state, reset=True)
         pending = self._room(state)
-        pending.rows.extend((seq, CUT, size, 0, state.mtime, state.ctime - state.mtime))
+        pending.rows.extend((seq, CUT, size, 0, state.mtime, wrapped(state.ctime - state.mtime)))
         self._held += ROW_COST
         state.size, state.version = size, seq
 
@@ -199,7 +199,7 @@ class ContentWriter:
         pending = self._taken(state)
         assert pending is not None
         rows, seq = pending.rows, max(seq, state.version)
-        rows.extend((seq, WRITE, 0, blob.size, state.mtime, state.ctime - state.mtime))
+        rows.extend((seq, WRITE, 0, blob.size, state.mtime, wrapped(state.ctime - state.mtime)))
         state.since += blob.size
         state.size, state.version = max(state.size, blob.size), seq
         patches.adopt(self.txn, blob)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import diffkeeper
 from diffkeeper.model import Op
+from diffkeeper.wire import LATEST
 from tests.filesystems import mounted
 from tests.system import harness
 
@@ -355,3 +359,22 @@ for _ in range(3):
     harness.assert_faithful(trace, work)
     with diffkeeper.open(trace) as opened:
         assert [event.op.label for event in opened.events(path=os.fsencode(work / "fifo"))] == ["utime"] * 3
+
+
+@pytest.mark.parametrize("there_before", [True, False])
+def test_times_of_any_age(there_before: bool, tmp_path: Path, trace: Path) -> None:
+    """What 64 bits of nanoseconds do not hold is the nearest that they do; nothing else suffers for it."""
+    years = {"1601": -11644473600, "1700": -8500000000, "2250": 8900000000, "2300": 10413792000}
+    script = "; ".join(f"echo {year} > f{year}; touch -d @{time} f{year}" for year, time in years.items())
+    prepare, command = (script, "echo more > other") if there_before else ("true", script)
+    with mounted("tmpfs", tmp_path) as where:  # other filesystems have none of 1601
+        subprocess.run(["sh", "-c", f"echo x > other; {prepare}"], cwd=where, check=True)
+        assert harness.record(trace, ["sh", "-c", command], cwd=where).returncode == 0
+        assert harness.info(trace)["lost"] == 0
+    with diffkeeper.open(trace) as opened:
+        for moment in ("start", "end") if there_before else ("end",):
+            for year, time in years.items():
+                path = opened.at(moment) / f"f{year}"
+                assert path.read_text() == f"{year}\n"
+                assert path.stat().st_mtime_ns == min(max(time * 10**9, -LATEST), LATEST)
+        assert (opened.at("start") / "other").read_text() == "x\n"

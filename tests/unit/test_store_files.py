@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from diffkeeper.model import Fidelity
 from diffkeeper.mounts import Mount, Mounts
 from diffkeeper.store.assembly import mark
 from diffkeeper.store.reader import open_reader
-from diffkeeper.wire import TIME_NOW, TIME_OMIT, Flag, WireOp
+from diffkeeper.wire import LATEST, TIME_NOW, TIME_OMIT, Flag, WireOp
 from tests.builder import STALE, WALL, TraceBuilder
 from tests.unit.reading import at, content, events
 
@@ -242,3 +243,26 @@ def test_metadata_of_the_baseline(tmp_path: Path) -> None:
         assert root is not None
         assert [name for name, _ in reader.children(root, 0)] == [b"a", b"b", b"s", b"tty"]
         assert [name for name, _ in reader.children(root, 1)][-1] == b"\xff\n" + b"n" * 250
+
+
+@given(
+    st.lists(st.tuples(st.integers(-LATEST, LATEST), st.integers(-LATEST, LATEST)), min_size=1, max_size=40),
+    st.integers(-LATEST, LATEST), st.integers(1, 40),
+)  # fmt: skip
+def test_times_of_any_age(times: list[tuple[int, int]], before: int, frame: int) -> None:
+    """From 1677 to 2262, the time of what was before and of each write is as it was told, at every moment."""
+    with tempfile.TemporaryDirectory() as place:
+        builder = TraceBuilder(Path(place) / "trace", frame=frame)
+        builder.baseline({"file": {"content": b"before", "mtime": before, "ctime": WALL}})
+        builder.begin()
+        builder.use("file")
+        node = builder.node("file")
+        for number, (node.mtime, node.ctime) in enumerate(times):
+            inode = builder._inode(node)._replace(size=7 + number)
+            builder.emit(WireOp.WRITE, inodes=(inode,), offset=6 + number, length=1, payload=b"x")
+        builder.end()
+        with open_reader(builder.build()) as reader:
+            assert reader.session.lost == {}
+            found = [at(reader, "file", seq) for seq in range(reader.last_seq + 1)]
+            assert [(each.mtime, each.ctime) for each in found] == [(before, WALL), *times]
+            assert content(reader, "file") == b"before" + b"x" * len(times)
