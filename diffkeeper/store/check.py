@@ -83,7 +83,8 @@ class _Check:
     def attributes(self, txn: Txn) -> Iterator[str]:
         for key, value in txn.scan(Table.ATTRS):
             try:
-                unpack_attrs(value, dict)
+                if unpack_attrs(value, dict).xattrs and not xattrs.are_there(txn):
+                    yield f"node {int.from_bytes(key[:8], 'big')} has extended attributes where there are none"
             except DiffKeeperError as error:
                 yield f"attributes of node {int.from_bytes(key[:8], 'big')}: {error}"
 

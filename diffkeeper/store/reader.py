@@ -14,7 +14,7 @@ from typing import Self
 
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
-from . import check, differing, names, patches, processes, session
+from . import check, differing, names, patches, processes, session, xattrs
 from .assembly import ContentReader, State
 from .blocks import Changes, Rows, changes
 from .db import Database, Txn
@@ -146,6 +146,11 @@ class Reader:
     def _is_past(self, seq: int) -> bool:
         """Whether nothing more can come of a moment."""
         return self._ended and seq <= self.last_seq
+
+    def has_xattrs(self) -> bool:
+        """Whether anything may have extended attributes at some moment."""
+        with self._read() as txn:
+            return xattrs.are_there(txn)
 
     # -- bytes -------------------------------------------------------------------------------
 

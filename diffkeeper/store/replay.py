@@ -16,7 +16,7 @@ from ..filtering import merged
 from ..model import Fidelity, Session
 from ..mounts import Mounts, unpack
 from ..wire import EVENT, INODE, Flag, Record, WireOp, encode, kernel_path, record_of
-from . import runs
+from . import runs, xattrs
 from .attributes import Attributes
 from .blocks import BLOCK_EVENTS
 from .calls import Calls
@@ -74,6 +74,7 @@ class Replay:
         if not txn.count(Table.ATTRS):
             top = self.nodes.root()
             self.nodes.put_attrs(top, 0)
+            xattrs.begin(txn)
 
     def finish(self, *, forget: bool) -> Session:
         """Put all that is pending into the transaction, so that it can be committed; returns the totals so far."""

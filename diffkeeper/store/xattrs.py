@@ -1,8 +1,8 @@
 """Extended attributes: a few stand among the attributes of their node, many have an entry per change.
 
-Owns the XATTRS table and when it is used. Every change of a node stores its attributes again: of
-thousands of values, or of long ones, each such entry would be large. Once a node's have gone to the table
-they stay there.
+Owns the XATTRS table and when it is used, and the META entry that says whether there are any at all. Every change of a
+node stores its attributes again: of thousands of values, or of long ones, each such entry would be large. Once a node's
+have gone to the table they stay there.
 """
 
 from __future__ import annotations
@@ -22,11 +22,25 @@ MOST = 256 << 20  # bytes that a reader makes of one node's; Linux lists no more
 MAX_NAME = 255
 IN_TABLE = pack_value(1)
 """Stands among the attributes in place of the values."""
+_ANY, _NONE, _SOME = b"xattrs", b"", b"\1"
+"""The META entry: of a trace that was begun by an older version it is missing, and nobody knows."""
 _GONE, _HERE, _BLOB = b"\0", b"\1", b"\2"  # what begins an entry: nothing, the value or its digest follows
+
+
+def begin(txn: Txn) -> None:
+    """Nothing is indexed yet."""
+    txn.put(Table.META, _ANY, _NONE)
+
+
+def are_there(txn: Txn) -> bool:
+    """Whether anything may have had any at some moment."""
+    return txn.get(Table.META, _ANY) != _NONE
 
 
 def store(txn: Txn, state: NodeState, seq: int) -> bytes:
     """What of them stands among the attributes from `seq` on; the rest is put into the table."""
+    if not are_there(txn):
+        txn.replace(Table.META, _ANY, _SOME)
     altered, state.altered = state.altered, ()
     if not state.spread:
         packed = pack_value(state.xattrs) if state.xattrs else b""

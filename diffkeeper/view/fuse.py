@@ -115,11 +115,14 @@ class Filesystem(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_acl = False
 
-    def __init__(self, top: Place, ready: Callable[[], None], opening: Callable[[], None]) -> None:
-        """`ready` is called when the kernel has answered, `opening` before a file is opened for the first time."""
+    def __init__(self, top: Place, ready: Callable[[], None], opening: Callable[[], None], *, xattrs: bool) -> None:
+        """`ready` is called when the kernel has answered, `opening` before a file is opened for the first time.
+
+        `xattrs`: something has extended attributes.
+        """
         super().__init__()
         self.inodes = Inodes(top)
-        self._ready, self._opening = ready, opening
+        self._ready, self._opening, self._xattrs = ready, opening, xattrs
         self._handles: dict[int, Handle] = {}
         self._listings: dict[int, _Listing] = {}
         self._last_handle = NUMBERS
@@ -207,6 +210,10 @@ class Filesystem(pyfuse3.Operations):
     @_handler
     def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         del ctx
+        if not self._xattrs:
+            # The kernel takes it that there is no such thing here, and asks no more: it remembers no values, and
+            # `ls -l` would be two requests a file. Not so in listxattr, or `tar --xattrs` would complain of each.
+            raise pyfuse3.FUSEError(errno.ENOSYS)
         value = self.inodes[inode].place.xattrs().get(name)
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
@@ -281,12 +288,13 @@ def _entry(number: int, attrs: Attrs) -> pyfuse3.EntryAttributes:
 
 
 def serve(
-    top: Place, mountpoint: str, name: str, ready: Callable[[], None], device: Callable[[], tuple[int, int] | None]
-) -> None:
+    top: Place, mountpoint: str, name: str, ready: Callable[[], None], device: Callable[[], tuple[int, int] | None],
+    *, xattrs: bool,
+) -> None:  # fmt: skip
     """Mount at `mountpoint` and serve until it is unmounted or a SIGTERM, SIGINT or SIGHUP comes.
 
     `name` is what mount(8) shows as the source. `ready` is called when the kernel has answered. `device` says which
-    number the mount has by then, None if there is none (any more).
+    number the mount has by then, None if there is none (any more). `xattrs`: something has extended attributes.
     Raises MountpointError when it cannot be mounted.
     """
     options = {"ro", "nosuid", "nodev", "default_permissions", "subtype=diffkeeper", f"fsname={_option(name)}"}
@@ -296,7 +304,8 @@ def serve(
     with complaint:
         try:
             with _stderr_to(complaint.fileno()):
-                pyfuse3.init(Filesystem(top, ready, lambda: _read_far_ahead(device())), mountpoint, options)
+                filesystem = Filesystem(top, ready, lambda: _read_far_ahead(device()), xattrs=xattrs)
+                pyfuse3.init(filesystem, mountpoint, options)
         except RuntimeError as error:
             complaint.seek(0)
             said = complaint.read().decode(errors="replace").strip().splitlines() or [str(error)]

@@ -198,7 +198,8 @@ def _serve(path: Path, where: str, log: str, ready: Callable[[], None]) -> None:
             yield f"something went wrong, see: {log}"
 
     with open_trace(path) as trace:
-        fuse.serve(Top(trace, status), where, os.fspath(path), ready, lambda: _device_at(where))
+        xattrs = trace.reader.has_xattrs()
+        fuse.serve(Top(trace, status), where, os.fspath(path), ready, lambda: _device_at(where), xattrs=xattrs)
 
 
 def _start_daemon(path: Path, where: str, check: Callable[[], None]) -> None:

@@ -178,6 +178,33 @@ def test_xattrs(mounted: Path) -> None:
     assert os.listxattr(mounted / "@end/status.log") == []
 
 
+def test_a_trace_without_xattrs(tmp_path: Path, mountpoint: Path) -> None:
+    """The kernel asks for no value twice, not of other files either; who lists or copies them finds none."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"dir/file": b"x\n", "link": {"target": "dir"}})
+    builder.begin()
+    builder.write("dir/file", b"y\n")
+    builder.end()
+    assert diffkeeper("mount", builder.build(), mountpoint).returncode == 0
+    file = mountpoint / "@end/dir/file"
+    with pytest.raises(OSError, match="not supported"):
+        os.getxattr(file, "user.colour")
+    assert os.listxattr(file) == []
+    (tmp_path / "untarred").mkdir()
+    for words in (
+        ["cp", "-a", mountpoint / "@end", tmp_path / "copied"],
+        ["cp", "-R", "--preserve=all", mountpoint / "@end", tmp_path / "preserved"],
+        ["rsync", "-aAXH", f"{mountpoint}/@end/", tmp_path / "synced"],
+        ["tar", "--xattrs", "--acls", "-C", mountpoint / "@end", "-cf", tmp_path / "moment.tar", "."],
+        ["tar", "--xattrs", "-C", tmp_path / "untarred", "-xf", tmp_path / "moment.tar"],
+        ["ls", "-lZ", mountpoint / "@end/dir"],
+    ):
+        done = run(*words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    for copy in ("copied", "preserved", "synced", "untarred"):
+        assert (tmp_path / copy / "dir/file").read_bytes() == b"x\ny\n"
+
+
 def test_content_by_any_read(mounted: Path, tmp_path: Path) -> None:
     """Reads at any offset, holes and mapped pages give the bytes of the moment."""
     before, after = (mounted / "@2s/large").read_bytes(), (mounted / "@3s/large").read_bytes()

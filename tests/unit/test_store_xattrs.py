@@ -141,3 +141,25 @@ def test_values_that_are_damaged(tmp_path: Path) -> None:
             txn.put(Table.XATTRS, U64.pack(node) + b"user.%d\0" % number + U64.pack(0), b"\2" + digest)
     with open_reader(path) as reader, pytest.raises(TraceDamagedError):
         attrs_of(reader, b"f", 1)
+
+
+@pytest.mark.parametrize("when", ["never", "before", "later"])
+def test_whether_there_are_any(tmp_path: Path, when: str) -> None:
+    """Is known of the whole trace, also where they come after a commit, and only as long as it is said."""
+    builder = TraceBuilder(tmp_path / "trace")
+    builder.baseline({"f": {"content": b"x", "xattrs": {b"user.a": b"b"} if when == "before" else {}}})
+    builder.begin()
+    builder.chmod("f", 0o600)
+    builder.build()
+    if when == "later":
+        builder.setxattr("f", b"user.a", b"b")
+    builder.end()
+    with open_reader(builder.build()) as reader:
+        assert reader.has_xattrs() == (when != "never")
+        assert not list(reader.problems())
+    with contextlib.closing(Database(builder.path / DATA_FILE, write=True)) as database:
+        txn = database.begin()
+        txn.delete(Table.META, b"xattrs")  # as an older version would have left it
+        txn.commit()
+    with open_reader(builder.path) as reader:
+        assert reader.has_xattrs()
