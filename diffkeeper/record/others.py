@@ -89,9 +89,13 @@ class Outside:
     `paths`: what changed, and no event touched.
     """
 
-    def __init__(self, changed: Iterable[bytes], named: AbstractSet[bytes]) -> None:
-        """`changed`: by `Fingerprints`; `named`: what events named, or changed."""
-        parents = {path.rpartition(b"/")[0] for path in named}
+    def __init__(
+        self, changed: Iterable[bytes], named: AbstractSet[bytes], emptied: AbstractSet[bytes] = frozenset()
+    ) -> None:
+        """`changed`: by `Fingerprints`; `named`: what events named, or changed; `emptied`: directories in which they
+        named more than that.
+        """
+        parents = {path.rpartition(b"/")[0] for path in named} | emptied
         changed = frozenset(changed).difference(named)
         self.paths = changed - parents
         self._beside = changed & parents  # directories in which the command changed something, as others may have

@@ -74,7 +74,6 @@ class Verifier:
         self._outside: Outside | None = None
         self._settled = set[bytes]()  # what was healed with all that is below it
         self._hasty = False  # bytes are compared only of what events changed
-        self._changes = reader.changes()
         self._directories: dict[bytes, int | None] = {}
         self._roots = reader.session.roots
         self._below = tuple(root.rstrip(b"/") + b"/" for root in self._roots)
@@ -87,6 +86,37 @@ class Verifier:
         self.paths = 0
         self.mismatches = 0
         self.others = 0
+        self._emptied = set[bytes]()  # directories from which something has gone that is not in _changes any more
+        with reader.held():
+            self._changes = reader.changes(self._lasting)
+
+    def _lasting(self, paths: set[bytes]) -> set[bytes]:
+        """Those under the roots that the trace has at its end, or that are there; what has gone is left to the
+        directory that it was in, whose names are compared. Of a service's temporary files there may be millions.
+        """
+        names: dict[bytes, list[bytes]] = {}
+        for path in paths:
+            above, _, name = path.rpartition(b"/")
+            names.setdefault(above, []).append(name)
+        kept = set[bytes]()
+        for above, used in names.items():
+            if not self._is_within(above or b"/"):
+                kept.update(b"%b/%b" % (above, name) for name in used if self._is_within(b"%b/%b" % (above, name)))
+                continue
+            node = self._directory(above)
+            there = {name for name, _ in self._reader.children(node, self._reader.last_seq)} if node else set()
+            with suppress(FileNotFoundError, NotADirectoryError):
+                try:
+                    with within_reach(above) as near:
+                        there.update(os.listdir(near or b"/"))
+                except PermissionError:
+                    there.update(used)
+            lasting = there.intersection(used)
+            kept.update(b"%b/%b" % (above, name) for name in lasting)
+            if len(lasting) < len(used):
+                kept.add(above or b"/")
+                self._emptied.add(above or b"/")
+        return kept
 
     def touched(self) -> list[bytes]:
         """Paths under the roots that events named or changed, or others, and the directories above, parents first."""
@@ -103,7 +133,7 @@ class Verifier:
         if self._everything:
             found.update(self._all())
         else:
-            self._outside = Outside(self._changed, found)
+            self._outside = Outside(self._changed, found, self._emptied)
             found |= self._outside.paths
         for path in list(found):
             above = path.rpartition(b"/")[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import ne
 from typing import NamedTuple, TypeAlias
 
@@ -45,6 +45,8 @@ _TRUST = 8
 _TEXTS = (3, 4, 10)  # columns of numbers of strings
 _OUTSIDE = 16  # in the trust column, beside the Fidelity
 NONE = -1
+MANY_PATHS = 1 << 17  # whose set takes 20 MB
+_MOST_NODES = 1 << 28  # more than that no trace has that somebody can wait for
 _NEVER = (1 << 63) - 1  # a time
 _EXACT, _EXACT_OUTSIDE = int(Fidelity.EXACT), Fidelity.EXACT | _OUTSIDE
 _BY_OP = {int(op): op for op in Op}
@@ -256,23 +258,50 @@ _WITH_PATH = [op for op in Op if op not in (Op.FORK, Op.EXEC, Op.EXIT, Op.MARK, 
 _TO_PATH = [Op.RENAME, Op.EXCHANGE, Op.LINK]
 
 
+class Numbers:
+    """A set of nodes: a byte for each up to the largest, as most are there."""
+
+    def __init__(self) -> None:
+        self._dense = np.zeros(0, np.bool_)
+        self._others = set[int]()
+
+    def update(self, numbers: Column) -> None:
+        few = numbers[(numbers >= 0) & (numbers < _MOST_NODES)]
+        if len(few) < len(numbers):
+            self._others.update(numbers.tolist())
+        if len(few) and few.max() >= len(self._dense):
+            grown = np.zeros(2 * int(few.max()) + 2, np.bool_)
+            grown[: len(self._dense)] = self._dense
+            self._dense = grown
+        self._dense[few] = True
+
+    def __contains__(self, number: int) -> bool:
+        return bool(self._dense[number]) if 0 <= number < len(self._dense) else number in self._others
+
+
 class Changes(NamedTuple):
     """What events changed something at."""
 
     paths: set[bytes]  # as the events name them, new names among them
     moved: set[bytes]  # of those the new names: a directory's may be all that tells where what is in it has come to
-    nodes: set[int]
+    nodes: Numbers
 
 
-def changes(blocks: Iterable[bytes]) -> Changes:
-    """Of all events in blocks, without making the events."""
-    total = Changes(set(), set(), set())
+def changes(blocks: Iterable[bytes], thin: Callable[[set[bytes]], set[bytes]] | None = None) -> Changes:
+    """Of all events in blocks, without making the events.
+
+    `thin`: says what of paths is to be kept, when they are many: who records for days may have used any number.
+    """
+    total, most = Changes(set(), set(), Numbers()), MANY_PATHS
     for value in blocks:
+        if thin and len(total.paths) > most:
+            total = Changes(thin(total.paths), thin(total.moved), total.nodes)
+            most = max(MANY_PATHS, 2 * len(total.paths))
         columns, strings = decode(value)
         op, path, to = columns[1], columns[3], columns[4]
         here, new = np.isin(op, _WITH_PATH), np.isin(op, _TO_PATH) & (to != NONE)
         moved = {strings[index] for index in distinct(np.append(to[new], path[op == Op.EXCHANGE])).tolist()}
         total.paths.update({strings[index] for index in distinct(path[here]).tolist()}, moved)
         total.moved.update(moved)
-        total.nodes.update(distinct(columns[5][here]).tolist())
+        total.nodes.update(distinct(columns[5][here]))
     return total

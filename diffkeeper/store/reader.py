@@ -7,7 +7,7 @@ what is remembered between calls. How things are stored belongs to the modules i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -245,10 +245,13 @@ class Reader:
         with self._read() as txn:
             return self._events.seq_at(txn, time_ns)
 
-    def changes(self) -> Changes:
-        """Every path and node at which an event changed something, without making the events."""
+    def changes(self, thin: Callable[[set[bytes]], set[bytes]] | None = None) -> Changes:
+        """Every path and node at which an event changed something, without making the events.
+
+        `thin`: says what of paths is to be kept, whenever they have become many.
+        """
         with self._read() as txn:
-            return changes(value for _, value in txn.scan(Table.EVENTS))
+            return changes((value for _, value in txn.scan(Table.EVENTS)), thin)
 
     def marks(self) -> list[Mark]:
         with self._read() as txn:

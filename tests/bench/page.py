@@ -59,9 +59,9 @@ WHY: Mapping[str, str] = {
     "gcc": "Within what runs of the bare command differ among themselves.",
     "python compileall": "Between 0.83 and 1.07 in the runs of one day; the bare command differs by as much.",
     "200,000 x 4 KiB": (
-        "Between 1.32 and 2.16 in the runs of one day, of the same code; 1.57, 1.73, 1.79 right after. Most of it is the "
-        "kernel's copy into the ring: with the journal thrown away it is 1.60 in runs where all of it is 1.73 to 1.91. A "
-        "ring that fits into the processor's cache makes that no faster, and writers are held."
+        "Between 1.32 and 2.16 in the runs of one day, of the same code; 1.57, 1.73, 1.79 right after. Most of it is "
+        "the kernel's copy into the ring: with the journal thrown away it is 1.60 in runs where all of it is 1.73 to "
+        "1.91. A ring that fits into the processor's cache makes that no faster, and writers are held."
     ),
     "sqlite": "Between 0.84 and 1.08 in the runs of one day.",
     "memory of the mount, 512": "Between 79 and 87 MB in the runs of one day: numpy, and 32 MiB of the file.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -178,3 +180,77 @@ def test_what_went_with_its_directory(root: Path, tmp_path: Path) -> None:
     subprocess.run(["rm", "-r", root / "dir"], check=True)
     _, pieces = verified(builder)
     assert [b"/dir" in piece for piece in pieces].count(True) == 1
+
+
+def many_changes(builder: TraceBuilder, chance: random.Random) -> None:
+    """Files and directories that come, change, move and go again."""
+    names = ["a", "b", "c", "d/a", "d/b", "d/e/a", "d/e/b", "f/a", "f/b"]
+    for _ in range(80):
+        one, two = chance.choice(names), chance.choice(names)
+        above = two.rpartition("/")[0]
+        if above and not builder.exists(above):
+            for at, letter in enumerate(f"{above}/"):
+                if letter == "/" and not builder.exists(above[:at]):
+                    builder.mkdir(above[:at])
+        there = builder.exists(one)
+        what = chance.choice(["create", "write", "rename", "unlink", "move"])
+        if what == "create" and not builder.exists(two):
+            builder.create(two, b"new")
+        elif what == "write" and there:
+            builder.write(one, b"more")
+        elif what == "rename" and there and one != two:
+            builder.rename(one, two)
+        elif what == "unlink" and there:
+            builder.unlink(one)
+        elif what == "move" and builder.exists("d") and not builder.exists("f"):
+            builder.rename("d", "f")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_many_paths_only_those_that_last_are_kept(
+    root: Path, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong at the end is found as if all that ever were had been kept."""
+    chance = random.Random(seed)
+    for module in ("blocks", "timeline"):
+        monkeypatch.setattr(f"diffkeeper.store.{module}.BLOCK_EVENTS", 5)
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.baseline({"quiet": b"1", "d/": None, "d/quiet": b"2"})
+    builder.begin()
+    many_changes(builder, chance)
+    builder.end()
+    stand(root, builder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    for path in chance.sample(files, len(files) // 3):
+        changes: list[Callable[[], object]] = [path.touch, path.unlink, partial(path.chmod, 0o611)]
+        chance.choice(changes)()
+    (chance.choice([path for path in [root, *root.rglob("*")] if path.is_dir()]) / "found").touch()
+    found = []
+    for most in (1000, 3):
+        monkeypatch.setattr("diffkeeper.store.blocks.MANY_PATHS", most)
+        paths, pieces = verified(builder)
+        told = records(b"".join(pieces))
+        found.append((paths, sorted((each.op, each.length, bytes(each.payload)) for each in told if each.length)))
+    assert found[0][1] == found[1][1] != []
+    assert found[0][0] >= found[1][0] > 0
+
+
+def test_what_has_gone_is_not_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of temporary files, in directories that went as well, one set of a few is compared."""
+    for module in ("blocks", "timeline"):
+        monkeypatch.setattr(f"diffkeeper.store.{module}.BLOCK_EVENTS", 10)
+    monkeypatch.setattr("diffkeeper.store.blocks.MANY_PATHS", 20)
+    builder = TraceBuilder(tmp_path / "trace", (str(root),))
+    builder.begin()
+    for number in range(300):
+        builder.mkdir(f"d{number}")
+        builder.create(f"d{number}/new", b"x")
+        builder.rename(f"d{number}/new", f"d{number}/file")
+        builder.unlink(f"d{number}/file")
+        builder.rmdir(f"d{number}")
+    builder.create("last")
+    builder.end()
+    stand(root, builder)
+    paths, pieces = verified(builder)
+    assert not pieces
+    assert paths < 50
