@@ -103,15 +103,15 @@ class Verifier:
             if not self._is_within(above or b"/"):
                 kept.update(b"%b/%b" % (above, name) for name in used if self._is_within(b"%b/%b" % (above, name)))
                 continue
-            node = self._directory(above)
-            there = {name for name, _ in self._reader.children(node, self._reader.last_seq)} if node else set()
+            node, there = self._directory(above), set[bytes]()
             with suppress(FileNotFoundError, NotADirectoryError):
                 try:
                     with within_reach(above) as near:
                         there.update(os.listdir(near or b"/"))
                 except PermissionError:
                     there.update(used)
-            lasting = there.intersection(used)
+            last = self._reader.last_seq
+            lasting = {name for name in used if name in there or (node and self._reader.lookup(node, name, last))}
             kept.update(b"%b/%b" % (above, name) for name in lasting)
             if len(lasting) < len(used):
                 kept.add(above or b"/")

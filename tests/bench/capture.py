@@ -232,13 +232,19 @@ def _until_begun(plan: Plan, where: Path) -> float:
 
 
 def _memory(plan: Plan) -> list[Row]:
-    """What the recorder takes while a long command runs."""
-    where, trace, events = fresh(plan.top / "work"), plan.top / "trace", plan.size(3_000_000)
-    command = [*DIFFKEEPER, "record", "--force", "-o", str(trace), "--", worker(plan), "appends", str(events), "64"]
-    recorder = subprocess.Popen(command, cwd=where, stderr=subprocess.DEVNULL)
-    with Memory(recorder.pid) as memory:
-        recorder.wait()
-    if facts(trace)["events"] < events or not bytes_of(trace):
-        raise NotComparedError("recorder's memory: events are missing")
-    note = f"its own, ring apart, at most, in {events:,} events"
-    return [Row("recorder's memory", memory.peak, "MB", 120, note=note)]
+    """What the recorder takes while a long command runs, and until it is ready."""
+    rows = []
+    for what, count, each, name in (
+        ("appends", plan.size(3_000_000), 1, "recorder's memory"),
+        ("names", plan.size(300_000), 3, "recorder's memory, files that come and go"),
+    ):
+        where, trace = fresh(plan.top / "work"), plan.top / "trace"
+        command = [*DIFFKEEPER, "record", "--force", "-o", str(trace), "--", worker(plan), what, str(count), "64"]
+        recorder = subprocess.Popen(command, cwd=where, stderr=subprocess.DEVNULL)
+        with Memory(recorder.pid) as memory:
+            recorder.wait()
+        if facts(trace)["events"] < count * each or not bytes_of(trace):
+            raise NotComparedError(f"{name}: events are missing")
+        note = f"its own, ring apart, at most, in {count * each:,} events"
+        rows.append(Row(name, memory.peak, "MB", 120, note=note))
+    return rows
