@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import DiffKeeperError
-from . import processes, session, xattrs
+from . import churn, processes, session, xattrs
 from .assembly import ContentReader
 from .blocks import decode_block
 from .codec import unpack_attrs
@@ -26,7 +26,11 @@ def problems(database: Database, content: ContentReader, blobs: BlobReader) -> I
     """In words, one problem a line. A snapshot per table, so that a writer is not held up for long."""
     yield from database.structure()
     check = _Check(content, blobs)
-    for walk in (check.facts, check.events, check.names, check.attributes, check.extended, check.contents, check.blobs):
+    walks = (
+        check.facts, check.events, check.names, churn.problems, check.attributes, check.extended, check.contents,
+        check.blobs,
+    )  # fmt: skip
+    for walk in walks:
         try:
             with database.reading() as txn:
                 content.forget()

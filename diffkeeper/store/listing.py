@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..model import Attrs
-from . import names, outcome, xattrs
+from . import churn, names, outcome, xattrs
 from .assembly import ContentReader
 from .codec import attrs_fields
 from .db import Around, Txn
@@ -126,7 +126,10 @@ class Memory:
         return spans
 
     def find_listing(self, txn: Txn, parent: int, seq: int, *, keep: bool) -> Listing:
-        found, first, end = names.listed(txn, parent, seq)
+        if churn.is_kept(txn, parent):
+            found, first, end = churn.listed(txn, parent, seq), seq, seq + 1
+        else:
+            found, first, end = names.listed(txn, parent, seq)
         spans = [self._spans.get(node) for _, node in found]
         unknown = [at for at, span in enumerate(spans) if span is None or not span.first <= seq < span.end]
         for start in range(0, len(unknown), AT_ONCE):

@@ -32,7 +32,7 @@ def lookup(txn: Txn, parent: int, name: bytes, seq: int) -> int | None:
         return None
     stem = U64.pack(parent) + name + b"\0"
     found = txn.floor(Table.NAMES, stem, stem + U64.pack(seq))
-    return (_node(found[1]) or None) if found else None
+    return (node_of(found[1]) or None) if found else None
 
 
 def resolve(txn: Txn, path: bytes, seq: int) -> int | None:
@@ -65,7 +65,7 @@ def listed(txn: Txn, parent: int, seq: int) -> tuple[list[tuple[bytes, int]], in
                 raise damaged("names are out of order")
             last = stem
             if at < limit:
-                node = _node(value)
+                node = node_of(value)
                 cursor.next()
                 key, value = cursor.item()
             if key.startswith(stem):  # the usual case is one version, and the cursor at the next name
@@ -73,7 +73,7 @@ def listed(txn: Txn, parent: int, seq: int) -> tuple[list[tuple[bytes, int]], in
                     found = cursor.set_range(stem + limit)
                     key = cursor.key()
                     found = cursor.prev() if found else cursor.last()
-                    at, node = cursor.key()[-8:], _node(cursor.value())
+                    at, node = cursor.key()[-8:], node_of(cursor.value())
                 if key.startswith(stem):
                     until = min(until, key[-8:])
                 cursor.set_range(stem[:-1] + b"\1")
@@ -95,11 +95,12 @@ def namings(txn: Txn, parent: int, name: bytes | None = None) -> list[tuple[byte
     for key, value in txn.scan(Table.NAMES, prefix):
         if len(key) < 18 or key[-9]:
             raise damaged("a name is cut off")
-        result.append((key[8:-9], int.from_bytes(key[-8:], "big"), _node(value)))
+        result.append((key[8:-9], int.from_bytes(key[-8:], "big"), node_of(value)))
     return result
 
 
-def _node(value: bytes) -> int:
+def node_of(value: bytes) -> int:
+    """Of an entry; 0: nothing. Raises TraceDamagedError."""
     if len(value) != 8:
         raise damaged("a name leads nowhere")
     return int.from_bytes(value, "big")

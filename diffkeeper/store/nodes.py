@@ -16,6 +16,7 @@ from ..filtering import Filters
 from ..model import ROOT_NODE, Fidelity, Session
 from ..wire import Inode
 from . import names, xattrs
+from .churn import Churn
 from .codec import damaged
 from .db import Txn
 from .names import LATEST, U64
@@ -48,6 +49,7 @@ class Nodes:
         self._roots, self._in_roots = session.roots, tuple(root.rstrip(b"/") + b"/" for root in session.roots)
         self._cache: dict[int, NodeState] = {}
         self._children: dict[tuple[int, bytes], NodeState | None] = {}  # as in NAMES now
+        self._churn = Churn()
         self._attrs: dict[bytes, bytes] = {}  # entries of ATTRS that are not in the transaction yet,
         self._names: dict[bytes, bytes] = {}  # of NAMES,
         self._links: dict[bytes, bytes] = {}  # and of LINKS
@@ -125,6 +127,7 @@ class Nodes:
         self.txn.put_all(Table.NAMES, self._names)
         self._attrs.clear()
         self._names.clear()
+        self._churn.flush(self.txn)
         self._put_links()
 
     def _put_links(self) -> None:
@@ -218,6 +221,9 @@ class Nodes:
         key, node = names.entry(parent.node, name, seq, state.node if state else 0)
         self._names[key] = node
         self._children[parent.node, name] = state
+        if self._churn.note(self.txn, parent.node, name, seq, state.node if state else 0):
+            self._put_waiting()
+            self._churn.look(self.txn, parent.node)
 
     def turn(self) -> None:
         """Paths may lead elsewhere from now on: a directory or a symlink has left its place, or leads elsewhere."""

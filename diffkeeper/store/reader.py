@@ -14,7 +14,7 @@ from typing import Self
 
 from ..errors import PathError
 from ..model import Attrs, Event, Mark, Process, Session
-from . import check, differing, names, patches, processes, session, xattrs
+from . import check, churn, differing, names, patches, processes, session, xattrs
 from .assembly import ContentReader, State
 from .blocks import Changes, Rows, changes
 from .db import Database, Txn
@@ -114,7 +114,7 @@ class Reader:
     def children(self, parent: int, seq: int) -> Iterator[tuple[bytes, int]]:
         """Name and node of everything in a directory, sorted by name."""
         with self._read() as txn:
-            found = names.children(txn, parent, seq)
+            found = churn.listed(txn, parent, seq) if churn.is_kept(txn, parent) else names.children(txn, parent, seq)
         return iter(found)
 
     def namings(self, parent: int, name: bytes | None = None) -> list[tuple[bytes, int, int]]:

@@ -17,6 +17,8 @@ class Table(enum.Enum):
     META = b"meta"  # name -> see `session`, `indexer`: totals, cursor, what the indexer must remember
     EVENTS = b"events"  # first seq -> block of events (`blocks`)
     NAMES = b"names"  # parent node, name, NUL, seq -> node that has the name from seq on, 0: nothing has
+    HERE = b"here"  # parent node, name -> seq, node: what it means now, of some directories (`churn`); not in format 2
+    GONE = b"gone"  # parent node, number, name, NUL, seq -> seq, node: what it meant from the first to the second
     ATTRS = b"attrs"  # node, seq -> attributes from seq on (`nodes`)
     XATTRS = b"xattrs"  # node, name, NUL, seq -> extended attribute from seq on (`xattrs`); not in format 1
     CONTENT = b"content"  # node, first seq, part u32 -> block of extents (`content`)
@@ -31,5 +33,5 @@ class Table(enum.Enum):
     HANDLES = b"handles"  # handle u64 -> node whose CONTENT records carry it
 
 
-NOT_ALWAYS = frozenset((Table.XATTRS,))  # `Txn.has`
+NOT_ALWAYS = frozenset((Table.XATTRS, Table.HERE, Table.GONE))  # `Txn.has`
 FOR_INDEXER = frozenset((Table.NODES, Table.LINKS, Table.IDENTS, Table.HANDLES))
