@@ -153,6 +153,7 @@ def _xattrs(path: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    os.fsync(fd)  # or ext4 tells of none in a file without extents
     at = 0
     while at < size:
         try:

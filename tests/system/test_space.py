@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,3 +115,18 @@ def test_flags_of_chattr_are_told(workspace: Path, trace: Path) -> None:
         told = [event for event in opened.events() if event.op is Op.CHATTR]
     assert [set(event.detail[1:]) & set("dAS") for event in told] == [{"d", "A"}, {"A"}, {"S"}]
     harness.assert_faithful(trace, workspace)
+
+
+def test_bytes_that_a_filesystem_does_not_tell_of_yet(tmp_path: Path, trace: Path) -> None:
+    """What was just written to a file without extents ext4 takes for a hole, until it is on the disk."""
+    with mounted("ext4", tmp_path) as where:
+        path = where / "image"
+        path.touch()
+        subprocess.run(["chattr", "-e", path], check=True)
+        with path.open("r+b", buffering=0) as file:
+            file.truncate(64 << 20)
+            os.pwrite(file.fileno(), b"x" * 513, 100_000)
+        assert harness.record(trace, ["sh", "-c", "echo y >> other"], cwd=where).returncode == 0
+    with diffkeeper.open(trace) as opened, (opened.at("start") / "image").open("rb") as recorded:
+        recorded.seek(99_999)
+        assert recorded.read(515) == b"\0" + b"x" * 513 + b"\0"
