@@ -1,7 +1,7 @@
 """What the recording that this one replaces can tell of the files: which are as they were, and need not be read.
 
-Owns TRACE/baseline (a digest of what stat() said of each file when it was read), and moving what is needed of a replaced
-trace to TRACE/earlier, from where the indexer takes the content (`diffkeeper.store.earlier`).
+Owns TRACE/baseline (a digest of what stat() said of each file when it was read), and moving what is needed of a
+replaced trace to TRACE/earlier, from where the indexer takes the content (`diffkeeper.store.earlier`).
 
 A file is as it was when path, size, mtime and ctime are: nobody can set a ctime. What a store to
 mapped memory changes gets its times late, when the page is written for the first time since it was
