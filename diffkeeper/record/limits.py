@@ -41,11 +41,12 @@ _LIFTED = (
 )
 
 _NEEDED = {
+    RLIMIT_CPU: (60, "seconds of processor time", "t"),  # the kernel kills who reaches the hard limit
     RLIMIT_AS: (10 << 30, "address space", "v"),  # the index is mapped: 8 GiB where more cannot be
     RLIMIT_DATA: (1 << 30, "data", "d"),
     RLIMIT_NOFILE: (128, "open files", "n"),  # one for each map and each program, and some ten
 }
-"""With less there is no recording: bytes or files, what they are, and how ulimit calls it."""
+"""With less there is no recording: seconds, bytes or files, what they are, and how ulimit calls it."""
 
 
 def lift() -> Limits:

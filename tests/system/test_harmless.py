@@ -56,7 +56,7 @@ def test_the_command_inherits_what_it_would_without_us(workspace: Path, trace: P
 
 
 LIMITS = {"AS": 128 << 20, "CPU": 1, "DATA": 64 << 20, "FSIZE": 1 << 20, "MEMLOCK": 0, "NOFILE": 16, "NPROC": 1}
-TOO_LITTLE = ("AS", "DATA", "NOFILE")
+TOO_LITTLE = ("AS", "CPU", "DATA", "NOFILE")
 MAY_RAISE = bool(int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16) >> 24 & 1)
 
 
