@@ -21,7 +21,7 @@ static inline u64 times_argument(u64 nr, u64 user)
 	return t[2] * 1000000000LL + t[3];
 }
 
-/* Attribute calls by path: chmod, chown, utimes, truncate and their *at forms. */
+/* Attribute calls by path: chmod, chown, utimes, truncate and their *at forms, and file_setattr. */
 HANDLER(on_path_attribute)
 {
 	if ((s64)ctx->args[1] < 0)
@@ -62,6 +62,14 @@ HANDLER(on_path_attribute)
 		c.path1 = regs->si;
 		c.offset = (u32)regs->dx;
 		c.length = (u32)regs->r10;
+		at_flags = regs->r8;
+	} else if (nr == NR_FILE_SETATTR) {
+		u32 flags = 0;
+		read_user(&flags, sizeof(flags), (void *)regs->dx);
+		c.op = DK_OP_FLAGS;
+		c.dirfd1 = regs->di;
+		c.path1 = regs->si;
+		c.offset = flags_of(flags);
 		at_flags = regs->r8;
 	} else {
 		c.op = DK_OP_UTIME;

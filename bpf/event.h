@@ -82,7 +82,7 @@ enum dk_op {
 	DK_OP_MARK = 20,      /* payload = name of the mark */
 	DK_OP_DIRTY = 21,     /* `length` bytes at `offset` of inode 0 changed, no user buffer; FILL follows. payload: none. DK_F_TRUNC: its size counts */
 	DK_OP_ZERO = 22,      /* `length` bytes at `offset` of inode 0 are zeroes, and within its size */
-	DK_OP_FLAGS = 23,     /* offset = the flags of chattr(1) that inode 0 has now (FS_*_FL of linux/fs.h) */
+	DK_OP_FLAGS = 23,     /* offset = the flags of chattr(1) that inode 0 has now (FS_*_FL of linux/fs.h); PATH form: payload = path 1 */
 	DK_OP_CHROOT = 24,    /* inode 0 is "/" to the process and its children from now on */
 
 	/* from here on: made in user space */

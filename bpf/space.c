@@ -84,6 +84,13 @@ HANDLER(on_fallocate)
 	return 0;
 }
 
+/* The flags of chattr(1) among FS_XFLAG_*, as far as both have a name for it. */
+static inline u32 flags_of(u32 x)
+{
+	return (x & 0x8 ? 0x10 : 0) | (x & 0x10 ? 0x20 : 0) | (x & 0x20 ? 0x8 : 0) | (x & 0x40 ? 0x80 : 0) |
+	       (x & 0x80 ? 0x40 : 0) | (x & 0x200 ? 0x20000000 : 0) | (x & 0x8000 ? 0x2000000 : 0);
+}
+
 /* chattr(1), and what filesystems of the XFS kind have beside it: the bits differ, and both calls name them all. */
 static inline void send_flags(struct bpf_raw_tracepoint_args *ctx, struct dk_scratch *s, u32 request)
 {
@@ -91,11 +98,8 @@ static inline void send_flags(struct bpf_raw_tracepoint_args *ctx, struct dk_scr
 	if (!known_file(ctx, s, s->regs.di, REGULAR | KIND(S_IFDIR)))
 		return;
 	read_user(&flags, sizeof(flags), (void *)s->regs.dx);
-	if (request == FS_IOC_FSSETXATTR_) { /* FS_XFLAG_*, as far as both have a name for it */
-		u32 x = flags;
-		flags = (x & 0x8 ? 0x10 : 0) | (x & 0x10 ? 0x20 : 0) | (x & 0x20 ? 0x8 : 0) | (x & 0x40 ? 0x80 : 0) |
-			(x & 0x80 ? 0x40 : 0) | (x & 0x200 ? 0x20000000 : 0) | (x & 0x8000 ? 0x2000000 : 0);
-	}
+	if (request == FS_IOC_FSSETXATTR_)
+		flags = flags_of(flags);
 	begin(s, DK_OP_FLAGS, 0, 1);
 	s->ev.offset = flags;
 	drop_stamps();

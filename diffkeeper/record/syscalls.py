@@ -27,7 +27,7 @@ _X86_64: dict[str, dict[str, int]] = {
     "on_fd_attribute": {"ftruncate": 77, "fchmod": 91, "fchown": 93},
     "on_path_attribute": {
         "truncate": 76, "chmod": 90, "chown": 92, "lchown": 94, "utime": 132, "utimes": 235, "fchownat": 260,
-        "futimesat": 261, "fchmodat": 268, "utimensat": 280, "fchmodat2": 452,
+        "futimesat": 261, "fchmodat": 268, "utimensat": 280, "fchmodat2": 452, "file_setattr": 469,
     },
     "on_xattr": {
         "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198,

@@ -94,7 +94,7 @@ class Attributes:
 
     def _flags(self, record: Record) -> None:
         """Told, not kept: no moment and no export has them."""
-        if found := self._targets.target(record, b""):
+        if found := self._targets.target(record, first_string(record.payload)):
             names = "".join(letter for bit, letter in _FLAGS.items() if record.offset & bit)
             self._changed(record, Op.CHATTR, *found, detail=f"={names}".encode())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -31,7 +32,7 @@ PAGE = mmap.PAGESIZE
 
 _PWRITEV2, _VMSPLICE = 328, 278
 _FALLOCATE, _LINKAT, _RENAMEAT2, _FCHMODAT2, _SETXATTRAT, _REMOVEXATTRAT = 285, 265, 316, 452, 463, 466
-_OPENAT2, _PROCESS_VM_WRITEV, _FUTIMESAT = 437, 311, 261
+_OPENAT2, _PROCESS_VM_WRITEV, _FUTIMESAT, _FILE_SETATTR = 437, 311, 261, 469
 _MMAP, _MPROTECT, _MUNMAP, _MREMAP, _MSYNC = 9, 10, 11, 25, 26
 _IO_SETUP, _IO_DESTROY, _IO_GETEVENTS, _IO_SUBMIT = 206, 207, 208, 209
 
@@ -207,6 +208,19 @@ def vmsplice(pipe: int, address: int, size: int) -> int:
 def chattr(fd: int, flags: int) -> None:
     """FS_IOC_SETFLAGS."""
     fcntl.ioctl(fd, 0x40086602, struct.pack("<q", flags))
+
+
+def file_setattr(dirfd: int, path: bytes, flags: int) -> None:
+    """FS_XFLAG_* of a file; of the descriptor itself where the path is empty. Since Linux 6.17."""
+    call(_FILE_SETATTR, dirfd, path, struct.pack("<QIIII", flags, 0, 0, 0, 0), 24, 0 if path else AT_EMPTY_PATH)
+
+
+def has_file_setattr() -> bool:
+    try:
+        file_setattr(-1, b"", 0)
+    except OSError as error:
+        return error.errno != errno.ENOSYS
+    return True
 
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int) -> None:

@@ -12,9 +12,11 @@ import pytest
 import diffkeeper
 from diffkeeper.model import Op
 from tests.filesystems import KINDS, mounted
+from tests.oracle import system
 from tests.programs.program import Place, Program, run
 from tests.system import harness
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CHANGES = """
 import ctypes, errno, fcntl, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -115,6 +117,24 @@ def test_flags_of_chattr_are_told(workspace: Path, trace: Path) -> None:
         told = [event for event in opened.events() if event.op is Op.CHATTR]
     assert [set(event.detail[1:]) & set("dAS") for event in told] == [{"d", "A"}, {"A"}, {"S"}]
     harness.assert_faithful(trace, workspace)
+
+
+@pytest.mark.skipif(not system.has_file_setattr(), reason="Linux 6.17 and later have file_setattr")
+@pytest.mark.parametrize("where", ["-100, b'file'", "fd, b''"], ids=["path", "descriptor"])
+def test_flags_set_by_file_setattr_are_told(where: str, tmp_path: Path, trace: Path) -> None:
+    """As those that chattr sets."""
+    script = (
+        f"import os, sys; sys.path.append({str(REPOSITORY)!r}); from tests.oracle import system;"
+        f" fd = os.open('file', os.O_RDWR | os.O_CREAT); system.file_setattr({where}, 0xC0)"
+    )
+    with mounted("ext4", tmp_path) as root:
+        result = harness.record(trace, [sys.executable, "-c", script], cwd=root)
+        assert result.returncode == 0, result.stderr
+        assert ", 0 lost;" in result.stderr
+        harness.assert_faithful(trace, root)
+    with diffkeeper.open(trace) as opened:
+        (told,) = (event for event in opened.events() if event.op is Op.CHATTR)
+    assert (told.path, set(told.detail[1:])) == (os.fsencode(root / "file"), {"d", "A"})
 
 
 def test_bytes_that_a_filesystem_does_not_tell_of_yet(tmp_path: Path, trace: Path) -> None:
