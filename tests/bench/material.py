@@ -20,7 +20,7 @@ UNINDEXED = """
 import sys
 from diffkeeper.store import indexer
 indexer.index = lambda *args, **options: None
-indexer.main = lambda arguments: 0
+indexer.main = lambda *args: 0
 from diffkeeper.cli import main
 main()
 """
