@@ -22,11 +22,11 @@ from pathlib import Path
 
 from msgspec import structs
 
-from ..errors import DiffKeeperError, TraceDamagedError, TraceMissingError
+from ..errors import DiffKeeperError, PluginError, TraceDamagedError, TraceMissingError
 from ..journal import JOURNAL, Cursor, JournalReader, is_written, segment_path, segments
 from ..model import Session
 from ..wire import WireOp, records, strings
-from . import session
+from . import differing, session
 from .codec import pack_value, unpack_value
 from .db import Database, Txn
 from .earlier import Earlier
@@ -73,6 +73,9 @@ def index(
     else:
         with contextlib.suppress(OSError):
             session.sync_facts(trace_dir)  # by us, for whom nobody waits
+    if wait is not None:  # nobody waits for us yet; when the first file has been rewritten somebody will
+        with contextlib.suppress(PluginError):
+            differing.check(differing.Choice(*facts.differ))
     with locked(trace_dir), contextlib.closing(
         Database(trace_dir / DATA_FILE, write=True, trusted=trusted)
     ) as database:
