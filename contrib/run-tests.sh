@@ -4,6 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 export PYTHONDONTWRITEBYTECODE=1
+# By two at once, as half of the time is waiting: for the kernel, for a disk. The tests of one file stay together.
+[ "$#" != 0 ] || set -- --numprocesses 2 --dist loadfile
 if [ -n "${SUDO_UID:-}" ]; then
     HYPOTHESIS_STORAGE_DIRECTORY=$(mktemp -d)
     export HYPOTHESIS_STORAGE_DIRECTORY

@@ -97,7 +97,7 @@ else
     printf '%s\n' "$key $extras" >.venv/.setup-key
     say 'done'
 fi
-# Root is not to leave bytecode in the tree, and without any each program compiles anew what it imports: two fifths of its
-# start.
+# Root is not to leave bytecode in the tree, and without any each program compiles anew what it imports, two fifths of
+# its start.
 # shellcheck disable=SC2086
 .venv/bin/python -m compileall -q $sources >/dev/null 2>&1 || say 'not all bytecode could be written; programs start slower'

@@ -29,18 +29,20 @@ PROBES = pytest.StashKey[list[Probe]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[PROBES] = probe_all()
+    is_worker = hasattr(config, "workerinput")  # of pytest-xdist: who started it has looked
+    config.stash[PROBES] = [] if is_worker else probe_all()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     return ["enabled here:", *(f"  {probe}" for probe in config.stash[PROBES])]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """End the run at once, with exit code 3, when what it needs is not there."""
-    broken = [probe for probe in session.config.stash[PROBES] if not probe.works]
-    whole_suite = session.config.args_source is not pytest.Config.ArgsSource.ARGS
-    if broken and (whole_suite or any(not item.path.is_relative_to(UNIT) for item in session.items)):
+    config = session.config
+    broken = [probe for probe in config.stash[PROBES] if not probe.works]
+    named = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
+    if broken and any(not path.resolve().is_relative_to(UNIT) for path in named):
         lines = "\n".join(f"  {probe}" for probe in broken)
         pytest.exit(
             f"the tests need root, eBPF and FUSE for real, and here something is missing:\n{lines}\n"

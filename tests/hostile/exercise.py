@@ -29,6 +29,9 @@ from diffkeeper.view.hidden import Top
 from diffkeeper.view.paths import MomentPath
 from diffkeeper.view.tree import Handle, Place
 
+os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+"""Its own takes a GiB at once, which is all that there is, unless the parent has it already."""
+
 MEMORY = 1 << 30  # beyond what the parent has already, which may be a long test run; mapped files do not count
 FILE_SIZE = 256 << 20
 SECONDS = 30
