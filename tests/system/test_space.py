@@ -16,7 +16,6 @@ from tests.oracle import system
 from tests.programs.program import Place, Program, run
 from tests.system import harness
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CHANGES = """
 import ctypes, errno, fcntl, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -123,12 +122,11 @@ def test_flags_of_chattr_are_told(workspace: Path, trace: Path) -> None:
 @pytest.mark.parametrize("where", ["-100, b'file'", "fd, b''"], ids=["path", "descriptor"])
 def test_flags_set_by_file_setattr_are_told(where: str, tmp_path: Path, trace: Path) -> None:
     """As those that chattr sets."""
-    script = (
-        f"import os, sys; sys.path.append({str(REPOSITORY)!r}); from tests.oracle import system;"
-        f" fd = os.open('file', os.O_RDWR | os.O_CREAT); system.file_setattr({where}, 0xC0)"
-    )
+    opens = "import os; from tests.oracle import system; fd = os.open('file', os.O_RDWR | os.O_CREAT)"
+    words = [sys.executable, "-c", f"{opens}; system.file_setattr({where}, 0xC0)"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with mounted("ext4", tmp_path) as root:
-        result = harness.record(trace, [sys.executable, "-c", script], cwd=root)
+        result = harness.record(trace, words, cwd=root, env=environment)
         assert result.returncode == 0, result.stderr
         assert ", 0 lost;" in result.stderr
         harness.assert_faithful(trace, root)
