@@ -194,14 +194,19 @@ class Guardian:
         recorder's; `disable`: stop no one any more; `stopped`: who is.
         """
         watched, self._held = os.pipe()
+        placed, tell = os.pipe()
         group = 0 if _is_orphaned() else os.getpgrp()
         self.pid = os.fork()
         if not self.pid:
-            self._serve(group, watched, detach, disable, stopped)
+            os.close(placed)
+            self._serve(group, watched, tell, detach, disable, stopped)
         os.close(watched)
+        os.close(tell)
+        os.read(placed, 1)  # to its end: both are in their groups, or gone; nobody is stopped before
+        os.close(placed)
 
     def _serve(
-        self, group: int, watched: int, detach: Callable[[], None], disable: Callable[[], None],
+        self, group: int, watched: int, tell: int, detach: Callable[[], None], disable: Callable[[], None],
         stopped: Callable[[], Iterable[int]],
     ) -> NoReturn:  # fmt: skip
         second = 0
@@ -214,6 +219,7 @@ class Guardian:
             second = os.fork()
             if group and not second:
                 os.setpgid(0, group)
+            os.close(tell)
             _go_by("dk-guardian")
             for number in self.UNMINDED:
                 signal.signal(number, signal.SIG_IGN)
